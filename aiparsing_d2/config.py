@@ -1,0 +1,76 @@
+"""Keys that the yacs configs of this project add to Detectron2's."""
+
+from __future__ import annotations
+
+from detectron2.config import CfgNode as CN
+
+
+def add_aiparsing_config(cfg: CN) -> None:
+    """Adds the keys of the FCOS proposal generator, the parsing branch and the FPN.
+
+    Keys that are there already keep their values, so calling it twice changes nothing.
+
+    Args:
+        cfg: a config from :func:`detectron2.config.get_cfg`, changed in place.
+    """
+    fpn = cfg.MODEL.FPN
+    # Resize bilinearly to each lateral's exact size on the top-down path, without padding images.
+    fpn.setdefault("BILINEAR_TOP_DOWN", False)
+
+    fcos = cfg.MODEL.setdefault("FCOS_PROPOSALS", CN())
+    fcos.setdefault("IN_FEATURES", ["p3", "p4", "p5", "p6", "p7"])
+    # Convolutions in each of the two towers.
+    fcos.setdefault("NUM_CONVS", 4)
+    fcos.setdefault("NORM", "GN")
+    # Foreground probability the classifier starts with.
+    fcos.setdefault("PRIOR_PROB", 0.01)
+    # Largest box distances in pixels at which one level hands over to the next.
+    fcos.setdefault("SIZES_OF_INTEREST", [64, 128, 256, 512])
+    # In strides.
+    fcos.setdefault("CENTER_SAMPLING_RADIUS", 1.5)
+    fcos.setdefault("FOCAL_LOSS_ALPHA", 0.25)
+    fcos.setdefault("FOCAL_LOSS_GAMMA", 2.0)
+    # "giou", or "iou" for the paper's UnitBox loss.
+    fcos.setdefault("BOX_LOSS_TYPE", "giou")
+    fcos.setdefault("LOSS_WEIGHT", 1.0)
+    # Classification probability a candidate must exceed, before centre-ness.
+    fcos.setdefault("SCORE_THRESH", 0.03)
+    # Per level and image.
+    fcos.setdefault("PRE_NMS_TOPK", 1000)
+    fcos.setdefault("NMS_THRESH", 0.6)
+    # Per image.
+    fcos.setdefault("POST_NMS_TOPK_TRAIN", 100)
+    fcos.setdefault("POST_NMS_TOPK_TEST", 50)
+
+    head = cfg.MODEL.setdefault("ROI_PARSING_HEAD", CN())
+    head.setdefault("NAME", "EdgeGuidedParsingHead")
+    # Classes including background: 20 in CIHP and VIP, 59 in LV-MHP-v2.
+    head.setdefault("NUM_CLASSES", 20)
+    # Detail-preserving pooling reads the finest level only.
+    head.setdefault("IN_FEATURES", ["p3"])
+    head.setdefault("POOLER_RESOLUTION", 32)
+    head.setdefault("POOLER_SAMPLING_RATIO", 2)
+    head.setdefault("POOLER_TYPE", "ROIAlignV2")
+    # Most positive RoIs per image to train on.
+    head.setdefault("BATCH_SIZE_PER_IMAGE", 16)
+    # Multi-scale context module, a name in PARSING_CONTEXT_REGISTRY; "" for none.
+    head.setdefault("CONTEXT", "PGEC")
+    head.setdefault("NON_LOCAL_ON", True)
+    # Shared 3x3 convolutions; CONV_DIM also is the context module's output.
+    head.setdefault("NUM_CONV", 4)
+    head.setdefault("CONV_DIM", 512)
+    # After the last shared convolution; "" for none.
+    head.setdefault("NORM", "GN")
+    head.setdefault("EDGE_ON", True)
+    # Predict edges at test too, to look at.
+    head.setdefault("EDGES_AT_TEST", False)
+    # From the predictors' 2 x POOLER_RESOLUTION to the losses' resolution.
+    head.setdefault("UPSAMPLE_FACTOR", 4)
+    head.setdefault("SCORE_ON", True)
+    head.setdefault("SCORE_CONV_DIM", 128)
+    head.setdefault("SCORE_FC_DIM", 256)
+    # alpha and beta of Eq. 3, theta and gamma of Eq. 5.
+    head.setdefault("PARSING_LOSS_WEIGHT", 2.0)
+    head.setdefault("EDGE_LOSS_WEIGHT", 2.0)
+    head.setdefault("MIOU_LOSS_WEIGHT", 2.0)
+    head.setdefault("SCORE_LOSS_WEIGHT", 1.0)

@@ -1,0 +1,30 @@
+from . import proposal_generator, roi_heads
+from .fpn import BilinearFPN, build_aiparsing_resnet_fpn_backbone
+from .meta_arch import AIParsing
+from .postprocessing import parsing_postprocess
+from .proposal_generator import FCOSHead, FCOSProposalGenerator
+from .roi_heads import (
+    PARSING_CONTEXT_REGISTRY,
+    ROI_PARSING_HEAD_REGISTRY,
+    EdgeGuidedParsingHead,
+    OneStageParsingROIHeads,
+    ParsingROIHeads,
+    ParsingScoreHead,
+)
+
+__all__ = [
+    "PARSING_CONTEXT_REGISTRY",
+    "ROI_PARSING_HEAD_REGISTRY",
+    "AIParsing",
+    "BilinearFPN",
+    "EdgeGuidedParsingHead",
+    "FCOSHead",
+    "FCOSProposalGenerator",
+    "OneStageParsingROIHeads",
+    "ParsingROIHeads",
+    "ParsingScoreHead",
+    "build_aiparsing_resnet_fpn_backbone",
+    "parsing_postprocess",
+    "proposal_generator",
+    "roi_heads",
+]

@@ -1,0 +1,54 @@
+"""The AIParsing network (paper, Fig. 3)."""
+
+from __future__ import annotations
+
+from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.modeling.meta_arch import GeneralizedRCNN
+from detectron2.structures import Instances
+
+from .postprocessing import parsing_postprocess
+
+
+@META_ARCH_REGISTRY.register()
+class AIParsing(GeneralizedRCNN):
+    """Backbone, proposal generator and parsing RoI heads; outputs at the input images' sizes.
+
+    Built and called like Detectron2's ``GeneralizedRCNN``. At test each image's ``instances`` have
+
+    * ``pred_boxes``: ``Boxes`` (N, 4), XYXY in original image pixels;
+    * ``scores``: (N,) person score sqrt(cls * centre-ness * mIoU), or the box score if the parsing
+      head has no score head;
+    * ``box_scores``: (N,) cls * centre-ness;
+    * ``pred_classes``: (N,) zeros, the class person;
+    * ``pred_mious``: (N,) in [0, 1], with a score head only;
+    * ``pred_part_maps``: ``PartMaps`` of the N people in original image pixels;
+    * ``pred_part_scores``: (N, C) mean probability of each class over its pixels;
+    * ``pred_edges``: ``PartMaps`` with 1 on part boundaries, if the head has ``edges_at_test``.
+    """
+
+    def inference(
+        self,
+        batched_inputs: list[dict],
+        detected_instances: list[Instances] | None = None,
+        do_postprocess: bool = True,
+    ) -> list[dict] | list[Instances]:
+        """See ``GeneralizedRCNN.inference``.
+
+        Returns:
+            With ``do_postprocess`` a list of ``{"instances": Instances}`` as above. Without it the
+            raw instances in the frame of the network's input, with box-relative
+            ``pred_part_logits`` (:class:`ROIPartLogits`) instead of part maps.
+        """
+        results = super().inference(batched_inputs, detected_instances, do_postprocess=False)
+        if not do_postprocess:
+            return results
+        return [
+            {
+                "instances": parsing_postprocess(
+                    instances,
+                    image_input.get("height", instances.image_size[0]),
+                    image_input.get("width", instances.image_size[1]),
+                )
+            }
+            for instances, image_input in zip(results, batched_inputs)
+        ]

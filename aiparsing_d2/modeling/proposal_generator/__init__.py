@@ -1,0 +1,4 @@
+from .fcos import FCOSProposalGenerator
+from .fcos_head import FCOSHead
+
+__all__ = ["FCOSHead", "FCOSProposalGenerator"]

@@ -1,0 +1,276 @@
+"""Anchor-free person detector as a proposal generator (paper, Sec. III-A).
+
+Shape shorthand:
+    N: images. L: feature locations of one image over all levels. P: positive locations of the
+    batch. Locations, distances and boxes are in pixels of the network's input image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from detectron2.config import configurable
+from detectron2.layers import ShapeSpec, cat
+from detectron2.modeling.proposal_generator import PROPOSAL_GENERATOR_REGISTRY
+from detectron2.structures import Boxes, ImageList, Instances
+from detectron2.utils.events import get_event_storage
+from torch import Tensor, nn
+from torchvision.ops import nms
+
+from .fcos_head import FCOSHead
+from .fcos_losses import BOX_LOSS_TYPES, box_loss, centerness_loss, classification_loss
+from .fcos_targets import (
+    NO_MATCH,
+    boxes_from_distances,
+    distances_to_boxes,
+    feature_locations,
+    match_locations,
+)
+
+# Logits of probabilities this close to 0 or 1 stay finite in float32.
+_PROBABILITY_EPS = 1e-7
+
+
+@PROPOSAL_GENERATOR_REGISTRY.register()
+class FCOSProposalGenerator(nn.Module):
+    """FCOS for one class, person, with Detectron2's proposal-generator interface.
+
+    Returns proposals while training too (decoded without gradient from the current iteration's
+    predictions), so that ROI heads train on what the detector really finds. Differs from
+    Detectron2's own FCOS: targets in pixels rather than strides, a learnable scale per level, box
+    loss weighted by centre-ness, and the score is the product cls * centre-ness, not its root.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        in_features: Sequence[str],
+        head: nn.Module,
+        strides: Sequence[int] = (8, 16, 32, 64, 128),
+        size_ranges: Sequence[tuple[float, float]] = (
+            (-1.0, 64.0),
+            (64.0, 128.0),
+            (128.0, 256.0),
+            (256.0, 512.0),
+            (512.0, float("inf")),
+        ),
+        center_sampling_radius: float = 1.5,
+        focal_loss_alpha: float = 0.25,
+        focal_loss_gamma: float = 2.0,
+        box_loss_type: str = "giou",
+        loss_weight: float | dict[str, float] = 1.0,
+        score_thresh: float = 0.03,
+        pre_nms_topk: int = 1000,
+        nms_thresh: float = 0.6,
+        post_nms_topk: tuple[int, int] = (100, 50),
+    ):
+        """
+        Args:
+            in_features: names of the backbone's feature maps, finest first.
+            head: e.g. :class:`FCOSHead`; see its ``forward`` for the interface.
+            strides: of the feature maps, in pixels.
+            size_ranges: per level, the (lowest, highest) largest box distance it learns, pixels.
+            center_sampling_radius: in strides, see :func:`match_locations`.
+            focal_loss_alpha, focal_loss_gamma: of the classification loss.
+            box_loss_type: "giou" or "iou".
+            loss_weight: one factor for all losses, or one per loss name.
+            score_thresh: classification probability, before centre-ness, a candidate must exceed.
+            pre_nms_topk: candidates kept per level and image before NMS.
+            nms_thresh: IoU above which NMS suppresses.
+            post_nms_topk: proposals kept per image (while training, at test).
+
+        Raises:
+            ValueError: the per-level settings differ in length, or the box loss is unknown.
+        """
+        super().__init__()
+        self.in_features = tuple(in_features)
+        self.strides = tuple(strides)
+        self.size_ranges = tuple(tuple(r) for r in size_ranges)
+        if not len(self.in_features) == len(self.strides) == len(self.size_ranges):
+            raise ValueError(
+                "FCOSProposalGenerator needs one stride and one size range per feature map, got "
+                f"in_features={self.in_features}, strides={self.strides}, "
+                f"size_ranges={self.size_ranges}"
+            )
+        if box_loss_type not in BOX_LOSS_TYPES:
+            raise ValueError(f"unknown box loss {box_loss_type!r}; choose one of {BOX_LOSS_TYPES}")
+        self.head = head
+        self.center_sampling_radius = center_sampling_radius
+        self.focal_loss_alpha = focal_loss_alpha
+        self.focal_loss_gamma = focal_loss_gamma
+        self.box_loss_type = box_loss_type
+        self.loss_weight = (
+            dict(loss_weight) if not isinstance(loss_weight, (int, float)) else loss_weight
+        )
+        self.score_thresh = score_thresh
+        self.pre_nms_topk = pre_nms_topk
+        self.nms_thresh = nms_thresh
+        self.post_nms_topk = tuple(post_nms_topk)
+
+    @classmethod
+    def from_config(cls, cfg, input_shape: dict[str, ShapeSpec]):
+        node = cfg.MODEL.FCOS_PROPOSALS
+        shapes = [input_shape[name] for name in node.IN_FEATURES]
+        lower = [-1.0, *node.SIZES_OF_INTEREST]
+        upper = [*node.SIZES_OF_INTEREST, float("inf")]
+        return {
+            "in_features": node.IN_FEATURES,
+            "head": FCOSHead(cfg, shapes),
+            "strides": [shape.stride for shape in shapes],
+            "size_ranges": list(zip(lower, upper)),
+            "center_sampling_radius": node.CENTER_SAMPLING_RADIUS,
+            "focal_loss_alpha": node.FOCAL_LOSS_ALPHA,
+            "focal_loss_gamma": node.FOCAL_LOSS_GAMMA,
+            "box_loss_type": node.BOX_LOSS_TYPE,
+            "loss_weight": node.LOSS_WEIGHT,
+            "score_thresh": node.SCORE_THRESH,
+            "pre_nms_topk": node.PRE_NMS_TOPK,
+            "nms_thresh": node.NMS_THRESH,
+            "post_nms_topk": (node.POST_NMS_TOPK_TRAIN, node.POST_NMS_TOPK_TEST),
+        }
+
+    def forward(
+        self,
+        images: ImageList,
+        features: dict[str, Tensor],
+        gt_instances: list[Instances] | None = None,
+    ) -> tuple[list[Instances], dict[str, Tensor]]:
+        """
+        Args:
+            images: the input images; only their sizes are used.
+            features: (N, C, H_l, W_l) per name in ``in_features``.
+            gt_instances: per image, with ``gt_boxes``. Needed for training only.
+
+        Returns:
+            Per image an ``Instances`` with ``proposal_boxes`` and ``objectness_logits``
+            (logit of cls * centre-ness, so its sigmoid is the box score), best first; and the
+            losses, empty at test.
+        """
+        levels = [features[name] for name in self.in_features]
+        locations = [
+            feature_locations(*level.shape[-2:], stride, level.device)
+            for level, stride in zip(levels, self.strides)
+        ]
+        # per level (N, 1 or 4, H, W) -> (N, H * W, 1 or 4)
+        logits, distances, centerness = (
+            [level.flatten(2).transpose(1, 2) for level in predictions]
+            for predictions in self.head(levels)
+        )
+        losses = {}
+        if self.training:
+            if gt_instances is None:
+                raise ValueError("FCOSProposalGenerator needs gt_instances while training")
+            losses = self.losses(locations, logits, distances, centerness, gt_instances)
+        proposals = self.predict_proposals(
+            locations, logits, distances, centerness, images.image_sizes
+        )
+        return proposals, losses
+
+    def losses(
+        self,
+        locations: list[Tensor],
+        logits: list[Tensor],
+        distances: list[Tensor],
+        centerness: list[Tensor],
+        gt_instances: list[Instances],
+    ) -> dict[str, Tensor]:
+        """Eq. 2 of the paper.
+
+        Args:
+            locations: per level (H * W, 2).
+            logits, distances, centerness: per level (N, H * W, 1 / 4 / 1).
+            gt_instances: per image, with ``gt_boxes``.
+
+        Returns:
+            ``loss_fcos_cls``, ``loss_fcos_box``, ``loss_fcos_centerness``.
+        """
+        all_locations = cat(locations)
+        matched, targets = [], []
+        for instances in gt_instances:
+            boxes = instances.gt_boxes.tensor
+            matched_per_image = match_locations(
+                locations, self.strides, self.size_ranges, boxes, self.center_sampling_radius
+            )
+            positive = matched_per_image != NO_MATCH
+            pairs = distances_to_boxes(all_locations[positive], boxes)
+            targets.append(
+                pairs[torch.arange(len(pairs), device=pairs.device), matched_per_image[positive]]
+            )
+            matched.append(positive)
+        is_person = torch.stack(matched)  # (N, L)
+        targets = cat(targets)  # (P, 4)
+        logits = cat(logits, dim=1).squeeze(2).float()
+        distances = cat(distances, dim=1)[is_person]
+        centerness = cat(centerness, dim=1).squeeze(2)[is_person].float()
+        get_event_storage().put_scalar(
+            "fcos/num_pos_locations", len(targets) / max(len(gt_instances), 1)
+        )
+        losses = {
+            "loss_fcos_cls": classification_loss(
+                logits.flatten(),
+                is_person.flatten(),
+                len(gt_instances),
+                self.focal_loss_alpha,
+                self.focal_loss_gamma,
+            ),
+            "loss_fcos_box": box_loss(distances, targets, self.box_loss_type),
+            "loss_fcos_centerness": centerness_loss(centerness, targets),
+        }
+        if isinstance(self.loss_weight, dict):
+            return {name: loss * self.loss_weight.get(name, 1.0) for name, loss in losses.items()}
+        return {name: loss * self.loss_weight for name, loss in losses.items()}
+
+    @torch.no_grad()
+    def predict_proposals(
+        self,
+        locations: list[Tensor],
+        logits: list[Tensor],
+        distances: list[Tensor],
+        centerness: list[Tensor],
+        image_sizes: list[tuple[int, int]],
+    ) -> list[Instances]:
+        """Decodes, thresholds and suppresses one image after the other; see :meth:`forward`."""
+        topk = self.post_nms_topk[0 if self.training else 1]
+        proposals = []
+        for i, image_size in enumerate(image_sizes):
+            boxes, scores = [], []
+            for level_locations, level_logits, level_distances, level_centerness in zip(
+                locations, logits, distances, centerness
+            ):
+                probability = level_logits[i].squeeze(1).float().sigmoid()
+                candidates = (probability > self.score_thresh).nonzero().squeeze(1)
+                score = (
+                    probability[candidates] * level_centerness[i, candidates, 0].float().sigmoid()
+                )
+                score, order = score.sort(descending=True, stable=True)
+                candidates = candidates[order[: self.pre_nms_topk]]
+                scores.append(score[: self.pre_nms_topk])
+                boxes.append(
+                    boxes_from_distances(
+                        level_locations[candidates], level_distances[i, candidates]
+                    )
+                )
+            proposals.append(self._suppress(Boxes(cat(boxes)), cat(scores), image_size, topk))
+        return proposals
+
+    def _suppress(
+        self, boxes: Boxes, scores: Tensor, image_size: tuple[int, int], topk: int
+    ) -> Instances:
+        finite = boxes.tensor.isfinite().all(dim=1) & scores.isfinite()
+        if not finite.all():
+            if self.training:
+                raise FloatingPointError(
+                    "FCOS predicted infinite or NaN boxes or scores: training has diverged. "
+                    "Lower the learning rate or lengthen the warm-up."
+                )
+            boxes, scores = boxes[finite], scores[finite]
+        boxes.clip(image_size)
+        visible = boxes.nonempty()
+        boxes, scores = boxes[visible], scores[visible]
+        keep = nms(boxes.tensor, scores, self.nms_thresh)[:topk]
+        proposals = Instances(image_size)
+        proposals.proposal_boxes = boxes[keep]
+        proposals.objectness_logits = torch.logit(scores[keep], eps=_PROBABILITY_EPS)
+        return proposals

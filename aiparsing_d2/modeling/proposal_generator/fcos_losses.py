@@ -1,0 +1,75 @@
+"""Detection losses (paper, Eq. 2: L_det = L_cls + L_reg + L_center)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from fvcore.nn import giou_loss, sigmoid_focal_loss
+from torch import Tensor
+
+from .fcos_targets import centerness_targets
+
+BOX_LOSS_TYPES = ("giou", "iou")
+
+
+def classification_loss(
+    logits: Tensor, is_person: Tensor, num_images: int, alpha: float, gamma: float
+) -> Tensor:
+    """Sigmoid focal loss, summed and divided by (positive locations + images).
+
+    Args:
+        logits: (L,) over all locations of the batch.
+        is_person: bool (L,).
+    """
+    total = sigmoid_focal_loss(
+        logits, is_person.to(logits.dtype), alpha=alpha, gamma=gamma, reduction="sum"
+    )
+    return total / (is_person.sum() + num_images)
+
+
+def box_loss(predicted: Tensor, target: Tensor, loss_type: str) -> Tensor:
+    """IoU-based box loss, weighted by the centre-ness target and divided by the weights' sum.
+
+    Args:
+        predicted, target: (P, 4) distances of the P positive locations in pixels. Zero if P = 0.
+        loss_type: "giou" (1 - GIoU), or "iou" (-ln IoU, the paper's UnitBox loss [54]).
+    """
+    if len(predicted) == 0:
+        return predicted.sum() * 0.0
+    # As seen from its own location, a box spans (-l, -t, r, b).
+    sign = predicted.new_tensor([-1.0, -1.0, 1.0, 1.0])
+    if loss_type == "giou":
+        losses = giou_loss(predicted * sign, target * sign, reduction="none")
+    elif loss_type == "iou":
+        losses = _iou_loss(predicted, target)
+    else:
+        raise ValueError(f"unknown box loss {loss_type!r}; choose one of {BOX_LOSS_TYPES}")
+    weights = centerness_targets(target)
+    return (losses * weights).sum() / weights.sum()
+
+
+def _iou_loss(predicted: Tensor, target: Tensor) -> Tensor:
+    """-ln IoU of boxes given as distances from a point inside both, (P, 4) -> (P,)."""
+    overlap = torch.minimum(predicted, target)
+    intersection = _area(overlap)
+    union = _area(predicted) + _area(target) - intersection
+    eps = torch.finfo(predicted.dtype).tiny
+    return -(intersection.clamp(min=eps) / union.clamp(min=eps)).log()
+
+
+def _area(distances: Tensor) -> Tensor:
+    return (distances[:, 0] + distances[:, 2]) * (distances[:, 1] + distances[:, 3])
+
+
+def centerness_loss(logits: Tensor, target_distances: Tensor) -> Tensor:
+    """Binary cross-entropy with the (soft) centre-ness target, mean over the P positives.
+
+    Args:
+        logits: (P,) of the positive locations. Zero if P = 0.
+        target_distances: (P, 4) in pixels.
+    """
+    if len(logits) == 0:
+        return logits.sum() * 0.0
+    return F.binary_cross_entropy_with_logits(
+        logits, centerness_targets(target_distances).to(logits.dtype)
+    )

@@ -1,0 +1,17 @@
+from .context import PARSING_CONTEXT_REGISTRY, PGEC, GatherExcite, NonLocalBlock
+from .parsing_head import ROI_PARSING_HEAD_REGISTRY, EdgeGuidedParsingHead, build_parsing_head
+from .parsing_roi_heads import OneStageParsingROIHeads, ParsingROIHeads
+from .score_head import ParsingScoreHead
+
+__all__ = [
+    "PARSING_CONTEXT_REGISTRY",
+    "PGEC",
+    "ROI_PARSING_HEAD_REGISTRY",
+    "EdgeGuidedParsingHead",
+    "GatherExcite",
+    "NonLocalBlock",
+    "OneStageParsingROIHeads",
+    "ParsingROIHeads",
+    "ParsingScoreHead",
+    "build_parsing_head",
+]

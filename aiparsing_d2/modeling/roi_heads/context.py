@@ -1,0 +1,158 @@
+"""Human-part context encoding (paper, Sec. III-B): multi-scale context, then part relations.
+
+Shape shorthand:
+    R: RoIs of the batch. S: side of the pooled RoI feature map.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from detectron2.config import configurable
+from detectron2.layers import Conv2d, ShapeSpec
+from detectron2.utils.registry import Registry
+from fvcore.nn import weight_init
+from torch import Tensor, nn
+
+PARSING_CONTEXT_REGISTRY = Registry("PARSING_CONTEXT")
+PARSING_CONTEXT_REGISTRY.__doc__ = """
+Registry for multi-scale context modules of parsing heads.
+
+Called with `obj(cfg, input_shape: ShapeSpec)`. The module maps (R, C, S, S) RoI features to
+(R, obj.out_channels, S, S).
+"""
+
+
+class GatherExcite(nn.Module):
+    """Gather-excite unit: gates its input by what surrounds each position.
+
+    Gather: a chain of depth-wise 3x3 stride-2 convolutions, each halving the resolution, with ReLU
+    between them. Excite: the result, resized to the input, goes through a sigmoid and multiplies
+    the input.
+    """
+
+    def __init__(self, channels: int, num_gather_convs: int):
+        """
+        Args:
+            channels: of input and output.
+            num_gather_convs: halvings; the spatial extent is ``2 ** num_gather_convs``.
+        """
+        super().__init__()
+        layers: list[nn.Module] = []
+        for _ in range(num_gather_convs):
+            conv = Conv2d(channels, channels, 3, stride=2, padding=1, groups=channels)
+            weight_init.c2_msra_fill(conv)
+            layers += [conv, nn.ReLU()]
+        self.gather = nn.Sequential(*layers[:-1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(R, C, S, S) -> (R, C, S, S)."""
+        gathered = self.gather(x)
+        if gathered.shape[-2:] != (1, 1):  # a global gather broadcasts
+            gathered = F.interpolate(
+                gathered, size=x.shape[-2:], mode="bilinear", align_corners=True
+            )
+        return x * gathered.sigmoid()
+
+
+@PARSING_CONTEXT_REGISTRY.register()
+class PGEC(nn.Module):
+    """Pyramidal gather-excite context (paper, Sec. III-B, [46]).
+
+    A 3x3 convolution and four gather-excite units of extents H (the whole RoI), 4, 8 and 16, each
+    followed by a 1x1 convolution; a 3x3 convolution merges the five. No normalisation. At RoI size
+    32 the global unit has the paper's five depth-wise convolutions; at other sizes, as many as
+    bring the RoI to 1x1.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        out_channels: int = 512,
+        roi_size: int = 32,
+        extents: Sequence[int] = (4, 8, 16),
+    ):
+        """
+        Args:
+            in_channels: of the RoI features; also of each branch.
+            out_channels: of the merged result.
+            roi_size: S.
+            extents: of the local gather-excite units, powers of two.
+
+        Raises:
+            ValueError: an extent is not a power of two greater than 1.
+        """
+        super().__init__()
+        for extent in extents:
+            if extent < 2 or extent & (extent - 1):
+                raise ValueError(f"PGEC extents must be powers of two, got {tuple(extents)}")
+        num_gather_convs = [math.ceil(math.log2(roi_size))]
+        num_gather_convs += [int(math.log2(extent)) for extent in extents]
+        self.conv = Conv2d(in_channels, in_channels, 3, padding=1, activation=nn.ReLU())
+        self.pyramid = nn.ModuleList(
+            nn.Sequential(
+                GatherExcite(in_channels, n),
+                Conv2d(in_channels, in_channels, 1, activation=nn.ReLU()),
+            )
+            for n in num_gather_convs
+        )
+        self.merge = Conv2d(
+            in_channels * (1 + len(self.pyramid)), out_channels, 3, padding=1, activation=nn.ReLU()
+        )
+        self.out_channels = out_channels
+        for conv in (self.conv, self.merge, *(branch[1] for branch in self.pyramid)):
+            weight_init.c2_msra_fill(conv)
+
+    @classmethod
+    def from_config(cls, cfg, input_shape: ShapeSpec):
+        node = cfg.MODEL.ROI_PARSING_HEAD
+        return {
+            "in_channels": input_shape.channels,
+            "out_channels": node.CONV_DIM,
+            "roi_size": input_shape.height,
+        }
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(R, in_channels, S, S) -> (R, out_channels, S, S)."""
+        branches = [self.conv(x), *(branch(x) for branch in self.pyramid)]
+        return self.merge(torch.cat(branches, dim=1))
+
+
+class NonLocalBlock(nn.Module):
+    """Embedded-Gaussian non-local operation with a residual connection (paper, Sec. III-B, [60]).
+
+    Keys and values are read from the 2x2 max-pooled input; logits are scaled by
+    ``channels ** -0.5``; group normalisation comes last.
+    """
+
+    def __init__(self, channels: int, num_groups: int = 32):
+        """
+        Args:
+            channels: of input, embeddings and output.
+            num_groups: of the group normalisation.
+        """
+        super().__init__()
+        self.theta = Conv2d(channels, channels, 1)
+        self.phi = Conv2d(channels, channels, 1)
+        self.g = Conv2d(channels, channels, 1)
+        self.out = Conv2d(channels, channels, 1)
+        self.norm = nn.GroupNorm(num_groups, channels)
+        self.pool = nn.MaxPool2d(2)
+        for conv in (self.theta, self.phi, self.g, self.out):
+            nn.init.normal_(conv.weight, std=0.01)
+            nn.init.zeros_(conv.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(R, C, S, S) -> (R, C, S, S)."""
+        pooled = self.pool(x)
+        queries = self.theta(x).flatten(2).transpose(1, 2)  # (R, S * S, C)
+        keys = self.phi(pooled).flatten(2)  # (R, C, K)
+        values = self.g(pooled).flatten(2).transpose(1, 2)  # (R, K, C)
+        attention = (queries @ keys * x.shape[1] ** -0.5).softmax(dim=2)
+        related = (attention @ values).transpose(1, 2).reshape(x.shape)
+        return x + self.norm(self.out(related))

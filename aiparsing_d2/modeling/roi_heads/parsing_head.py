@@ -1,0 +1,233 @@
+"""Edge-guided parsing head with refinement (paper, Sec. III-B, Fig. 3).
+
+Shape shorthand:
+    R: RoIs of the batch. S: side of the pooled RoI features (32). C: classes incl. background (20).
+    T: side of the logits the losses see (256): the transposed convolution gives 2 S, bilinear
+    upsampling the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from detectron2.config import configurable
+from detectron2.layers import Conv2d, ShapeSpec, get_norm
+from detectron2.structures import Instances
+from detectron2.utils.events import get_event_storage
+from detectron2.utils.registry import Registry
+from fvcore.nn import weight_init
+from torch import Tensor, nn
+
+from aiparsing_d2.structures import ROIPartLogits
+
+from .context import PARSING_CONTEXT_REGISTRY, NonLocalBlock
+from .parsing_losses import edge_loss, lovasz_softmax_loss, parsing_loss, score_loss
+from .parsing_targets import edge_targets, mean_iou, part_map_targets
+from .score_head import ParsingScoreHead
+
+ROI_PARSING_HEAD_REGISTRY = Registry("ROI_PARSING_HEAD")
+ROI_PARSING_HEAD_REGISTRY.__doc__ = """
+Registry for parsing heads, which label the pixels of each RoI with human parts.
+
+Called with `obj(cfg, input_shape: ShapeSpec)`. The module is called with the pooled features
+(R, C, S, S) and the list of Instances they belong to. While training it returns a dict of losses;
+at test it returns the Instances with the fields `pred_part_logits` (ROIPartLogits) and, where it
+predicts them, `pred_mious` (R,) in [0, 1].
+"""
+
+
+def build_parsing_head(cfg, input_shape: ShapeSpec) -> nn.Module:
+    """Builds the parsing head named by ``cfg.MODEL.ROI_PARSING_HEAD.NAME``."""
+    return ROI_PARSING_HEAD_REGISTRY.get(cfg.MODEL.ROI_PARSING_HEAD.NAME)(cfg, input_shape)
+
+
+@ROI_PARSING_HEAD_REGISTRY.register()
+class EdgeGuidedParsingHead(nn.Module):
+    """Context encoding, shared convolutions, parsing and edge predictors, score head.
+
+    Every part but the parsing predictor can be left out, which gives the rows of the paper's
+    Table VI.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        num_classes: int = 20,
+        context: nn.Module | None = None,
+        non_local: nn.Module | None = None,
+        conv_dims: Sequence[int] = (512, 512, 512, 512),
+        norm: str = "GN",
+        edge_on: bool = True,
+        edges_at_test: bool = False,
+        score_head: nn.Module | None = None,
+        upsample_factor: int = 4,
+        parsing_loss_weight: float = 2.0,
+        edge_loss_weight: float = 2.0,
+        miou_loss_weight: float = 2.0,
+        score_loss_weight: float = 1.0,
+    ):
+        """
+        Args:
+            in_channels: of the pooled features.
+            num_classes: C.
+            context: multi-scale context, e.g. :class:`PGEC`; has ``out_channels``.
+            non_local: part relations, e.g. :class:`NonLocalBlock`; keeps the channels.
+            conv_dims: channels of the shared 3x3 convolutions.
+            norm: normalisation after the last of them, a name for ``get_norm``; "" for none.
+            edge_on: whether to learn part boundaries.
+            edges_at_test: whether to predict them at test too, for people to look at; the parsing
+                does not depend on them.
+            score_head: predicts the mIoU of each parsing map, e.g. :class:`ParsingScoreHead`.
+            upsample_factor: bilinear factor from the predictors' 2 S to T.
+            parsing_loss_weight, edge_loss_weight: alpha and beta of Eq. 3.
+            miou_loss_weight, score_loss_weight: theta and gamma of Eq. 5; a mIoU loss weight of 0
+                leaves that loss out.
+        """
+        super().__init__()
+        if edges_at_test and not edge_on:
+            raise ValueError("edges_at_test needs edge_on: without it there is no edge predictor")
+        self.num_classes = num_classes
+        self.edges_at_test = edges_at_test
+        self.upsample_factor = upsample_factor
+        self.context = context if context is not None else nn.Identity()
+        channels = in_channels if context is None else context.out_channels
+        self.non_local = non_local if non_local is not None else nn.Identity()
+
+        convs = []
+        for i, conv_dim in enumerate(conv_dims):
+            is_last = i == len(conv_dims) - 1
+            conv = Conv2d(
+                channels,
+                conv_dim,
+                3,
+                padding=1,
+                norm=get_norm(norm, conv_dim) if is_last else None,
+                activation=nn.ReLU(),
+            )
+            weight_init.c2_msra_fill(conv)
+            convs.append(conv)
+            channels = conv_dim
+        self.convs = nn.Sequential(*convs)
+
+        self.parsing_predictor = nn.ConvTranspose2d(channels, num_classes, 4, stride=2, padding=1)
+        self.edge_predictor = nn.ConvTranspose2d(channels, 2, 2, stride=2) if edge_on else None
+        for predictor in (self.parsing_predictor, self.edge_predictor):
+            if predictor is not None:
+                nn.init.normal_(predictor.weight, std=0.001)
+                nn.init.zeros_(predictor.bias)
+        self.score_head = score_head
+
+        self.parsing_loss_weight = parsing_loss_weight
+        self.edge_loss_weight = edge_loss_weight
+        self.miou_loss_weight = miou_loss_weight
+        self.score_loss_weight = score_loss_weight
+
+    @classmethod
+    def from_config(cls, cfg, input_shape: ShapeSpec):
+        node = cfg.MODEL.ROI_PARSING_HEAD
+        context = None
+        if node.CONTEXT:
+            context = PARSING_CONTEXT_REGISTRY.get(node.CONTEXT)(cfg, input_shape)
+        channels = input_shape.channels if context is None else context.out_channels
+        score_head = None
+        if node.SCORE_ON:
+            score_head = ParsingScoreHead(
+                in_channels=node.CONV_DIM if node.NUM_CONV else channels,
+                num_classes=node.NUM_CLASSES,
+                conv_dim=node.SCORE_CONV_DIM,
+                fc_dim=node.SCORE_FC_DIM,
+            )
+        return {
+            "in_channels": input_shape.channels,
+            "num_classes": node.NUM_CLASSES,
+            "context": context,
+            "non_local": NonLocalBlock(channels) if node.NON_LOCAL_ON else None,
+            "conv_dims": [node.CONV_DIM] * node.NUM_CONV,
+            "norm": node.NORM,
+            "edge_on": node.EDGE_ON,
+            "edges_at_test": node.EDGES_AT_TEST,
+            "score_head": score_head,
+            "upsample_factor": node.UPSAMPLE_FACTOR,
+            "parsing_loss_weight": node.PARSING_LOSS_WEIGHT,
+            "edge_loss_weight": node.EDGE_LOSS_WEIGHT,
+            "miou_loss_weight": node.MIOU_LOSS_WEIGHT,
+            "score_loss_weight": node.SCORE_LOSS_WEIGHT,
+        }
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Pooled features (R, in_channels, S, S) -> features of the predictors (R, D, S, S)."""
+        return self.convs(self.non_local(self.context(x)))
+
+    def forward(self, x: Tensor, instances: list[Instances]) -> dict[str, Tensor] | list[Instances]:
+        """
+        Args:
+            x: (R, in_channels, S, S) pooled features of all RoIs, image after image.
+            instances: per image. While training with ``proposal_boxes`` and ``gt_part_maps``.
+
+        Returns:
+            While training the weighted losses ``loss_parsing``, ``loss_edge``, ``loss_miou`` and
+            ``loss_miou_score``. At test the same instances with ``pred_part_logits``, with a score
+            head ``pred_mious``, and on request ``pred_edge_logits`` (:class:`ROIPartLogits` of two
+            classes, 1 = edge).
+        """
+        if self.training:
+            return self.losses(x, instances)
+        counts = [len(i) for i in instances]
+        features = self.encode(x)
+        logits = self.parsing_predictor(features)
+        for instances_per_image, part_logits in zip(instances, logits.split(counts)):
+            instances_per_image.pred_part_logits = ROIPartLogits(part_logits, self.upsample_factor)
+        if self.edges_at_test:
+            edge_logits = self.edge_predictor(features).split(counts)
+            for instances_per_image, logits_per_image in zip(instances, edge_logits):
+                instances_per_image.pred_edge_logits = ROIPartLogits(
+                    logits_per_image, self.upsample_factor
+                )
+        if self.score_head is not None:
+            mious = self.score_head(features, self._upsample(logits)).clamp(0, 1)
+            for instances_per_image, pred_mious in zip(instances, mious.split(counts)):
+                instances_per_image.pred_mious = pred_mious
+        return instances
+
+    def losses(self, x: Tensor, instances: list[Instances]) -> dict[str, Tensor]:
+        """Losses of the prediction head (Eq. 3) and the refinement head (Eq. 5); see forward.
+
+        A batch without any RoI gives zeros that depend on every parameter, so that distributed
+        training finds all gradients.
+        """
+        nobody = len(x) == 0
+        if nobody:
+            x = x.new_zeros((1, *x.shape[1:]))
+        features = self.encode(x)
+        # Losses in float32: sums over a quarter of a million pixels leave half precision's range.
+        part_logits = self._upsample(self.parsing_predictor(features)).float()
+        size = part_logits.shape[-1]
+        if nobody:
+            target = part_logits.new_zeros((1, size, size), dtype=int)
+        else:
+            target = part_map_targets(instances, size)
+
+        losses = {"loss_parsing": self.parsing_loss_weight * parsing_loss(part_logits, target)}
+        if self.edge_predictor is not None:
+            edge_logits = self._upsample(self.edge_predictor(features)).float()
+            edges = edge_targets(target)
+            losses["loss_edge"] = self.edge_loss_weight * edge_loss(edge_logits, edges)
+        if self.miou_loss_weight > 0:
+            losses["loss_miou"] = self.miou_loss_weight * lovasz_softmax_loss(part_logits, target)
+        if self.score_head is not None:
+            predicted = self.score_head(features, part_logits).float()
+            target_miou = mean_iou(part_logits.argmax(dim=1), target, self.num_classes)
+            losses["loss_miou_score"] = self.score_loss_weight * score_loss(predicted, target_miou)
+            if not nobody:
+                get_event_storage().put_scalar("parsing/mean_iou_of_rois", target_miou.mean())
+        if nobody:
+            losses = {name: loss * 0.0 for name, loss in losses.items()}
+        return losses
+
+    def _upsample(self, logits: Tensor) -> Tensor:
+        return F.interpolate(
+            logits, scale_factor=self.upsample_factor, mode="bilinear", align_corners=True
+        )

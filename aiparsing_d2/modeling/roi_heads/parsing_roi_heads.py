@@ -1,0 +1,171 @@
+"""RoI heads with a human-parsing branch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from detectron2.config import configurable
+from detectron2.layers import ShapeSpec
+from detectron2.modeling.poolers import ROIPooler
+from detectron2.modeling.roi_heads import (
+    ROI_HEADS_REGISTRY,
+    StandardROIHeads,
+    select_foreground_proposals,
+)
+from detectron2.structures import Boxes, Instances
+from torch import Tensor, nn
+
+from .parsing_head import build_parsing_head
+
+
+@ROI_HEADS_REGISTRY.register()
+class ParsingROIHeads(StandardROIHeads):
+    """Detectron2's box, mask and keypoint heads plus a parsing branch.
+
+    For detectors whose proposals still need a box head, such as RPN. At test the instances gain
+    ``pred_part_logits``, ``box_scores`` (the box head's score) and, with a score head,
+    ``pred_mious``; ``scores`` becomes the person score sqrt(box_scores * pred_mious) (paper,
+    Sec. III-B, "Refinement head").
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        parsing_in_features: Sequence[str],
+        parsing_pooler: ROIPooler,
+        parsing_head: nn.Module,
+        parsing_batch_size_per_image: int = 16,
+        **kwargs,
+    ):
+        """
+        Args:
+            parsing_in_features: feature maps the parsing branch pools from; the paper's
+                detail-preserving pooling reads the finest only.
+            parsing_pooler: RoI pooler for those features.
+            parsing_head: e.g. :class:`EdgeGuidedParsingHead`.
+            parsing_batch_size_per_image: most positive RoIs per image to train it on.
+            **kwargs: see :class:`detectron2.modeling.StandardROIHeads`.
+        """
+        super().__init__(**kwargs)
+        self.parsing_in_features = list(parsing_in_features)
+        self.parsing_pooler = parsing_pooler
+        self.parsing_head = parsing_head
+        self.parsing_batch_size_per_image = parsing_batch_size_per_image
+
+    @classmethod
+    def from_config(cls, cfg, input_shape: dict[str, ShapeSpec]):
+        ret = super().from_config(cfg, input_shape)
+        ret.update(cls._init_parsing_head(cfg, input_shape))
+        return ret
+
+    @classmethod
+    def _init_parsing_head(cls, cfg, input_shape: dict[str, ShapeSpec]):
+        node = cfg.MODEL.ROI_PARSING_HEAD
+        in_features = node.IN_FEATURES
+        (channels,) = {input_shape[name].channels for name in in_features}
+        resolution = node.POOLER_RESOLUTION
+        return {
+            "parsing_in_features": in_features,
+            "parsing_pooler": ROIPooler(
+                output_size=resolution,
+                scales=[1.0 / input_shape[name].stride for name in in_features],
+                sampling_ratio=node.POOLER_SAMPLING_RATIO,
+                pooler_type=node.POOLER_TYPE,
+            ),
+            "parsing_head": build_parsing_head(
+                cfg, ShapeSpec(channels=channels, height=resolution, width=resolution)
+            ),
+            "parsing_batch_size_per_image": node.BATCH_SIZE_PER_IMAGE,
+        }
+
+    def forward(self, images, features, proposals, targets=None):
+        """See :meth:`detectron2.modeling.ROIHeads.forward`."""
+        instances, losses = super().forward(images, features, proposals, targets)
+        if self.training:
+            losses.update(self._forward_parsing(features, instances))
+        return instances, losses
+
+    def forward_with_given_boxes(
+        self, features: dict[str, Tensor], instances: list[Instances]
+    ) -> list[Instances]:
+        """Parses given boxes, e.g. those merged by test-time augmentation.
+
+        Args:
+            features: by name.
+            instances: per image, with ``pred_boxes`` and ``pred_classes``, and ``scores`` if they
+                are to become person scores.
+
+        Returns:
+            The same instances with the parsing branch's fields.
+        """
+        instances = super().forward_with_given_boxes(features, instances)
+        return self._forward_parsing(features, instances)
+
+    def _forward_parsing(
+        self, features: dict[str, Tensor], instances: list[Instances]
+    ) -> dict[str, Tensor] | list[Instances]:
+        if self.training:
+            instances, _ = select_foreground_proposals(instances, self.num_classes)
+            instances = [self._subsample(x) for x in instances]
+            boxes = [x.proposal_boxes for x in instances]
+        else:
+            boxes = [x.pred_boxes for x in instances]
+        pooled = self.parsing_pooler([features[f] for f in self.parsing_in_features], boxes)
+        if self.training:
+            return self.parsing_head(pooled, instances)
+        for x in self.parsing_head(pooled, instances):
+            if x.has("scores"):
+                x.box_scores = x.scores
+                if x.has("pred_mious"):
+                    x.scores = (x.box_scores * x.pred_mious).sqrt()
+        return instances
+
+    def _subsample(self, positives: Instances) -> Instances:
+        if len(positives) <= self.parsing_batch_size_per_image:
+            return positives
+        device = positives.proposal_boxes.device
+        chosen = torch.randperm(len(positives), device=device)[: self.parsing_batch_size_per_image]
+        return positives[chosen]
+
+
+@ROI_HEADS_REGISTRY.register()
+class OneStageParsingROIHeads(ParsingROIHeads):
+    """Parsing on the detections of a one-stage detector: there is no box head.
+
+    The proposals are the detections: at test ``pred_boxes`` are the proposal boxes and
+    ``box_scores`` the sigmoid of their ``objectness_logits``. While training, the branch sees the
+    detector's current boxes and the ground truth's, those that overlap a person enough.
+    """
+
+    @configurable
+    def __init__(self, **kwargs):
+        """
+        Args:
+            **kwargs: see :class:`ParsingROIHeads`, without the box head's.
+        """
+        super().__init__(
+            box_in_features=[], box_pooler=None, box_head=None, box_predictor=None, **kwargs
+        )
+
+    @classmethod
+    def _init_box_head(cls, cfg, input_shape):
+        return {}
+
+    def _forward_box(
+        self, features: dict[str, Tensor], proposals: list[Instances]
+    ) -> dict[str, Tensor] | list[Instances]:
+        if self.training:
+            return {}
+        detections = []
+        for x in proposals:
+            detections.append(
+                Instances(
+                    x.image_size,
+                    pred_boxes=Boxes(x.proposal_boxes.tensor),
+                    scores=x.objectness_logits.sigmoid(),
+                    pred_classes=torch.zeros_like(x.objectness_logits, dtype=torch.int64),
+                )
+            )
+        return detections

@@ -1,0 +1,55 @@
+"""Refinement head that predicts the quality of a parsing map (paper, Sec. III-B, Eq. 5)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from detectron2.layers import Conv2d
+from fvcore.nn import weight_init
+from torch import Tensor, nn
+
+
+class ParsingScoreHead(nn.Module):
+    """Regresses each RoI's mean IoU from its features and its parsing logits.
+
+    Two 3x3 convolutions (the second with stride 2), global average pooling and three
+    fully-connected layers, the last linear.
+    """
+
+    def __init__(
+        self, *, in_channels: int, num_classes: int, conv_dim: int = 128, fc_dim: int = 256
+    ):
+        """
+        Args:
+            in_channels: of the parsing head's features.
+            num_classes: C, classes incl. background.
+            conv_dim: channels of both convolutions.
+            fc_dim: width of the two hidden fully-connected layers.
+        """
+        super().__init__()
+        self.conv1 = Conv2d(in_channels + num_classes, conv_dim, 3, padding=1, activation=nn.ReLU())
+        self.conv2 = Conv2d(conv_dim, conv_dim, 3, stride=2, padding=1, activation=nn.ReLU())
+        self.fc1 = nn.Linear(conv_dim, fc_dim)
+        self.fc2 = nn.Linear(fc_dim, fc_dim)
+        self.predictor = nn.Linear(fc_dim, 1)
+        for conv in (self.conv1, self.conv2):
+            weight_init.c2_msra_fill(conv)
+        for fc in (self.fc1, self.fc2):
+            weight_init.c2_xavier_fill(fc)
+        nn.init.normal_(self.predictor.weight, std=0.01)
+        nn.init.zeros_(self.predictor.bias)
+
+    def forward(self, features: Tensor, part_logits: Tensor) -> Tensor:
+        """
+        Args:
+            features: (R, in_channels, S, S) of the parsing head.
+            part_logits: (R, C, T, T), T a multiple of S; max-pooled to S. Not detached: the score
+                trains the parser too.
+
+        Returns:
+            (R,) predicted mIoU, not clamped.
+        """
+        pooled = F.max_pool2d(part_logits, part_logits.shape[-1] // features.shape[-1])
+        x = self.conv2(self.conv1(torch.cat([features, pooled], dim=1)))
+        x = x.mean(dim=(2, 3))
+        return self.predictor(self.fc2(self.fc1(x).relu()).relu()).squeeze(1)

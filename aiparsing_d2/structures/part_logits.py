@@ -1,0 +1,146 @@
+"""Part scores of people relative to their boxes.
+
+Shape shorthand:
+    N: people. C: classes incl. background. M: side of the stored logits. T = factor * M.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .part_maps import PartMaps
+
+# Probabilities resized at a time, as a number of floats: bounds memory on large people.
+_MAX_FLOATS_PER_STRIP = 2**25
+
+
+class ROIPartLogits:
+    """Class logits over each person's box, as the parsing predictor gives them.
+
+    The counterpart of Detectron2's ``ROIMasks``: independent of the image's resolution until it is
+    pasted. The stored logits are upsampled only when needed, which keeps N people's memory low.
+
+    Attributes:
+        tensor: (N, C, M, M) logits.
+        upsample_factor: bilinear factor (aligned corners) to the resolution T the losses saw.
+    """
+
+    def __init__(self, tensor: Tensor, upsample_factor: int = 1):
+        """
+        Args:
+            tensor: (N, C, M, M).
+            upsample_factor: from M to T.
+        """
+        if tensor.dim() != 4:
+            raise ValueError(f"ROIPartLogits expects (N, C, M, M), got {tuple(tensor.shape)}")
+        self.tensor = tensor
+        self.upsample_factor = upsample_factor
+
+    @property
+    def device(self) -> torch.device:
+        return self.tensor.device
+
+    def to(self, *args, **kwargs) -> ROIPartLogits:
+        return ROIPartLogits(self.tensor.to(*args, **kwargs), self.upsample_factor)
+
+    def __len__(self) -> int:
+        return len(self.tensor)
+
+    def __getitem__(self, item: int | slice | Tensor) -> ROIPartLogits:
+        """Selects people: an int (gives one person), a slice, a bool mask or indices."""
+        if isinstance(item, int):
+            item = [item]
+        return ROIPartLogits(self.tensor[item], self.upsample_factor)
+
+    @staticmethod
+    def cat(part_logits: Sequence[ROIPartLogits]) -> ROIPartLogits:
+        """Concatenates people; all must share classes, resolution and factor."""
+        factors = {p.upsample_factor for p in part_logits}
+        if len(factors) != 1:
+            raise ValueError(f"ROIPartLogits.cat: different upsample factors {sorted(factors)}")
+        return ROIPartLogits(torch.cat([p.tensor for p in part_logits]), factors.pop())
+
+    def probabilities(self) -> Tensor:
+        """Softmax over classes at resolution T: float32 (N, C, T, T)."""
+        logits = self.tensor.float()
+        if self.upsample_factor != 1 and len(logits):
+            logits = F.interpolate(
+                logits, scale_factor=self.upsample_factor, mode="bilinear", align_corners=True
+            )
+        return logits.softmax(dim=1)
+
+    @torch.no_grad()
+    def to_part_maps(self, boxes: Tensor, image_size: tuple[int, int]) -> tuple[PartMaps, Tensor]:
+        """Pastes each person into the image.
+
+        The probabilities, with a border of one zero cell, are resized bilinearly to the box; the
+        label of a pixel is the argmax after the resize.
+
+        Args:
+            boxes: (N, 4) XYXY in pixels of the output image.
+            image_size: (H, W) of the output image.
+
+        Returns:
+            The part maps, and (N, C) the mean probability of each class over the person's pixels
+            with that label (0 for absent labels).
+        """
+        height, width = image_size
+        num_classes = self.tensor.shape[1]
+        corners = boxes.detach().cpu().numpy()
+        # A pixel (x, y) is the unit square from (x, y): the window holds all that touch the box.
+        windows = np.concatenate([np.floor(corners[:, :2]), np.ceil(corners[:, 2:])], axis=1)
+        windows = np.clip(windows, 0, [width, height, width, height]).astype(np.int64)
+        windows[:, 2:] = np.maximum(windows[:, 2:], windows[:, :2])
+
+        maps, scores = [], self.tensor.new_zeros((len(self), num_classes), dtype=torch.float32)
+        for i, (box, window) in enumerate(zip(boxes, windows.tolist())):
+            part_map, confidence = _paste(self[i].probabilities(), box, window)
+            maps.append(part_map)
+            labels = part_map.flatten().long()
+            total = torch.bincount(labels, confidence.flatten(), num_classes)
+            count = torch.bincount(labels, minlength=num_classes)
+            scores[i] = total / count.clamp(min=1)
+        return PartMaps(maps, torch.from_numpy(windows), image_size), scores
+
+
+def _paste(probabilities: Tensor, box: Tensor, window: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Resizes one person's probabilities to a window of the image and takes the best label.
+
+    Args:
+        probabilities: (1, C, T, T) over the box.
+        box: (4,) XYXY.
+        window: integer (x0, y0, x1, y1), ends exclusive.
+
+    Returns:
+        uint8 (y1 - y0, x1 - x0) labels, and float32 the winners' probabilities.
+    """
+    x0, y0, x1, y1 = window
+    device = probabilities.device
+
+    def normalized(start: int, end: int, low: Tensor, high: Tensor) -> Tensor:
+        """Pixel centres in grid_sample's frame, where the box spans [-1, 1]."""
+        centers = torch.arange(start, end, device=device, dtype=torch.float32) + 0.5
+        return (centers - low) / (high - low).clamp(min=1e-6) * 2 - 1
+
+    xs = normalized(x0, x1, box[0], box[2])
+    ys = normalized(y0, y1, box[1], box[3])
+    labels = torch.zeros((y1 - y0, x1 - x0), dtype=torch.uint8, device=device)
+    confidence = torch.zeros(labels.shape, device=device)
+    if labels.numel() == 0:
+        return labels, confidence
+    rows = max(1, _MAX_FLOATS_PER_STRIP // (probabilities.shape[1] * len(xs)))
+    for top in range(0, len(ys), rows):
+        strip = slice(top, top + rows)
+        grid = torch.stack(torch.meshgrid(xs, ys[strip], indexing="xy"), dim=2)
+        # Zeros outside act as the border of one zero cell.
+        resized = F.grid_sample(
+            probabilities, grid[None], mode="bilinear", padding_mode="zeros", align_corners=False
+        )
+        confidence[strip], best = resized[0].max(dim=0)
+        labels[strip] = best.to(torch.uint8)
+    return labels, confidence

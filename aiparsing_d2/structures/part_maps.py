@@ -1,0 +1,220 @@
+"""Part-label maps of the people of one image.
+
+Naming convention:
+    N: number of people. H, W: height and width of the image in pixels.
+    window: integer pixel rectangle ``(x0, y0, x1, y1)`` in image coordinates, ends exclusive.
+    label: 0 = not this person, ``1..C-1`` = a part or garment, 255 = ignore.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pycocotools.mask as mask_util
+import torch
+from detectron2.structures import Boxes
+from torch import Tensor
+
+
+class PartMaps:
+    """Label maps of N people, each stored only over its own pixel window of the image.
+
+    A full-size map per person costs ``N * H * W`` bytes although a person covers a fraction of the
+    image; here person i costs the area of ``windows[i]``. Outside its window a person's map is 0.
+    Follows the interface of Detectron2's structures, so it can be a field of ``Instances``.
+
+    Attributes:
+        maps: N uint8 tensors; ``maps[i]`` has shape ``(y1 - y0, x1 - x0)`` of ``windows[i]``.
+        windows: int64 tensor (N, 4), ``(x0, y0, x1, y1)``, ends exclusive, inside the image.
+        image_size: ``(H, W)``.
+    """
+
+    def __init__(self, maps: Sequence[Tensor], windows: Tensor, image_size: tuple[int, int]):
+        """
+        Args:
+            maps: N uint8 tensors, one per person, all on the same device.
+            windows: integer tensor (N, 4) on any device.
+            image_size: ``(H, W)``.
+
+        Raises:
+            ValueError: a map's dtype or shape does not fit, or a window leaves the image.
+        """
+        # Windows only ever address slices: on the CPU they can be read without a device sync.
+        windows = torch.as_tensor(windows, dtype=torch.int64, device="cpu").reshape(-1, 4)
+        height, width = (int(side) for side in image_size)
+        if len(maps) != len(windows):
+            raise ValueError(f"PartMaps got {len(maps)} maps but {len(windows)} windows")
+        for i, (part_map, (x0, y0, x1, y1)) in enumerate(zip(maps, windows.tolist())):
+            if part_map.dtype != torch.uint8:
+                raise ValueError(f"PartMaps: map {i} is {part_map.dtype}, expected torch.uint8")
+            if tuple(part_map.shape) != (y1 - y0, x1 - x0):
+                raise ValueError(
+                    f"PartMaps: map {i} has shape {tuple(part_map.shape)}, but its window "
+                    f"{(x0, y0, x1, y1)} is {y1 - y0} x {x1 - x0} (height x width)"
+                )
+            if not (0 <= x0 <= x1 <= width and 0 <= y0 <= y1 <= height):
+                raise ValueError(
+                    f"PartMaps: window {i} {(x0, y0, x1, y1)} leaves the {height} x {width} image"
+                )
+        self.maps = list(maps)
+        self.windows = windows
+        self.image_size = (height, width)
+
+    @classmethod
+    def from_full(cls, maps: Tensor | np.ndarray) -> PartMaps:
+        """Crops full-size maps to the bounding windows of their non-zero pixels.
+
+        Args:
+            maps: uint8 (N, H, W), tensor or array. A map without a non-zero pixel gets an empty
+                window at the image's origin.
+        """
+        maps = torch.as_tensor(maps)
+        if maps.dim() != 3:
+            raise ValueError(f"PartMaps.from_full expects (N, H, W), got {tuple(maps.shape)}")
+        windows = torch.zeros((len(maps), 4), dtype=torch.int64)
+        for i, part_map in enumerate(maps):
+            ys = part_map.any(dim=1).nonzero()
+            if len(ys):
+                xs = part_map.any(dim=0).nonzero()
+                windows[i] = torch.stack([xs[0, 0], ys[0, 0], xs[-1, 0] + 1, ys[-1, 0] + 1])
+        crops = [m[y0:y1, x0:x1].clone() for m, (x0, y0, x1, y1) in zip(maps, windows.tolist())]
+        return cls(crops, windows, tuple(maps.shape[1:]))
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the maps (``cpu`` for an empty object)."""
+        return self.maps[0].device if self.maps else torch.device("cpu")
+
+    def to(self, *args, **kwargs) -> PartMaps:
+        """Copy with the maps moved by ``Tensor.to(*args, **kwargs)`` (devices only, no dtypes)."""
+        return PartMaps([m.to(*args, **kwargs) for m in self.maps], self.windows, self.image_size)
+
+    def __len__(self) -> int:
+        return len(self.maps)
+
+    def __getitem__(self, item: int | slice | Tensor | np.ndarray | Sequence[int]) -> PartMaps:
+        """Selects people.
+
+        Args:
+            item: an int (gives one person), a slice, or anything that selects along the first
+                axis of a tensor: bool mask of length N, int64 indices, a list.
+        """
+        if isinstance(item, (int, np.integer)):
+            item = [item]
+        if isinstance(item, Tensor):
+            item = item.detach().cpu()
+        chosen = torch.arange(len(self))[item].tolist()
+        return PartMaps([self.maps[i] for i in chosen], self.windows[chosen], self.image_size)
+
+    @staticmethod
+    def cat(part_maps: Sequence[PartMaps]) -> PartMaps:
+        """Concatenates the people of several objects that share one image size."""
+        if not part_maps:
+            raise ValueError("PartMaps.cat needs at least one PartMaps")
+        sizes = {p.image_size for p in part_maps}
+        if len(sizes) > 1:
+            raise ValueError(f"PartMaps.cat: different image sizes {sorted(sizes)}")
+        return PartMaps(
+            [m for p in part_maps for m in p.maps],
+            torch.cat([p.windows for p in part_maps]),
+            part_maps[0].image_size,
+        )
+
+    def to_full(self) -> Tensor:
+        """Pastes every map into an image of zeros.
+
+        Returns:
+            uint8 (N, H, W) on the maps' device.
+        """
+        full = torch.zeros((len(self), *self.image_size), dtype=torch.uint8, device=self.device)
+        for canvas, part_map, (x0, y0, x1, y1) in zip(full, self.maps, self.windows.tolist()):
+            canvas[y0:y1, x0:x1] = part_map
+        return full
+
+    def get_bounding_boxes(self) -> Boxes:
+        """Tight boxes of the non-zero pixels, XYXY in image pixels, ends exclusive.
+
+        A person without a non-zero pixel gets an empty box at the origin.
+        """
+        tight = PartMaps.from_full(self.to_full()) if len(self) else self
+        return Boxes(tight.windows.to(dtype=torch.float32, device=self.device))
+
+    def crop_and_resize(self, boxes: Tensor, size: int | tuple[int, int]) -> Tensor:
+        """Crops person i's map to box i and resizes it by nearest neighbour.
+
+        The box is rounded half to even and clipped to the image, its ends are exclusive, and
+        target pixel d reads source pixel ``floor(d * extent / size)``. A box that rounds to
+        nothing or lies outside the image yields the one pixel nearest to its corner.
+
+        Args:
+            boxes: (N, 4) XYXY in image pixels.
+            size: side, or (height, width), of the result.
+
+        Returns:
+            uint8 (N, height, width) on the maps' device.
+        """
+        out_h, out_w = (size, size) if isinstance(size, int) else size
+        if len(boxes) != len(self):
+            raise ValueError(f"crop_and_resize got {len(boxes)} boxes for {len(self)} maps")
+        height, width = self.image_size
+        crops = torch.zeros((len(self), out_h, out_w), dtype=torch.uint8, device=self.device)
+        rounded = boxes.detach().round().to(dtype=torch.int64, device="cpu").tolist()
+        for crop, part_map, window, box in zip(crops, self.maps, self.windows.tolist(), rounded):
+            rows, row_sources = _nearest_sources(box[1], box[3], height, out_h, window[1::2])
+            columns, column_sources = _nearest_sources(box[0], box[2], width, out_w, window[::2])
+            # Target pixels outside the window stay 0; inside, they form one block.
+            block = part_map[row_sources.to(part_map.device)][:, column_sources.to(part_map.device)]
+            crop[rows, columns] = block
+        return crops
+
+    def to_rle(self) -> list[dict[int, dict]]:
+        """COCO run-length codes of every person's parts.
+
+        Returns:
+            For each person a dict from label (ascending, 0 left out) to the compressed RLE of that
+            label at full image size (``{"size": [H, W], "counts": str}``, JSON-serialisable).
+        """
+        encoded = []
+        for i in range(len(self)):
+            full = self[i].to_full()[0].cpu().numpy()
+            labels = [label for label in np.unique(full).tolist() if label != 0]
+            stack = np.asfortranarray(
+                np.stack([full == label for label in labels], axis=2).astype(np.uint8)
+                if labels
+                else np.zeros((*full.shape, 0), dtype=np.uint8)
+            )
+            codes = mask_util.encode(stack)
+            for code in codes:
+                code["counts"] = code["counts"].decode("ascii")
+            encoded.append(dict(zip(labels, codes)))
+        return encoded
+
+    def __repr__(self) -> str:
+        height, width = self.image_size
+        return f"PartMaps(num_people={len(self)}, image_height={height}, image_width={width})"
+
+
+def _nearest_sources(
+    start: int, end: int, extent: int, size: int, window: Sequence[int]
+) -> tuple[slice, Tensor]:
+    """Nearest-neighbour sources along one axis.
+
+    Args:
+        start, end: rounded box side, ends exclusive, in image pixels.
+        extent: image side.
+        size: number of target pixels.
+        window: ``(first, end)`` of the stored window along the axis.
+
+    Returns:
+        The contiguous slice of target pixels whose source lies in the window, and those sources
+        as int64 indices into the window.
+    """
+    start = min(max(start, 0), extent - 1)
+    end = max(min(end, extent), start + 1)
+    sources = start + torch.arange(size) * (end - start) // size
+    inside = ((sources >= window[0]) & (sources < window[1])).nonzero().flatten()
+    if len(inside) == 0:
+        return slice(0, 0), inside
+    targets = slice(int(inside[0]), int(inside[-1]) + 1)
+    return targets, sources[targets] - window[0]

@@ -1,0 +1,20 @@
+"""Training settings that are neither model, data nor optimisation; read by train_net.py."""
+
+import torch
+
+train = dict(
+    output_dir="./output",
+    # Weights to start from: a path, a URL, or a name of Detectron2's catalogue ("detectron2://…").
+    init_checkpoint="",
+    max_iter=90000,
+    # Automatic mixed precision; GPU only, left off with a warning elsewhere.
+    amp=dict(enabled=False),
+    ddp=dict(broadcast_buffers=False, find_unused_parameters=False, fp16_compression=False),
+    checkpointer=dict(period=5000, max_to_keep=5),
+    # Keeps the weights with the best figure as model_best.pth.
+    best_checkpointer=dict(val_metric="parsing/APp50", mode="max"),
+    eval_period=5000,
+    log_period=20,
+    device="cuda" if torch.cuda.is_available() else "cpu",
+)
+del torch

@@ -1,0 +1,66 @@
+"""A small AIParsing on drawn scenes: from random weights to a trained parser on two CPU cores.
+
+Every module is the full model's; only channels, depth and image size are smaller. Nothing is
+pre-trained, so the backbone normalises over the batch and no stage is frozen.
+"""
+
+from detectron2.config import LazyCall as L
+from detectron2.modeling.backbone import BasicStem, ResNet
+from detectron2.modeling.backbone.resnet import BasicBlock
+
+from ..common.data.drawn_cihp import dataloader
+from ..common.models.aiparsing_fpn import model
+from ..common.optim import AdamW as optimizer
+from ..common.schedule import cosine_schedule
+from ..common.train import train
+
+# ResNet-18 of half the width.
+model.backbone.bottom_up.stem = L(BasicStem)(in_channels=3, out_channels=32, norm="BN")
+model.backbone.bottom_up.stages = [
+    L(ResNet.make_stage)(
+        block_class=BasicBlock,
+        num_blocks=2,
+        stride_per_block=[first_stride, 1],
+        in_channels=in_channels,
+        out_channels=out_channels,
+        norm="BN",
+    )
+    for in_channels, out_channels, first_stride in [
+        (32, 32, 1),
+        (32, 64, 2),
+        (64, 128, 2),
+        (128, 256, 2),
+    ]
+]
+model.backbone.bottom_up.freeze_at = 0
+model.backbone.out_channels = 64
+model.proposal_generator.head.num_convs = 2
+
+parsing_head = model.roi_heads.parsing_head
+parsing_head.context.out_channels = 96
+parsing_head.conv_dims = [96, 96]
+parsing_head.score_head.in_channels = 96
+parsing_head.score_head.conv_dim = 32
+parsing_head.score_head.fc_dim = 64
+# Logits of 64 x 64 are as fine as these people need.
+parsing_head.upsample_factor = 1
+model.roi_heads.parsing_batch_size_per_image = 4
+model.pixel_std = [57.375, 57.120, 58.395]
+
+dataloader.train.total_batch_size = 8
+dataloader.train.num_workers = 2
+dataloader.test.num_workers = 1
+dataloader.train.mapper.augmentations[0].short_edge_length = (224, 256)
+dataloader.train.mapper.augmentations[0].max_size = 352
+dataloader.test.mapper.augmentations[0].short_edge_length = 240
+dataloader.test.mapper.augmentations[0].max_size = 352
+
+train.max_iter = 900
+optimizer.lr = 1e-3
+optimizer.weight_decay = 0.05
+lr_multiplier = cosine_schedule(train.max_iter, warmup_iters=50)
+
+train.output_dir = "./output/demo"
+train.checkpointer = dict(period=300, max_to_keep=2)
+train.eval_period = 300
+train.log_period = 20

@@ -1,0 +1,133 @@
+import numpy as np
+import pycocotools.mask as mask_util
+import pytest
+import torch
+from detectron2.structures import Instances
+
+from aiparsing_d2.structures import PartMaps
+
+
+@pytest.fixture
+def full_maps():
+    rng = np.random.default_rng(0)
+    maps = np.zeros((4, 20, 30), dtype=np.uint8)
+    maps[0, 3:9, 5:17] = rng.integers(1, 20, (6, 12))
+    maps[1, 0:20, 0:30] = rng.integers(0, 20, (20, 30))
+    maps[2, 19, 29] = 255
+    return maps  # the fourth person has no pixel
+
+
+def test_windows_are_tight_and_to_full_restores_the_maps(full_maps):
+    part_maps = PartMaps.from_full(full_maps)
+    assert part_maps.windows[0].tolist() == [5, 3, 17, 9]
+    assert part_maps.windows[2].tolist() == [29, 19, 30, 20]
+    assert part_maps.windows[3].tolist() == [0, 0, 0, 0]
+    assert part_maps.maps[0].shape == (6, 12)
+    np.testing.assert_array_equal(part_maps.to_full().numpy(), full_maps)
+    assert part_maps.get_bounding_boxes().tensor[0].tolist() == [5, 3, 17, 9]
+
+
+def test_bounding_boxes_ignore_zero_margins_of_a_window():
+    padded = torch.zeros((6, 6), dtype=torch.uint8)
+    padded[2, 3] = 7
+    part_maps = PartMaps([padded], torch.tensor([[10, 4, 16, 10]]), (20, 30))
+    assert part_maps.get_bounding_boxes().tensor.tolist() == [[13, 6, 14, 7]]
+
+
+@pytest.mark.parametrize(
+    "item, expected",
+    [
+        (1, [1]),
+        (-1, [3]),
+        (slice(1, 3), [1, 2]),
+        (torch.tensor([2, 0]), [2, 0]),
+        (torch.tensor([True, False, True, False]), [0, 2]),
+        (torch.zeros(0, dtype=torch.int64), []),
+        ([3, 1], [3, 1]),
+    ],
+)
+def test_indexing_selects_people(full_maps, item, expected):
+    chosen = PartMaps.from_full(full_maps)[item]
+    assert len(chosen) == len(expected)
+    np.testing.assert_array_equal(chosen.to_full().numpy(), full_maps[expected])
+
+
+def test_index_out_of_range(full_maps):
+    with pytest.raises(IndexError):
+        PartMaps.from_full(full_maps)[4]
+
+
+def test_is_a_field_of_instances(full_maps):
+    instances = Instances((20, 30), gt_part_maps=PartMaps.from_full(full_maps))
+    instances.gt_classes = torch.arange(4)
+    merged = Instances.cat([instances[torch.tensor([3, 0])], instances[instances.gt_classes == 1]])
+    np.testing.assert_array_equal(
+        merged.gt_part_maps.to_full().numpy(), full_maps[merged.gt_classes.numpy()]
+    )
+    assert len(instances.to("cpu").gt_part_maps) == 4
+
+
+def test_cat_refuses_different_images(full_maps):
+    with pytest.raises(ValueError, match="different image sizes"):
+        PartMaps.cat([PartMaps.from_full(full_maps), PartMaps.from_full(full_maps[:, :-1])])
+
+
+def naive_crop_and_resize(full, box, size):
+    """Pixel by pixel, from the definition."""
+    height, width = full.shape
+    x0, y0, x1, y1 = (int(np.rint(side)) for side in box)  # np.rint rounds half to even
+    x0, y0 = min(max(x0, 0), width - 1), min(max(y0, 0), height - 1)
+    x1, y1 = max(min(x1, width), x0 + 1), max(min(y1, height), y0 + 1)
+    out = np.zeros((size, size), dtype=np.uint8)
+    for r in range(size):
+        for c in range(size):
+            out[r, c] = full[y0 + r * (y1 - y0) // size, x0 + c * (x1 - x0) // size]
+    return out
+
+
+@pytest.mark.parametrize("size", [1, 7, 32])
+def test_crop_and_resize_follows_its_definition(full_maps, size):
+    boxes = [
+        [0.5, 1.5, 29.6, 19.2],  # half to even: 0, 2
+        [-4.0, -3.0, 12.2, 50.0],  # leaves the image on three sides
+        [29.4, 18.6, 29.6, 19.4],  # rounds to one pixel in x
+        [3.0, 3.0, 3.2, 3.4],  # zero area after rounding
+        [100.0, 100.0, 120.0, 130.0],  # outside
+        [4.0, 2.0, 18.0, 10.0],
+    ]
+    for person in range(len(full_maps)):
+        part_maps = PartMaps.from_full(full_maps[[person] * len(boxes)])
+        crops = part_maps.crop_and_resize(torch.tensor(boxes), size).numpy()
+        for crop, box in zip(crops, boxes):
+            np.testing.assert_array_equal(
+                crop, naive_crop_and_resize(full_maps[person], box, size), err_msg=str(box)
+            )
+
+
+def test_crop_and_resize_of_nobody():
+    assert PartMaps.from_full(np.zeros((0, 5, 6), np.uint8)).crop_and_resize(
+        torch.zeros((0, 4)), (4, 3)
+    ).shape == (0, 4, 3)
+
+
+def test_rle_decodes_to_the_parts(full_maps):
+    encoded = PartMaps.from_full(full_maps).to_rle()
+    assert [sorted(codes) for codes in encoded] == [
+        sorted(set(np.unique(m).tolist()) - {0}) for m in full_maps
+    ]
+    for full, codes in zip(full_maps, encoded):
+        for label, code in codes.items():
+            np.testing.assert_array_equal(mask_util.decode(code), full == label)
+
+
+@pytest.mark.parametrize(
+    "part_map, window, message",
+    [
+        (torch.zeros((2, 3)), [0, 0, 3, 2], "expected torch.uint8"),
+        (torch.zeros((2, 3), dtype=torch.uint8), [0, 0, 2, 3], "has shape"),
+        (torch.zeros((2, 3), dtype=torch.uint8), [9, 0, 12, 2], "leaves the"),
+    ],
+)
+def test_what_does_not_fit_is_refused(part_map, window, message):
+    with pytest.raises(ValueError, match=message):
+        PartMaps([part_map], torch.tensor([window]), (10, 10))

@@ -1,0 +1,152 @@
+#!/usr/bin/env python
+"""Train or evaluate a model described by a LazyConfig file, on CPU or GPU.
+
+Train on one machine:
+    python train_net.py --config-file configs/cihp/aiparsing_R_50_FPN_cihp_75ep.py --num-gpus 8
+Continue an interrupted run:
+    the same with --resume
+Evaluate:
+    the same with --eval-only train.init_checkpoint=/path/to/model.pth
+Override any key:
+    append e.g. train.device=cpu dataloader.train.total_batch_size=4
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import LazyConfig, instantiate
+from detectron2.engine import (
+    AMPTrainer,
+    SimpleTrainer,
+    default_argument_parser,
+    default_setup,
+    default_writers,
+    hooks,
+    launch,
+)
+from detectron2.engine.defaults import create_ddp_model
+from detectron2.evaluation import inference_on_dataset, print_csv_format
+from detectron2.utils import comm
+
+from aiparsing_d2.engine import PersistentBestCheckpointer, check_output_dir
+
+logger = logging.getLogger("detectron2.train_net")
+
+
+def do_test(cfg, model):
+    """Evaluates on ``cfg.dataloader.test``; returns the evaluator's results."""
+    if "evaluator" not in cfg.dataloader:
+        return None
+    results = inference_on_dataset(
+        model, instantiate(cfg.dataloader.test), instantiate(cfg.dataloader.evaluator)
+    )
+    print_csv_format(results)
+    return results
+
+
+def do_train(args, cfg):
+    """Trains a model.
+
+    Args:
+        args: with ``resume`` (bool).
+        cfg: a config with the following attributes:
+            model: instantiates to a module
+            dataloader.{train,test}: instantiate to data loaders
+            dataloader.evaluator: instantiates to an evaluator of the test set
+            optimizer: instantiates to an optimizer
+            lr_multiplier: instantiates to a fvcore scheduler
+            train: settings of configs/common/train.py, including
+                output_dir (str), init_checkpoint (str), max_iter (int), device (str)
+                amp.enabled (bool), ddp (dict)
+                checkpointer (dict): arguments of PeriodicCheckpointer
+                best_checkpointer (dict): val_metric and mode of BestCheckpointer; optional
+                eval_period, log_period (int): in iterations
+    """
+    model = instantiate(cfg.model)
+    logger.info("Model:\n%s", model)
+    model.to(cfg.train.device)
+
+    cfg.optimizer.params.model = model
+    optimizer = instantiate(cfg.optimizer)
+    train_loader = instantiate(cfg.dataloader.train)
+
+    model = create_ddp_model(model, **cfg.train.ddp)
+    use_amp = cfg.train.amp.enabled
+    if use_amp and not str(cfg.train.device).startswith("cuda"):
+        logger.warning("train.amp.enabled needs a GPU; training on %s without", cfg.train.device)
+        use_amp = False
+    trainer_class = AMPTrainer if use_amp else SimpleTrainer
+    trainer = trainer_class(model=model, data_loader=train_loader, optimizer=optimizer)
+    checkpointer = DetectionCheckpointer(model, cfg.train.output_dir, trainer=trainer)
+
+    trainer.register_hooks(
+        [
+            hooks.IterationTimer(),
+            hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
+            hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer)
+            if comm.is_main_process()
+            else None,
+            hooks.EvalHook(cfg.train.eval_period, lambda: do_test(cfg, model)),
+            PersistentBestCheckpointer(
+                cfg.train.eval_period, checkpointer, **cfg.train.best_checkpointer
+            )
+            if comm.is_main_process() and cfg.train.get("best_checkpointer")
+            else None,
+            hooks.PeriodicWriter(
+                default_writers(cfg.train.output_dir, cfg.train.max_iter),
+                period=cfg.train.log_period,
+            )
+            if comm.is_main_process()
+            else None,
+        ]
+    )
+
+    checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=args.resume)
+    start_iter = 0
+    if args.resume and checkpointer.has_checkpoint():
+        # The checkpoint holds the iteration that was just finished.
+        start_iter = trainer.iter + 1
+    if start_iter >= cfg.train.max_iter:
+        logger.info(
+            "The run in %s has finished its %d iterations; evaluating it",
+            cfg.train.output_dir,
+            cfg.train.max_iter,
+        )
+        do_test(cfg, model)
+        return
+    trainer.train(start_iter, cfg.train.max_iter)
+
+
+def main(args):
+    cfg = LazyConfig.load(args.config_file)
+    cfg = LazyConfig.apply_overrides(cfg, args.opts)
+    if args.eval_only:
+        # The run's own config and logs stay as they are.
+        cfg.train.output_dir = os.path.join(cfg.train.output_dir, "eval")
+    elif not args.resume:
+        check_output_dir(cfg.train.output_dir)
+    default_setup(cfg, args)
+
+    if args.eval_only:
+        model = instantiate(cfg.model)
+        model.to(cfg.train.device)
+        model = create_ddp_model(model)
+        DetectionCheckpointer(model).load(cfg.train.init_checkpoint)
+        do_test(cfg, model)
+    else:
+        do_train(args, cfg)
+
+
+if __name__ == "__main__":
+    args = default_argument_parser(__doc__).parse_args()
+    launch(
+        main,
+        args.num_gpus,
+        num_machines=args.num_machines,
+        machine_rank=args.machine_rank,
+        dist_url=args.dist_url,
+        args=(args,),
+    )
