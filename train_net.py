@@ -30,6 +30,7 @@ from detectron2.engine import (
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
 
 from aiparsing_d2.engine import PersistentBestCheckpointer, check_output_dir
 
@@ -129,6 +130,7 @@ def main(args):
     elif not args.resume:
         check_output_dir(cfg.train.output_dir)
     default_setup(cfg, args)
+    setup_logger(cfg.train.output_dir, comm.get_rank(), name="aiparsing_d2")
 
     if args.eval_only:
         model = instantiate(cfg.model)

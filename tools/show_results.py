@@ -95,7 +95,12 @@ def main() -> None:
         return os.path.join(args.run_dir, name)
 
     weights = args.weights or in_run("model_final.pth")
-    needed = [in_run("config.yaml"), in_run("metrics.json"), in_run("parsing_results.json"), weights]
+    needed = [
+        in_run("config.yaml"),
+        in_run("metrics.json"),
+        in_run("parsing_results.json"),
+        weights,
+    ]
     for path in needed:
         if not os.path.isfile(path):
             sys.exit(f"{path} is missing: {args.run_dir} is not the folder of a finished run")
@@ -109,7 +114,7 @@ def main() -> None:
     plot_training_curves(in_run("metrics.json"), in_run("training_curves.png"))
 
     with open(in_run("parsing_results.json")) as f:
-        results = json.load(f)
+        results = json.load(f)["results"]
     print(figures_table(results))
     print(f"\nFigures:     {in_run('parsing_results.json')}")
     print(f"Predictions: {in_run('predictions.png')}")

@@ -9,10 +9,12 @@ from detectron2.engine import hooks
 
 
 class PersistentBestCheckpointer(hooks.BestCheckpointer):
-    """``BestCheckpointer`` that remembers the best figure across ``--resume``.
+    """``BestCheckpointer`` that goes well with ``--resume``.
 
     Detectron2's starts afresh, so that the first evaluation after a resumption replaces a better
-    checkpoint. This one writes ``<file_prefix>.json`` (metric, value, iteration) beside it.
+    checkpoint: this one writes ``<file_prefix>.json`` (metric, value, iteration) beside it. And
+    Detectron2's makes the best checkpoint the one to resume from; after the last evaluation that
+    one counts an iteration too many. Here it stays the latest periodic one.
     """
 
     @property
@@ -28,8 +30,11 @@ class PersistentBestCheckpointer(hooks.BestCheckpointer):
 
     def _best_checking(self):
         known = self.best_iter
+        latest = self._checkpointer.get_checkpoint_file()
         super()._best_checking()
         if self.best_iter != known:
+            if latest:
+                self._checkpointer.tag_last_checkpoint(os.path.basename(latest))
             record = {
                 "metric": self._val_metric,
                 "value": self.best_metric,

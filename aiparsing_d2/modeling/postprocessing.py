@@ -14,7 +14,7 @@ def parsing_postprocess(results: Instances, output_height: int, output_width: in
 
     Args:
         results: with ``pred_boxes`` and ``pred_part_logits`` in the frame of
-            ``results.image_size``.
+            ``results.image_size``; left unchanged.
         output_height, output_width: of the original image, in pixels.
 
     Returns:
@@ -23,6 +23,9 @@ def parsing_postprocess(results: Instances, output_height: int, output_width: in
         over the person's pixels of that class. ``pred_edge_logits``, if there, become
         ``pred_edges`` (:class:`PartMaps`, 1 = edge). People with an empty box are dropped.
     """
+    # detector_postprocess scales the boxes in place.
+    results = Instances(results.image_size, **results.get_fields())
+    results.pred_boxes = results.pred_boxes.clone()
     results = detector_postprocess(results, output_height, output_width)
     boxes, image_size = results.pred_boxes.tensor, (output_height, output_width)
     part_maps, part_scores = results.pred_part_logits.to_part_maps(boxes, image_size)

@@ -53,7 +53,7 @@ class ROIPartLogits:
 
     def __getitem__(self, item: int | slice | Tensor) -> ROIPartLogits:
         """Selects people: an int (gives one person), a slice, a bool mask or indices."""
-        if isinstance(item, int):
+        if isinstance(item, (int, np.integer)):
             item = [item]
         return ROIPartLogits(self.tensor[item], self.upsample_factor)
 

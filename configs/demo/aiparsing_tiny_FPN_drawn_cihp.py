@@ -36,14 +36,14 @@ model.backbone.bottom_up.freeze_at = 0
 model.backbone.out_channels = 64
 model.proposal_generator.head.num_convs = 2
 
-parsing_head = model.roi_heads.parsing_head
-parsing_head.context.out_channels = 96
-parsing_head.conv_dims = [96, 96]
-parsing_head.score_head.in_channels = 96
-parsing_head.score_head.conv_dim = 32
-parsing_head.score_head.fc_dim = 64
+_head = model.roi_heads.parsing_head
+_head.context.out_channels = 96
+_head.conv_dims = [96, 96]
+_head.score_head.in_channels = 96
+_head.score_head.conv_dim = 32
+_head.score_head.fc_dim = 64
 # Logits of 64 x 64 are as fine as these people need.
-parsing_head.upsample_factor = 1
+_head.upsample_factor = 1
 model.roi_heads.parsing_batch_size_per_image = 4
 model.pixel_std = [57.375, 57.120, 58.395]
 

@@ -202,7 +202,7 @@ class FCOSProposalGenerator(nn.Module):
         is_person = torch.stack(matched)  # (N, L)
         targets = cat(targets)  # (P, 4)
         logits = cat(logits, dim=1).squeeze(2).float()
-        distances = cat(distances, dim=1)[is_person]
+        distances = cat(distances, dim=1)[is_person].float()
         centerness = cat(centerness, dim=1).squeeze(2)[is_person].float()
         get_event_storage().put_scalar(
             "fcos/num_pos_locations", len(targets) / max(len(gt_instances), 1)

@@ -109,7 +109,7 @@ class FCOSHead(nn.Module):
         for feature, scale in zip(features, self.scales):
             box_features = self.box_tower(feature)
             logits.append(self.cls_logits(self.cls_tower(feature)))
-            # exp overflows half precision beyond 65504 pixels' logarithm: keep it in float32.
+            # Half precision would round distances and overflow at exp(11.1).
             distances.append(scale(self.box_pred(box_features)).float().exp())
             centerness.append(self.centerness(box_features))
         return logits, distances, centerness

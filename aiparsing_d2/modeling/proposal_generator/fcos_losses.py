@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from fvcore.nn import giou_loss, sigmoid_focal_loss
+from fvcore.nn import sigmoid_focal_loss
 from torch import Tensor
 
 from .fcos_targets import centerness_targets
@@ -36,25 +36,20 @@ def box_loss(predicted: Tensor, target: Tensor, loss_type: str) -> Tensor:
     """
     if len(predicted) == 0:
         return predicted.sum() * 0.0
-    # As seen from its own location, a box spans (-l, -t, r, b).
-    sign = predicted.new_tensor([-1.0, -1.0, 1.0, 1.0])
+    # Both boxes hold the location they are measured from: of each pair of sides the nearer one
+    # bounds the intersection and the farther one the smallest box around both.
+    intersection = _area(torch.minimum(predicted, target))
+    union = _area(predicted) + _area(target) - intersection
+    iou = intersection / union
     if loss_type == "giou":
-        losses = giou_loss(predicted * sign, target * sign, reduction="none")
+        hull = _area(torch.maximum(predicted, target))
+        losses = 1 - iou + (hull - union) / hull
     elif loss_type == "iou":
-        losses = _iou_loss(predicted, target)
+        losses = -iou.clamp(min=torch.finfo(iou.dtype).tiny).log()
     else:
         raise ValueError(f"unknown box loss {loss_type!r}; choose one of {BOX_LOSS_TYPES}")
     weights = centerness_targets(target)
     return (losses * weights).sum() / weights.sum()
-
-
-def _iou_loss(predicted: Tensor, target: Tensor) -> Tensor:
-    """-ln IoU of boxes given as distances from a point inside both, (P, 4) -> (P,)."""
-    overlap = torch.minimum(predicted, target)
-    intersection = _area(overlap)
-    union = _area(predicted) + _area(target) - intersection
-    eps = torch.finfo(predicted.dtype).tiny
-    return -(intersection.clamp(min=eps) / union.clamp(min=eps)).log()
 
 
 def _area(distances: Tensor) -> Tensor:

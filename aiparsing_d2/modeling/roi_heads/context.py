@@ -153,6 +153,7 @@ class NonLocalBlock(nn.Module):
         queries = self.theta(x).flatten(2).transpose(1, 2)  # (R, S * S, C)
         keys = self.phi(pooled).flatten(2)  # (R, C, K)
         values = self.g(pooled).flatten(2).transpose(1, 2)  # (R, K, C)
-        attention = (queries @ keys * x.shape[1] ** -0.5).softmax(dim=2)
+        # Scaled before the product, whose sum over C could leave half precision's range.
+        attention = (queries * x.shape[1] ** -0.5 @ keys).softmax(dim=2)
         related = (attention @ values).transpose(1, 2).reshape(x.shape)
         return x + self.norm(self.out(related))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from detectron2.config import configurable
 from detectron2.layers import Conv2d, ShapeSpec, get_norm
@@ -187,7 +188,7 @@ class EdgeGuidedParsingHead(nn.Module):
                     logits_per_image, self.upsample_factor
                 )
         if self.score_head is not None:
-            mious = self.score_head(features, self._upsample(logits)).clamp(0, 1)
+            mious = self.score_head(features, self._upsample(logits)).float().clamp(0, 1)
             for instances_per_image, pred_mious in zip(instances, mious.split(counts)):
                 instances_per_image.pred_mious = pred_mious
         return instances
@@ -195,24 +196,23 @@ class EdgeGuidedParsingHead(nn.Module):
     def losses(self, x: Tensor, instances: list[Instances]) -> dict[str, Tensor]:
         """Losses of the prediction head (Eq. 3) and the refinement head (Eq. 5); see forward.
 
-        A batch without any RoI gives zeros that depend on every parameter, so that distributed
-        training finds all gradients.
+        A batch without any RoI gives zeros that depend on the features and every parameter, so that
+        distributed training finds all gradients.
         """
         nobody = len(x) == 0
         if nobody:
-            x = x.new_zeros((1, *x.shape[1:]))
+            x = x.sum() + x.new_zeros((1, *x.shape[1:]))
         features = self.encode(x)
-        # Losses in float32: sums over a quarter of a million pixels leave half precision's range.
-        part_logits = self._upsample(self.parsing_predictor(features)).float()
+        part_logits = self._upsample(self.parsing_predictor(features))
         size = part_logits.shape[-1]
         if nobody:
-            target = part_logits.new_zeros((1, size, size), dtype=int)
+            target = part_logits.new_zeros((1, size, size), dtype=torch.int64)
         else:
             target = part_map_targets(instances, size)
 
         losses = {"loss_parsing": self.parsing_loss_weight * parsing_loss(part_logits, target)}
         if self.edge_predictor is not None:
-            edge_logits = self._upsample(self.edge_predictor(features)).float()
+            edge_logits = self._upsample(self.edge_predictor(features))
             edges = edge_targets(target)
             losses["loss_edge"] = self.edge_loss_weight * edge_loss(edge_logits, edges)
         if self.miou_loss_weight > 0:
@@ -228,6 +228,7 @@ class EdgeGuidedParsingHead(nn.Module):
         return losses
 
     def _upsample(self, logits: Tensor) -> Tensor:
+        # In float32: the losses' sums over all pixels of a batch leave half precision's range.
         return F.interpolate(
-            logits, scale_factor=self.upsample_factor, mode="bilinear", align_corners=True
+            logits.float(), scale_factor=self.upsample_factor, mode="bilinear", align_corners=True
         )

@@ -58,21 +58,21 @@ def lovasz_softmax_loss(logits: Tensor, target: Tensor) -> Tensor:
         target: (R, S, S).
     """
     counted = target != IGNORE_LABEL
-    probabilities = logits.softmax(dim=1).transpose(0, 1)[:, counted]  # (C, pixels)
+    probabilities = logits.softmax(dim=1).transpose(0, 1)[:, counted].unbind()  # C x (pixels,)
     labels = target[counted]
-    present = labels.unique()
     losses = []
     # One class at a time: sorting all at once would take C times the memory.
-    for label, probability in zip(present, probabilities[present]):
+    for label in labels.unique().tolist():
         is_class = labels == label
-        errors = torch.where(is_class, 1 - probability, probability)
+        errors = torch.where(is_class, 1 - probabilities[label], probabilities[label])
         errors, order = errors.sort(descending=True)
-        losses.append(errors @ _jaccard_gradient(is_class[order]))
+        # Not a matrix product: autocast would take it in half precision, where the slopes vanish.
+        losses.append((errors * _jaccard_slopes(is_class[order], errors.dtype)).sum())
     return torch.stack(losses).mean() if losses else logits.sum() * 0.0
 
 
-def _jaccard_gradient(sorted_is_class: Tensor) -> Tensor:
-    """Slope of the Lovász extension of the Jaccard loss, for errors in descending order.
+def _jaccard_slopes(sorted_is_class: Tensor, dtype: torch.dtype) -> Tensor:
+    """Slopes of the Lovász extension of the Jaccard loss, for errors in descending order.
 
     Entry i is the Jaccard loss when the first i + 1 pixels are wrong minus that of the first i,
     written without the difference, which would cancel: with I pixels still right and U in the
@@ -80,13 +80,14 @@ def _jaccard_gradient(sorted_is_class: Tensor) -> Tensor:
 
     Args:
         sorted_is_class: bool (pixels,), at least one true.
+        dtype: of the result.
 
     Returns:
-        float32 (pixels,).
+        (pixels,), at least 0, their sum 1.
     """
     total = sorted_is_class.sum()
-    intersection = (total - sorted_is_class.cumsum(0)).float()
-    union = (total + (~sorted_is_class).cumsum(0)).float()
+    intersection = (total - sorted_is_class.cumsum(0)).to(dtype)
+    union = (total + (~sorted_is_class).cumsum(0)).to(dtype)
     # A false alarm makes the union at least 2; elsewhere the second value is not used.
     return torch.where(
         sorted_is_class, 1 / union, intersection / (union * (union - 1).clamp(min=1))

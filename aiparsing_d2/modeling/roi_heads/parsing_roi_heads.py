@@ -95,7 +95,8 @@ class ParsingROIHeads(StandardROIHeads):
         Args:
             features: by name.
             instances: per image, with ``pred_boxes`` and ``pred_classes``, and ``scores`` if they
-                are to become person scores.
+                are to become person scores. Instances that were parsed before keep their
+                ``box_scores``, of which the new person scores are made.
 
         Returns:
             The same instances with the parsing branch's fields.
@@ -117,7 +118,8 @@ class ParsingROIHeads(StandardROIHeads):
             return self.parsing_head(pooled, instances)
         for x in self.parsing_head(pooled, instances):
             if x.has("scores"):
-                x.box_scores = x.scores
+                if not x.has("box_scores"):  # else they were parsed before
+                    x.box_scores = x.scores
                 if x.has("pred_mious"):
                     x.scores = (x.box_scores * x.pred_mious).sqrt()
         return instances

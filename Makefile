@@ -1,0 +1,77 @@
+# Installs aiparsing_d2 into a virtual environment of its own and runs the usual tasks in it.
+#
+#   make PYTHON=python3.12 ...   makes the environment with another Python (3.10 or newer)
+#   make VENV=path ...           uses an environment of yours: what it has already is kept,
+#                                e.g. a build of torch that suits the machine
+
+PYTHON ?= python3
+VENV ?= .venv
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+# One file per finished step of the installation: a failed or interrupted step leaves none, so that
+# the next call resumes there.
+DONE := $(VENV)/.aiparsing_d2
+
+fail = { echo "make: error: $(1)" >&2; exit 1; }
+
+.PHONY: help install demo test test-slow lint format clean distclean
+
+help: ## Show this help (the default)
+	@echo "Targets:"
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-12s %s\n", $$1, $$2 }'
+
+install: $(DONE)/project ## Set up the environment: torch, Detectron2, this project and its tools
+
+demo: install ## Draw a small data set, train on it, evaluate and show the results
+	$(BIN)/python -m aiparsing_d2.data.drawn_scenes --output datasets/drawn_cihp
+	$(BIN)/python train_net.py --config-file configs/demo/aiparsing_tiny_FPN_drawn_cihp.py --resume
+	$(BIN)/python tools/show_results.py output/demo
+
+test: install ## Run the tests, without those that take minutes
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+test-slow: install ## Run the tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+lint: install ## Check style
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+
+format: install ## Correct style
+	$(BIN)/python -m ruff check --fix .
+	$(BIN)/python -m ruff format .
+
+clean: ## Remove caches and build files; data sets and results stay
+	rm -rf build dist *.egg-info .hypothesis .pytest_cache .ruff_cache
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+distclean: clean ## Remove .venv too (never an environment given as VENV)
+	rm -rf .venv
+
+$(DONE)/venv:
+	@$(BIN)/python -m pip --version > /dev/null 2>&1 || { \
+		$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2> /dev/null \
+			|| $(call fail,'$(PYTHON)' is not Python 3.10 or newer: name one by make PYTHON=...); \
+		$(PYTHON) -m venv $(VENV) \
+			|| $(call fail,cannot make $(VENV): install the venv module (Debian: apt install python3-venv) or name an environment by make VENV=...); }
+	@mkdir -p $(@D) && touch $@
+
+$(DONE)/torch: $(DONE)/venv
+	@echo "Installing torch and torchvision into $(VENV): up to 5 GB, a few minutes ..."
+	@$(PIP) install torch torchvision \
+		|| $(call fail,torch is not installed: see pip above; make again resumes)
+	@touch $@
+
+$(DONE)/detectron2: tools/install_detectron2.py $(DONE)/torch
+	@$(BIN)/python tools/install_detectron2.py
+	@touch $@
+
+$(DONE)/project: pyproject.toml $(DONE)/detectron2
+	@echo "Installing aiparsing_d2 and its tools into $(VENV) ..."
+	@$(PIP) install --editable '.[dev]' \
+		|| $(call fail,aiparsing_d2 is not installed: see pip above; make again resumes)
+	@$(BIN)/python -c 'import cv2' 2> /dev/null \
+		|| $(PIP) install --force-reinstall --no-deps opencv-python-headless \
+		|| $(call fail,OpenCV cannot be imported: see pip above; make again resumes)
+	@touch $@

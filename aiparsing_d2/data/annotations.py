@@ -1,0 +1,170 @@
+"""Reading the part annotations of one image.
+
+A data set record names its annotation files and holds no pixels; the functions here turn a record
+into arrays, for training and evaluation alike. Needs only numpy and Pillow.
+
+Shape shorthand:
+    P: number of annotated people. H, W: size of the image in pixels.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from .part_labels import IGNORE_LABEL
+
+__all__ = ["AnnotationError", "PersonAnnotations", "read_label_png", "read_person_annotations"]
+
+_PNG_COLOR_TYPES = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGBA"}
+
+
+class AnnotationError(ValueError):
+    """An annotation file is broken, or does not fit its image or its data set."""
+
+
+@dataclass(frozen=True)
+class PersonAnnotations:
+    """The annotated people of one image.
+
+    Attributes:
+        person_maps: uint8 (P, H, W), for each person its part label at every pixel: 0 = not this
+            person, 255 = ignore. Every person has at least one pixel that is not 0.
+        boxes: float64 (P, 4), XYXY in pixels, tight around the pixels of each person that are not
+            0, right and bottom ends exclusive (``xmax + 1``, ``ymax + 1``).
+        category_map: uint8 (H, W), the part label at every pixel, whoever it belongs to.
+    """
+
+    person_maps: np.ndarray
+    boxes: np.ndarray
+    category_map: np.ndarray
+
+
+def read_person_annotations(
+    record: Mapping[str, Any], num_classes: int | None = None
+) -> PersonAnnotations:
+    """Read the people and part labels of one image.
+
+    Args:
+        record: a data set record with "height", "width" and the annotation files, as
+            "category_file_name" and "human_file_name" for CIHP. If it has a true
+            "ignore_unknown_labels", labels out of range become 255 instead of an error.
+        num_classes: number of labels of the data set. If given, labels are checked against it.
+
+    Raises:
+        KeyError: if the record names no annotation files, as those of a test split.
+        FileNotFoundError: if an annotation file does not exist.
+        AnnotationError: if a file cannot be decoded, is not a single-channel 8-bit label map,
+            differs in size from its image, or holds a label out of range.
+    """
+    read = next((reader for key, reader in _READERS.items() if key in record), None)
+    if read is None:
+        raise KeyError(
+            f"The record of {record.get('file_name')} names no annotation files: "
+            f"it has none of {', '.join(_READERS)}."
+        )
+    person_maps, category_map = read(record, num_classes)
+    boxes = [_bounding_box(person_map) for person_map in person_maps]
+    return PersonAnnotations(
+        person_maps=person_maps,
+        boxes=np.array(boxes, dtype=np.float64).reshape(-1, 4),
+        category_map=category_map,
+    )
+
+
+def read_label_png(file_name: str | os.PathLike) -> np.ndarray:
+    """Read a label map without any colour conversion.
+
+    Args:
+        file_name: PNG with 8-bit grey values or with a palette, whose indices are the labels.
+
+    Returns:
+        uint8 array (H, W).
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        AnnotationError: if the file cannot be decoded or is another kind of picture.
+    """
+    with open(file_name, "rb") as file:
+        header = file.read(26)
+        if header[:8] != b"\x89PNG\r\n\x1a\n" or len(header) < 26:
+            num_bytes = os.fstat(file.fileno()).st_size
+            raise AnnotationError(f"{file_name} ({num_bytes} bytes) is not a PNG file.")
+        # Byte 24 of a PNG is its bit depth, byte 25 its colour type. Decoders scale grey values of
+        # fewer bits up to 0..255, which would silently change the labels.
+        bit_depth, color_type = header[24], header[25]
+        if not (color_type == 3 or (color_type == 0 and bit_depth == 8)):
+            raise AnnotationError(
+                f"{file_name} is a {bit_depth}-bit {_PNG_COLOR_TYPES.get(color_type, 'unknown')} "
+                "PNG; a label map must be 8-bit grey, or have a palette whose indices are the "
+                "labels. Colour renderings of the labels cannot be used."
+            )
+        file.seek(0)
+        try:
+            with Image.open(file) as image:
+                return np.array(image, dtype=np.uint8)
+        # Pillow reports broken PNG chunks as SyntaxError.
+        except (OSError, SyntaxError, ValueError) as e:
+            raise AnnotationError(f"{file_name} cannot be decoded: {e}") from e
+
+
+def _read_human_ids(
+    record: Mapping[str, Any], num_classes: int | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """CIHP's way: one map with the labels, one with the number of the person at every pixel.
+
+    Person numbers need not be contiguous. Number 255 marks pixels that belong to no particular
+    person, and a number without a single labelled pixel is no person.
+    """
+    category_map = _read_map_of_image(record, "category_file_name", num_classes)
+    human_map = _read_map_of_image(record, "human_file_name")
+    human_ids = np.unique(human_map[category_map != 0])
+    human_ids = human_ids[(human_ids != 0) & (human_ids != IGNORE_LABEL)]
+    person_maps = np.where(human_map == human_ids[:, None, None], category_map, np.uint8(0))
+    return person_maps, category_map
+
+
+_Reader = Callable[[Mapping[str, Any], int | None], tuple[np.ndarray, np.ndarray]]
+
+# The key that shows how a record is annotated -> the reader of such records. A reader takes the
+# arguments of read_person_annotations and returns the person maps, uint8 (P, H, W) and none of
+# them empty, and the category map, uint8 (H, W).
+_READERS: dict[str, _Reader] = {"human_file_name": _read_human_ids}
+
+
+def _read_map_of_image(
+    record: Mapping[str, Any], key: str, num_classes: int | None = None
+) -> np.ndarray:
+    """Read the label map ``record[key]`` and check it against the image and the label range."""
+    file_name = record[key]
+    label_map = read_label_png(file_name)
+    expected = (record["height"], record["width"])
+    if label_map.shape != expected:
+        raise AnnotationError(
+            f"{file_name} is {label_map.shape[1]}x{label_map.shape[0]} pixels (width x height), "
+            f"but its image {record['file_name']} is {expected[1]}x{expected[0]}. "
+            "(The image's size is the one after its EXIF orientation.)"
+        )
+    if num_classes is not None:
+        unknown = (label_map >= num_classes) & (label_map != IGNORE_LABEL)
+        if unknown.any():
+            if not record.get("ignore_unknown_labels", False):
+                raise AnnotationError(
+                    f"{file_name} has {np.count_nonzero(unknown)} pixels with label(s) "
+                    f"{', '.join(map(str, np.unique(label_map[unknown])))}; labels are "
+                    f"0..{num_classes - 1} and {IGNORE_LABEL} for 'ignore'."
+                )
+            label_map[unknown] = IGNORE_LABEL
+    return label_map
+
+
+def _bounding_box(person_map: np.ndarray) -> tuple[int, int, int, int]:
+    """XYXY box around the non-zero pixels of an (H, W) map that has some, ends exclusive."""
+    rows = np.flatnonzero(person_map.any(axis=1))
+    columns = np.flatnonzero(person_map.any(axis=0))
+    return columns[0], rows[0], columns[-1] + 1, rows[-1] + 1

@@ -1,0 +1,202 @@
+"""From a data set record to what the model takes: an image and, for training, its people."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import configurable
+from detectron2.data import detection_utils as utils
+from detectron2.data import transforms as T
+from detectron2.structures import Boxes, Instances
+
+from ..structures import PartMaps
+from .annotations import PersonAnnotations, read_person_annotations
+from .part_labels import PartLabels, get_part_labels
+
+__all__ = ["ParsingDatasetMapper", "is_mirrored", "person_annotations_to_instances", "read_image"]
+
+logger = logging.getLogger(__name__)
+
+
+class ParsingDatasetMapper:
+    """Callable that reads one record, augments it and converts it to tensors.
+
+    1. Read the image.
+    2. Apply the augmentations to it.
+    3. For training, read the people and part labels, and transform them alike. If the image ends
+       up mirrored, the labels of left and right parts are swapped.
+
+    Annotations are only read for training.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        is_train: bool,
+        *,
+        augmentations: Sequence[T.Augmentation | T.Transform],
+        image_format: str = "BGR",
+        part_labels: PartLabels | None = None,
+        recompute_boxes: bool = False,
+    ):
+        """
+        Args:
+            is_train: whether to add the people as "instances".
+            augmentations: augmentations or deterministic transforms, applied in turn.
+            image_format: channel order of the image, as known to ``detection_utils.read_image``.
+            part_labels: label set of the data, for the range check of the labels and the
+                left/right swap. Required for training.
+            recompute_boxes: whether boxes shrink to what the augmentations left visible of a
+                person, instead of being the transformed original boxes clipped to the image. To
+                be set if the augmentations crop.
+
+        Raises:
+            ValueError: if ``part_labels`` is missing in training.
+        """
+        if is_train and part_labels is None:
+            raise ValueError("ParsingDatasetMapper needs part_labels for training.")
+        self.is_train = is_train
+        self.augmentations = T.AugmentationList(augmentations)
+        self.image_format = image_format
+        self.part_labels = part_labels
+        self.recompute_boxes = recompute_boxes
+        mode = "training" if is_train else "inference"
+        logger.info("Augmentations used in %s: %s", mode, augmentations)
+
+    @classmethod
+    def from_config(cls, cfg, is_train: bool = True) -> dict[str, Any]:
+        augmentations = utils.build_augmentation(cfg, is_train)
+        crops = is_train and cfg.INPUT.CROP.ENABLED
+        if crops:
+            augmentations.insert(0, T.RandomCrop(cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE))
+        return {
+            "is_train": is_train,
+            "augmentations": augmentations,
+            "image_format": cfg.INPUT.FORMAT,
+            "part_labels": get_part_labels(cfg.DATASETS.TRAIN) if is_train else None,
+            "recompute_boxes": crops,
+        }
+
+    def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
+        """
+        Args:
+            record: a data set record, which is left as it is.
+
+        Returns:
+            The record's entries, "height" and "width" of the original image among them, and:
+
+            * "image": uint8 tensor (3, H, W), augmented;
+            * "instances" (training only): :class:`Instances` of size (H, W) with ``gt_boxes``
+              (:class:`Boxes`), ``gt_classes`` (int64, all 0) and ``gt_part_maps``
+              (:class:`PartMaps`). People of whom no pixel is left are dropped.
+
+        Raises:
+            OSError: if the image cannot be read.
+            SizeMismatchError: if its size is not the one in the record.
+            AnnotationError, FileNotFoundError: if the annotations are broken or missing.
+        """
+        record = copy.deepcopy(record)
+        image = read_image(record["file_name"], self.image_format)
+        utils.check_image_size(record, image)
+
+        aug_input = T.AugInput(image)
+        transforms = self.augmentations(aug_input)
+        # Flips and crops leave views with negative or gapped strides, which torch cannot wrap.
+        record["image"] = torch.as_tensor(np.ascontiguousarray(aug_input.image.transpose(2, 0, 1)))
+
+        if self.is_train:
+            annotations = read_person_annotations(record, self.part_labels.num_classes)
+            record["instances"] = person_annotations_to_instances(
+                annotations,
+                transforms,
+                aug_input.image.shape[:2],
+                self.part_labels,
+                recompute_boxes=self.recompute_boxes,
+            )
+        return record
+
+
+def read_image(file_name: str, image_format: str) -> np.ndarray:
+    """Detectron2's ``read_image`` with errors that name the file.
+
+    Args:
+        file_name: the image; its EXIF orientation is applied.
+        image_format: channel order, "BGR" or "RGB".
+
+    Returns:
+        uint8 array (H, W, 3).
+
+    Raises:
+        OSError: if the file is missing, is not an image, or ends early.
+    """
+    try:
+        return utils.read_image(file_name, image_format)
+    except FileNotFoundError:
+        raise
+    # Pillow reports some kinds of broken files as SyntaxError or ValueError.
+    except (OSError, SyntaxError, ValueError) as e:
+        raise OSError(f"Cannot read the image {file_name}: {e}") from e
+
+
+def person_annotations_to_instances(
+    annotations: PersonAnnotations,
+    transforms: T.TransformList,
+    image_size: tuple[int, int],
+    part_labels: PartLabels,
+    *,
+    recompute_boxes: bool = False,
+) -> Instances:
+    """Transform the people of an image into training targets.
+
+    Args:
+        annotations: the people, in coordinates of the original image.
+        transforms: what was done to the image.
+        image_size: (H, W) of the transformed image.
+        part_labels: the label set, for the left/right swap.
+        recompute_boxes: see :class:`ParsingDatasetMapper`.
+
+    Returns:
+        Instances of size ``image_size`` with ``gt_boxes``, ``gt_classes`` and
+        ``gt_part_maps``, without the people of whom no pixel is left.
+    """
+    # One at a time: image operations know arrays of one or three channels only.
+    maps = [transforms.apply_segmentation(person_map) for person_map in annotations.person_maps]
+    maps = np.stack(maps) if maps else np.zeros((0, *image_size), dtype=np.uint8)
+    if is_mirrored(transforms, annotations.category_map.shape):
+        maps = part_labels.flip_table()[maps]
+    part_maps = PartMaps.from_full(torch.as_tensor(maps))
+
+    if recompute_boxes:
+        boxes = part_maps.get_bounding_boxes()
+    else:
+        # apply_box may work in place.
+        boxes = Boxes(transforms.apply_box(annotations.boxes.copy()))
+        boxes.clip(image_size)
+
+    instances = Instances(image_size)
+    instances.gt_boxes = boxes
+    instances.gt_classes = torch.zeros(len(boxes), dtype=torch.int64)
+    instances.gt_part_maps = part_maps
+    visible = torch.as_tensor(maps.any(axis=(1, 2)))
+    return instances[visible & boxes.nonempty()]
+
+
+def is_mirrored(transforms: T.TransformList, image_size: tuple[int, int]) -> bool:
+    """Whether transforms turn a picture into a mirror image, in which left and right trade places.
+
+    A flip along either axis mirrors; two flips, or a rotation by any angle, do not.
+
+    Args:
+        transforms: geometric transforms of an image, affine ones at least roughly.
+        image_size: (H, W) of the image that they take.
+    """
+    height, width = image_size
+    corners = np.array([[0, 0], [width, 0], [0, height]], dtype=np.float64)
+    origin, right, down = transforms.apply_coords(corners)
+    (ax, ay), (bx, by) = right - origin, down - origin
+    return bool(ax * by - ay * bx < 0)

@@ -1,0 +1,26 @@
+"""Metrics of human parsing.
+
+:class:`ParsingMetrics` scores any system's output from numpy arrays; it needs neither torch nor
+Detectron2. :class:`ParsingEvaluator` is the Detectron2 evaluator around it.
+"""
+
+from .image_statistics import CroppedMaps, GroundTruth, Prediction
+from .parsing_metrics import ParsingMetrics, ParsingScores
+
+__all__ = [
+    "CroppedMaps",
+    "GroundTruth",
+    "ParsingEvaluator",
+    "ParsingMetrics",
+    "ParsingScores",
+    "Prediction",
+]
+
+
+def __getattr__(name: str):
+    # Detectron2 is imported only for those who ask for its evaluator.
+    if name == "ParsingEvaluator":
+        from .parsing_evaluator import ParsingEvaluator
+
+        return ParsingEvaluator
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,265 @@
+"""Detectron2 evaluator of human parsing models."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+from collections import OrderedDict
+from collections.abc import Callable
+
+import numpy as np
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.structures import Instances
+from detectron2.utils import comm
+from detectron2.utils.file_io import PathManager
+from detectron2.utils.logger import create_small_table
+from tabulate import tabulate
+
+from aiparsing_d2.data.annotations import PersonAnnotations, read_person_annotations
+
+from .image_statistics import IOU_THRESHOLDS, CroppedMaps, GroundTruth, Prediction
+from .parsing_metrics import ParsingMetrics, ParsingScores, percentages
+
+logger = logging.getLogger(__name__)
+
+
+class ParsingEvaluator(DatasetEvaluator):
+    """Evaluates mIoU, AP^p, PCP, AP^r and box AP (see :class:`ParsingMetrics` for their meaning).
+
+    Expects from the model, per image, ``{"instances": Instances}`` at the image's original size:
+
+    ===================  =========================================================================
+    ``pred_part_maps``   ``PartMaps`` of the N people
+    ``scores``           (N,) person scores
+    ``pred_part_scores`` (N, C), mean probability of each class over the person's pixels of that
+                         class. Times the person score, it ranks the part regions of AP^r.
+                         Optional: without it the person score ranks them.
+    ``pred_boxes``       ``Boxes``
+    ``box_scores``       (N,) scores for box AP. Optional: without them ``scores`` are used.
+    ===================  =========================================================================
+
+    The data set's metadata must hold ``part_names`` and its records the keys ``image_id`` (unique)
+    and whatever ``read_annotations`` needs. Ground truth is read when an image is processed, and
+    nothing of the size of an image is kept. Predictions of equal score rank by the place of their
+    image in the data set, so that the result does not depend on the number of processes.
+    """
+
+    def __init__(
+        self,
+        dataset_name: str,
+        *,
+        distributed: bool = True,
+        output_dir: str | None = None,
+        score_thresh: float = 0.001,
+        semseg_thresh: float | None = None,
+        part_score_thresh: float = 0.01,
+        part_regions_one_to_one: bool = False,
+        read_annotations: Callable[[dict, int], PersonAnnotations] = read_person_annotations,
+    ):
+        """
+        Args:
+            dataset_name: registered data set to evaluate on.
+            distributed: collect the results of all processes (rank 0 returns them). Otherwise
+                every process evaluates the images it was given.
+            output_dir: folder in which to write ``parsing_results.json``.
+            score_thresh: lowest person score that counts for AP^p and PCP.
+            semseg_thresh: lowest person score that is painted into the category map. Default: the
+                metadata's ``semseg_thresh``.
+            part_score_thresh: lowest person score that is painted for AP^r.
+            part_regions_one_to_one: see :class:`ParsingMetrics`.
+            read_annotations: called with a record of the data set and the number of classes, gives
+                its :class:`~aiparsing_d2.data.annotations.PersonAnnotations`.
+
+        Raises:
+            ValueError: two records have the same ``image_id``.
+        """
+        metadata = MetadataCatalog.get(dataset_name)
+        self._dataset_name = dataset_name
+        self._distributed = distributed
+        self._output_dir = output_dir
+        self._read_annotations = read_annotations
+        self._settings = {
+            "score_thresh": score_thresh,
+            "semseg_thresh": metadata.semseg_thresh if semseg_thresh is None else semseg_thresh,
+            "part_score_thresh": part_score_thresh,
+            "part_regions_one_to_one": part_regions_one_to_one,
+        }
+        self._part_names = list(metadata.part_names)
+        self._records: dict[str, tuple[int, dict]] = {}
+        for order, record in enumerate(DatasetCatalog.get(dataset_name)):
+            image_id = record["image_id"]
+            if image_id in self._records:
+                raise ValueError(
+                    f"data set {dataset_name!r} has two records with image_id {image_id!r}: "
+                    f"{self._records[image_id][1]['file_name']} and {record['file_name']}"
+                )
+            self._records[image_id] = (order, record)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets the images processed so far."""
+        self._metrics = ParsingMetrics(len(self._part_names), self._part_names, **self._settings)
+
+    def process(self, inputs: list[dict], outputs: list[dict]) -> None:
+        """Scores a batch.
+
+        Args:
+            inputs: one dict per image with ``image_id``.
+            outputs: one dict per image with ``instances``, see the class.
+
+        Raises:
+            ValueError: an image is not of the data set, was processed before, or cannot be scored;
+                the message names it.
+        """
+        for model_input, output in zip(inputs, outputs, strict=True):
+            image_id = model_input["image_id"]
+            if image_id not in self._records:
+                raise ValueError(
+                    f"image {image_id!r} is not in the data set {self._dataset_name!r}"
+                )
+            order, record = self._records[image_id]
+            annotations = self._read_annotations(record, len(self._part_names))
+            self._metrics.add_image(
+                image_id,
+                GroundTruth(annotations.person_maps, annotations.category_map, annotations.boxes),
+                _to_prediction(output["instances"], annotations.category_map.shape, image_id),
+                image_order=order,
+            )
+
+    def evaluate(self) -> OrderedDict[str, dict[str, float]]:
+        """Computes the metrics of all processed images, logs them and writes them.
+
+        Returns:
+            ``{"parsing": {...}, "bbox": {...}}`` in percent, see :meth:`ParsingMetrics.summarize`.
+            Empty on all ranks but the first, and if no image was processed.
+        """
+        metrics = self._metrics
+        if self._distributed:
+            comm.synchronize()
+            parts = comm.gather(self._metrics, dst=0)
+            if not comm.is_main_process():
+                return OrderedDict()
+            metrics = ParsingMetrics(len(self._part_names), self._part_names, **self._settings)
+            for part in parts:
+                metrics.merge(part)
+        if metrics.num_images == 0:
+            logger.warning("[ParsingEvaluator] No image of %s was processed.", self._dataset_name)
+            return OrderedDict()
+        if metrics.num_images < len(self._records):
+            logger.warning(
+                "[ParsingEvaluator] Only %d of the %d images of %s were processed; the figures are "
+                "those of this subset.",
+                metrics.num_images,
+                len(self._records),
+                self._dataset_name,
+            )
+
+        scores = metrics.compute()
+        results = OrderedDict(percentages(scores, self._part_names))
+        self._log(scores, results, metrics.num_images)
+        if self._output_dir:
+            self._write(scores, results, metrics.num_images)
+        return results
+
+    def _log(
+        self, scores: ParsingScores, results: dict[str, dict[str, float]], num_images: int
+    ) -> None:
+        main = {name: value for name, value in results["parsing"].items() if "-" not in name}
+        by_threshold = tabulate(
+            [
+                [metric, *(100 * values), 100 * values.mean()]
+                for metric, values in (
+                    ("APp", scores.app),
+                    ("PCP", scores.pcp),
+                    ("APr", scores.apr),
+                )
+            ],
+            headers=["metric", *(f"{t:.1f}" for t in IOU_THRESHOLDS), "mean"],
+            tablefmt="pipe",
+            floatfmt=".3f",
+        )
+        apr = scores.apr_per_class
+        by_class = tabulate(
+            [
+                [name, 100 * iou, 100 * values[IOU_THRESHOLDS.index(0.5)], 100 * values.mean()]
+                for name, iou, values in zip(self._part_names, scores.class_iou, apr)
+            ],
+            headers=["class", "IoU", "APr50", "APrvol"],
+            tablefmt="pipe",
+            floatfmt=".3f",
+        )
+        logger.info(
+            "Human parsing on %d images of %s, in percent:\n%s",
+            num_images,
+            self._dataset_name,
+            create_small_table(main),
+        )
+        if "bbox" in results:
+            logger.info("Person boxes:\n%s", create_small_table(results["bbox"]))
+        logger.info("By IoU threshold:\n%s", by_threshold)
+        logger.info("By class (nan: not in the ground truth):\n%s", by_class)
+
+    def _write(
+        self, scores: ParsingScores, results: dict[str, dict[str, float]], num_images: int
+    ) -> None:
+        per_class = {
+            name: {
+                "IoU": _finite_or_none(100 * iou),
+                "APr": [_finite_or_none(100 * value) for value in apr],
+            }
+            for name, iou, apr in zip(self._part_names, scores.class_iou, scores.apr_per_class)
+        }
+        content = {
+            "dataset": self._dataset_name,
+            "num_images": num_images,
+            "settings": self._settings,
+            "iou_thresholds": list(IOU_THRESHOLDS),
+            "results": {
+                group: {name: _finite_or_none(value) for name, value in values.items()}
+                for group, values in results.items()
+            },
+            "per_class": per_class,
+        }
+        PathManager.mkdirs(self._output_dir)
+        path = os.path.join(self._output_dir, "parsing_results.json")
+        with PathManager.open(path, "w") as file:
+            json.dump(content, file, indent=2)
+        logger.info("Wrote %s", path)
+
+
+def _to_prediction(instances: Instances, image_size: tuple[int, int], image_id: str) -> Prediction:
+    """Plain arrays of a model's output for an image of size ``(H, W)``.
+
+    Raises:
+        ValueError: the output has another size.
+    """
+    if tuple(instances.image_size) != tuple(image_size):
+        raise ValueError(
+            f"image {image_id!r}: the model's instances have the size {instances.image_size}, the "
+            f"ground truth has {image_size} (height, width)"
+        )
+    if not instances.get_fields():
+        return Prediction(np.zeros((0, *image_size), dtype=np.uint8), np.zeros(0))
+    instances = instances.to("cpu")
+    part_maps = instances.pred_part_maps
+    scores = instances.scores.double().numpy()
+    part_scores = box_scores = None
+    if instances.has("pred_part_scores"):
+        part_scores = scores[:, None] * instances.pred_part_scores[:, 1:].double().numpy()
+    if instances.has("box_scores"):
+        box_scores = instances.box_scores.double().numpy()
+    return Prediction(
+        CroppedMaps([part_map.numpy() for part_map in part_maps.maps], part_maps.windows.numpy()),
+        scores,
+        part_scores=part_scores,
+        boxes=instances.pred_boxes.tensor.double().numpy(),
+        box_scores=box_scores,
+    )
+
+
+def _finite_or_none(value: float) -> float | None:
+    """The plain number, None where it is undefined: JSON has no NaN."""
+    return None if math.isnan(value) else float(value)

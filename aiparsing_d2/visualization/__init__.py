@@ -1,0 +1,15 @@
+"""Pictures: parsings drawn over images, sheets of results, and training curves."""
+
+from .parsing_overlay import draw_edges, draw_parsing
+from .result_sheet import ParsingExample, image_grid, part_legend, result_sheet
+from .training_curves import plot_training_curves
+
+__all__ = [
+    "ParsingExample",
+    "draw_edges",
+    "draw_parsing",
+    "image_grid",
+    "part_legend",
+    "plot_training_curves",
+    "result_sheet",
+]

@@ -1,0 +1,221 @@
+"""Sheets of labelled pictures: image, ground truth and prediction side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from detectron2.structures import Instances
+from PIL import Image, ImageDraw, ImageFont
+
+from ..data.part_labels import IGNORE_LABEL, PartLabels
+from ..structures import PartMaps
+from .parsing_overlay import draw_edges, draw_parsing
+
+__all__ = ["ParsingExample", "image_grid", "part_legend", "result_sheet"]
+
+# Colours are RGB, lengths are in pixels.
+_PAPER_COLOR = (255, 255, 255)
+_INK_COLOR = (40, 40, 40)
+_GAP = 12
+_TITLE_SIZE, _TITLE_LINE = 20, 24
+_SMALL_SIZE, _SMALL_LINE = 14, 22
+_CHIP_SIZE = 13
+
+
+@dataclass(frozen=True)
+class ParsingExample:
+    """One row of a sheet.
+
+    Attributes:
+        image: uint8 (H, W, 3), RGB.
+        ground_truth: the annotated people, if there are annotations.
+        prediction: the model's output at the image's size, with ``pred_boxes``, ``scores`` and
+            ``pred_part_maps``.
+        edges: predicted probability of a part boundary at every pixel, (H, W) in 0..1.
+        name: what to write below the row.
+    """
+
+    image: np.ndarray
+    ground_truth: PartMaps | None = None
+    prediction: Instances | None = None
+    edges: np.ndarray | torch.Tensor | None = None
+    name: str = ""
+
+
+def result_sheet(
+    examples: Sequence[ParsingExample],
+    part_labels: PartLabels,
+    *,
+    score_threshold: float = 0.3,
+    cell_width: int = 400,
+) -> np.ndarray:
+    """Draw examples as rows of image, ground truth, prediction and edges.
+
+    Ground truth, prediction and edges are columns if at least one of the examples has them. Below
+    the rows is a legend of the parts that occur.
+
+    Args:
+        examples: the rows.
+        part_labels: label set that gives names and colours.
+        score_threshold: predicted people with a lower score are not drawn.
+        cell_width: width of a picture in pixels. Tall pictures are narrower.
+
+    Returns:
+        uint8 (height, width, 3), RGB.
+
+    Raises:
+        ValueError: if there are no examples.
+    """
+    if not examples:
+        raise ValueError("No examples to draw.")
+    columns = {"Image": [], "Ground truth": [], "Prediction": [], "Predicted edges": []}
+    labels_drawn = set()
+    for example in examples:
+        image = example.image
+        height, width = image.shape[:2]
+        scale = min(cell_width / width, 1.25 * cell_width / height)
+        nobody = np.zeros((0, height, width), dtype=np.uint8)
+        columns["Image"].append(draw_parsing(image, nobody, part_labels, scale=scale))
+
+        truth = example.ground_truth
+        columns["Ground truth"].append(
+            None if truth is None else draw_parsing(image, truth, part_labels, scale=scale)
+        )
+        prediction = example.prediction
+        if prediction is not None:
+            prediction = prediction[prediction.scores >= score_threshold]
+        columns["Prediction"].append(
+            None
+            if prediction is None
+            else draw_parsing(
+                image,
+                prediction.pred_part_maps,
+                part_labels,
+                boxes=prediction.pred_boxes,
+                scores=prediction.scores,
+                scale=scale,
+            )
+        )
+        columns["Predicted edges"].append(
+            None if example.edges is None else draw_edges(image, example.edges, scale=scale)
+        )
+        for part_maps in (truth, prediction.pred_part_maps if prediction is not None else None):
+            if part_maps is not None:
+                labels_drawn.update(*(part_map.unique().tolist() for part_map in part_maps.maps))
+
+    columns = {
+        title: cells for title, cells in columns.items() if any(cell is not None for cell in cells)
+    }
+    return image_grid(
+        list(zip(*columns.values())),
+        column_titles=list(columns),
+        row_names=[example.name for example in examples],
+        legend=part_legend(part_labels, labels_drawn),
+    )
+
+
+def part_legend(
+    part_labels: PartLabels, labels: Iterable[int]
+) -> list[tuple[str, tuple[int, int, int]]]:
+    """Legend entries, in order of the labels, without background and ignored pixels.
+
+    Args:
+        part_labels: label set that gives names and colours.
+        labels: the labels to name.
+    """
+    parts = sorted(set(labels) - {0, IGNORE_LABEL})
+    return [(part_labels.names[label], part_labels.colors[label]) for label in parts]
+
+
+def image_grid(
+    rows: Sequence[Sequence[np.ndarray | None]],
+    *,
+    column_titles: Sequence[str] = (),
+    row_names: Sequence[str] = (),
+    legend: Sequence[tuple[str, tuple[int, int, int]]] = (),
+) -> np.ndarray:
+    """Put pictures on a white sheet, in columns as wide as their widest picture.
+
+    Args:
+        rows: pictures, uint8 (h, w, 3) RGB; None leaves a cell empty.
+        column_titles: a title above each column.
+        row_names: a line below each row; an empty one takes no space.
+        legend: (name, colour) pairs, written below the rows.
+
+    Returns:
+        uint8 (height, width, 3), RGB.
+
+    Raises:
+        ValueError: if there is no picture, or rows, titles and names differ in number.
+    """
+    num_columns = len(rows[0]) if rows else 0
+    if not any(cell is not None for row in rows for cell in row):
+        raise ValueError("No pictures to put on the sheet.")
+    if any(len(row) != num_columns for row in rows):
+        raise ValueError("The rows of a sheet must have the same number of pictures.")
+    if len(column_titles) not in (0, num_columns) or len(row_names) not in (0, len(rows)):
+        raise ValueError(
+            f"{len(rows)} rows of {num_columns} pictures do not go with {len(column_titles)} "
+            f"titles and {len(row_names)} names."
+        )
+    row_names = row_names or [""] * len(rows)
+    title_font = ImageFont.load_default(_TITLE_SIZE)
+    small_font = ImageFont.load_default(_SMALL_SIZE)
+
+    widths = [max([c.shape[1] for c in column if c is not None] or [0]) for column in zip(*rows)]
+    heights = [max([c.shape[0] for c in row if c is not None] or [0]) for row in rows]
+    sheet_width = sum(widths) + _GAP * (num_columns + 1)
+    legend_lines = _break_legend(legend, small_font, sheet_width - 2 * _GAP)
+    sheet_height = (
+        (_GAP + _TITLE_LINE if column_titles else 0)
+        + sum(
+            _GAP + height + (_SMALL_LINE if name else 0) for height, name in zip(heights, row_names)
+        )
+        + _GAP
+        + (len(legend_lines) * _SMALL_LINE + _GAP if legend_lines else 0)
+    )
+    sheet = Image.new("RGB", (sheet_width, sheet_height), _PAPER_COLOR)
+    draw = ImageDraw.Draw(sheet)
+
+    y = _GAP
+    column_starts = [_GAP + sum(widths[:i]) + i * _GAP for i in range(num_columns)]
+    if column_titles:
+        for x, width, title in zip(column_starts, widths, column_titles):
+            draw.text((x + width / 2, y), title, _INK_COLOR, title_font, anchor="ma")
+        y += _TITLE_LINE + _GAP
+    for row, height, name in zip(rows, heights, row_names):
+        for x, width, cell in zip(column_starts, widths, row):
+            if cell is not None:
+                left, top = (width - cell.shape[1]) // 2, (height - cell.shape[0]) // 2
+                sheet.paste(Image.fromarray(cell), (x + left, y + top))
+        y += height
+        if name:
+            draw.text((_GAP, y + 2), name, _INK_COLOR, small_font)
+            y += _SMALL_LINE
+        y += _GAP
+    for line in legend_lines:
+        for x, name, color in line:
+            chip = (x, y + 2, x + _CHIP_SIZE, y + 2 + _CHIP_SIZE)
+            draw.rectangle(chip, fill=color, outline=_INK_COLOR)
+            draw.text((x + _CHIP_SIZE + 5, y), name, _INK_COLOR, small_font)
+        y += _SMALL_LINE
+    return np.asarray(sheet)
+
+
+def _break_legend(
+    legend: Sequence[tuple[str, tuple[int, int, int]]], font: ImageFont.FreeTypeFont, width: int
+) -> list[list[tuple[float, str, tuple[int, int, int]]]]:
+    """Distribute legend entries over lines, as (x of the entry, name, colour)."""
+    lines: list[list[tuple[float, str, tuple[int, int, int]]]] = []
+    x = 0.0
+    for name, color in legend:
+        entry_width = _CHIP_SIZE + 5 + font.getlength(name) + 16
+        if not lines or (lines[-1] and x + entry_width > width):
+            lines.append([])
+            x = 0.0
+        lines[-1].append((_GAP + x, name, color))
+        x += entry_width
+    return lines

@@ -1,0 +1,155 @@
+"""Curves of a training run, from the ``metrics.json`` that Detectron2's ``JSONWriter`` leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+__all__ = ["plot_training_curves", "read_metrics"]
+
+Series = tuple[np.ndarray, np.ndarray]
+
+_LINE_STYLES = ("-", "--", ":", "-.")
+
+
+def plot_training_curves(
+    metrics_files: str | os.PathLike | Sequence[str | os.PathLike],
+    output_file: str | os.PathLike,
+    *,
+    metrics: Sequence[str] = ("mIoU", "APp50", "APpvol", "PCP50", "AP50"),
+    smoothing: float = 0.05,
+) -> None:
+    """Plot losses, evaluation metrics and learning rate over the iterations.
+
+    Works without a display and leaves matplotlib's settings alone.
+
+    Args:
+        metrics_files: ``metrics.json`` of a run, or of several to compare, which are told apart
+            by line style and named after their folders.
+        output_file: picture to write; the suffix (.png, .pdf, ...) sets the format.
+        metrics: evaluation results to show, by the last part of their names.
+        smoothing: losses are averaged over windows of this share of a run's logged values; the
+            values themselves are shown faintly.
+
+    Raises:
+        FileNotFoundError: if a file is missing.
+        ValueError: if a file holds no iterations, or is not such a file.
+    """
+    if isinstance(metrics_files, (str, os.PathLike)):
+        metrics_files = [metrics_files]
+    figure = Figure(figsize=(16, 5), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    loss_axes, metric_axes, lr_axes = figure.subplots(1, 3, gridspec_kw={"width_ratios": (5, 5, 3)})
+
+    colors: dict[str, str] = {}
+    for index, path in enumerate(metrics_files):
+        run = os.path.basename(os.path.dirname(os.path.abspath(path)))
+        suffix = f" ({run})" if len(metrics_files) > 1 else ""
+        style = {"linestyle": _LINE_STYLES[index % len(_LINE_STYLES)]}
+        series = read_metrics(path)
+        losses = {name: values for name, values in series.items() if _is_loss(name)}
+        # The sum first, and in black, above its parts.
+        for name in sorted(losses, key=lambda name: (name != "total_loss", name)):
+            iterations, values = losses[name]
+            color = "black" if name == "total_loss" else _color_of(name, colors)
+            loss_axes.plot(iterations, values, color=color, alpha=0.15, linewidth=1)
+            smoothed = _centered_mean(values, round(smoothing * len(values) / 2))
+            loss_axes.plot(iterations, smoothed, color=color, label=name + suffix, **style)
+        for name, (iterations, values) in series.items():
+            if "/" in name and name.rsplit("/", 1)[1] in metrics:
+                color = _color_of(name, colors)
+                label = f"{name} {values[-1]:.1f}{suffix}"
+                metric_axes.plot(
+                    iterations, values, color=color, marker="o", markersize=4, label=label, **style
+                )
+        if "lr" in series:
+            lr_axes.plot(*series["lr"], color="black", label=run, **style)
+
+    loss_axes.set_yscale("log")
+    metric_axes.set_ylim(0, 100)
+    _finish(loss_axes, "Training losses", "loss (smoothed)")
+    _finish(metric_axes, "Evaluation (legend: last value)", "percent")
+    _finish(lr_axes, "Learning rate", "", legend=len(metrics_files) > 1)
+    figure.savefig(output_file)
+
+
+def read_metrics(path: str | os.PathLike) -> dict[str, Series]:
+    """Read what a run has logged.
+
+    A run that was resumed has logged some iterations twice; the later values count. The last line
+    may be incomplete, as after a crash.
+
+    Args:
+        path: ``metrics.json``: one JSON object with an "iteration" a line.
+
+    Returns:
+        For each logged name its iterations, int64 (K,), ascending, and values, float64 (K,).
+
+    Raises:
+        FileNotFoundError: if the file is missing.
+        ValueError: if a line is not such an object, or there is none.
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(
+            f"{path} does not exist. Training writes metrics.json into its output folder."
+        )
+    with open(path, encoding="utf-8") as file:
+        lines = [line for line in file.read().split("\n") if line.strip()]
+    logged: dict[str, dict[int, float]] = defaultdict(dict)
+    for number, line in enumerate(lines, start=1):
+        try:
+            values = json.loads(line)
+            iteration = int(values.pop("iteration"))
+        except (ValueError, KeyError, TypeError, AttributeError) as e:
+            if number == len(lines) and logged:
+                break
+            raise ValueError(
+                f"{path}, line {number}, is not a JSON object with an 'iteration'."
+            ) from e
+        for name, value in values.items():
+            if isinstance(value, (int, float)):
+                logged[name][iteration] = float(value)
+    if not logged:
+        raise ValueError(f"{path} holds no logged iterations.")
+    series = {}
+    for name, value_at in logged.items():
+        iterations = sorted(value_at)
+        values = [value_at[iteration] for iteration in iterations]
+        series[name] = (np.array(iterations, dtype=np.int64), np.array(values, dtype=np.float64))
+    return series
+
+
+def _is_loss(name: str) -> bool:
+    return "loss" in name and "/" not in name
+
+
+def _color_of(name: str, colors: dict[str, str]) -> str:
+    """The same of matplotlib's ten standard colours for the same name in all runs."""
+    return colors.setdefault(name, f"C{len(colors) % 10}")
+
+
+def _centered_mean(values: np.ndarray, reach: int) -> np.ndarray:
+    """Mean of each value with up to ``reach`` values on either side, as many on both."""
+    positions = np.arange(len(values))
+    reach = np.minimum(reach, np.minimum(positions, len(values) - 1 - positions))
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    return (sums[positions + reach + 1] - sums[positions - reach]) / (2 * reach + 1)
+
+
+def _finish(axes: Axes, title: str, ylabel: str, legend: bool = True) -> None:
+    axes.set_title(title)
+    axes.set_xlabel("iteration")
+    axes.set_ylabel(ylabel)
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    if axes.lines and legend:
+        axes.legend(fontsize="small", frameon=False)
+    elif not axes.lines:
+        axes.text(0.5, 0.5, "nothing logged yet", transform=axes.transAxes, ha="center")

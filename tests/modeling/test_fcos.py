@@ -1,0 +1,314 @@
+"""The proposal generator: head, losses over a batch, and decoding."""
+
+import math
+
+import pytest
+import torch
+from detectron2.layers import ShapeSpec
+from detectron2.structures import ImageList
+from detectron2.utils.events import EventStorage
+from tiny_models import make_person_instances
+from torch import nn
+
+from aiparsing_d2.modeling import FCOSHead, FCOSProposalGenerator
+
+
+class FixedHead(nn.Module):
+    """Gives the same predictions whatever the features are."""
+
+    def __init__(self, logits, distances, centerness):
+        super().__init__()
+        self.predictions = nn.ParameterList([*logits, *distances, *centerness])
+        self.num_levels = len(logits)
+
+    def forward(self, features):
+        n = self.num_levels
+        p = list(self.predictions)
+        return p[:n], p[n : 2 * n], p[2 * n :]
+
+
+def make_generator(logits, distances, centerness, **kwargs):
+    """Two levels of stride 8 and 16 over a 32 x 48 image."""
+    defaults = {
+        "in_features": ["p3", "p4"],
+        "strides": [8, 16],
+        "size_ranges": [(-1.0, 16.0), (16.0, math.inf)],
+    }
+    generator = FCOSProposalGenerator(
+        head=FixedHead(logits, distances, centerness), **{**defaults, **kwargs}
+    )
+    return generator.eval()
+
+
+def blank_predictions(num_images=1):
+    """No location reaches the threshold; every box is 8 x 8 around its location."""
+    shapes = [(4, 6), (2, 3)]
+    logits = [torch.full((num_images, 1, *s), -10.0) for s in shapes]
+    distances = [torch.full((num_images, 4, *s), 4.0) for s in shapes]
+    centerness = [torch.zeros((num_images, 1, *s)) for s in shapes]
+    return logits, distances, centerness
+
+
+def propose(generator, num_images=1, image_size=(32, 48)):
+    images = ImageList(torch.zeros(num_images, 3, 32, 48), [image_size] * num_images)
+    features = {"p3": torch.zeros(num_images, 1, 4, 6), "p4": torch.zeros(num_images, 1, 2, 3)}
+    return generator(images, features)[0]
+
+
+def logit(p):
+    return math.log(p / (1 - p))
+
+
+def test_a_location_decodes_to_its_box_and_product_score():
+    logits, distances, centerness = blank_predictions()
+    logits[0][0, 0, 2, 3] = logit(0.8)  # at (28, 20)
+    distances[0][0, :, 2, 3] = torch.tensor([3.0, 5.0, 7.0, 9.0])
+    centerness[0][0, 0, 2, 3] = logit(0.5)
+    logits[1][0, 0, 0, 1] = logit(0.6)  # at (24, 8)
+    centerness[1][0, 0, 0, 1] = logit(0.9)
+    (proposals,) = propose(make_generator(logits, distances, centerness))
+    torch.testing.assert_close(
+        proposals.proposal_boxes.tensor, torch.tensor([[20.0, 4, 28, 12], [25.0, 15, 35, 29]])
+    )
+    torch.testing.assert_close(
+        proposals.objectness_logits, torch.tensor([logit(0.54), logit(0.4)]), rtol=1e-4, atol=1e-4
+    )
+    assert proposals.image_size == (32, 48)
+
+
+def test_threshold_comes_before_centerness():
+    logits, distances, centerness = blank_predictions()
+    logits[0][0, 0, 1, 1] = logit(0.031)
+    centerness[0][0, 0, 1, 1] = logit(0.01)
+    logits[0][0, 0, 3, 4] = logit(0.029)
+    centerness[0][0, 0, 3, 4] = logit(0.999)
+    (proposals,) = propose(make_generator(logits, distances, centerness))
+    assert proposals.proposal_boxes.tensor.tolist() == [[8, 8, 16, 16]]
+    assert proposals.objectness_logits.sigmoid().item() == pytest.approx(0.00031, rel=1e-4)
+
+
+def test_each_level_keeps_its_best_by_the_product():
+    logits, distances, centerness = blank_predictions()
+    for column, (cls, ctr) in enumerate([(0.9, 0.1), (0.5, 0.8), (0.6, 0.5), (0.4, 0.9)]):
+        logits[0][0, 0, 0, column] = logit(cls)
+        centerness[0][0, 0, 0, column] = logit(ctr)
+    logits[1][0, 0, 1, 2] = logit(0.05)
+    (proposals,) = propose(make_generator(logits, distances, centerness, pre_nms_topk=2))
+    scores = proposals.objectness_logits.sigmoid()
+    torch.testing.assert_close(scores, torch.tensor([0.40, 0.36, 0.025]), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("second_width, kept", [(16.6, 1), (16.7, 2)])
+def test_nms_suppresses_above_its_threshold(second_width, kept):
+    # Boxes of the same corner and height, widths 10 and w: IoU = 10 / w, 0.6 at w = 16.67.
+    logits, distances, centerness = blank_predictions()
+    for column, width, p in [(0, 10.0, 0.9), (1, second_width, 0.8)]:
+        x = 4 + 8 * column
+        logits[0][0, 0, 0, column] = logit(p)
+        distances[0][0, :, 0, column] = torch.tensor([x, 4, width - x, 6])
+    (proposals,) = propose(make_generator(logits, distances, centerness))
+    assert len(proposals) == kept
+
+
+def test_number_of_proposals_differs_between_training_and_test():
+    logits, distances, centerness = blank_predictions()
+    logits[0] = torch.linspace(0.0, 1.0, 24).view(1, 1, 4, 6)
+    generator = make_generator(logits, distances, centerness, post_nms_topk=(5, 3))
+    (at_test,) = propose(generator)
+    assert len(at_test) == 3
+    assert at_test.proposal_boxes.tensor[0].tolist() == [40, 24, 48, 32]  # the last location
+    generator.train()
+    with EventStorage():
+        (training,), _ = generator(
+            ImageList(torch.zeros(1, 3, 32, 48), [(32, 48)]),
+            {"p3": torch.zeros(1, 1, 4, 6), "p4": torch.zeros(1, 1, 2, 3)},
+            [make_person_instances((32, 48), [])],
+        )
+    assert len(training) == 5
+    assert not training.proposal_boxes.tensor.requires_grad
+    assert not training.objectness_logits.requires_grad
+    assert FCOSProposalGenerator(in_features=["p"] * 5, head=nn.Identity()).post_nms_topk == (
+        100,
+        50,
+    )
+
+
+def test_boxes_are_clipped_and_those_outside_dropped():
+    logits, distances, centerness = blank_predictions()
+    logits[0][0, 0, 0, 0] = 0.0
+    distances[0][0, :, 0, 0] = 1000.0
+    logits[0][0, 0, 3, 5] = 1.0  # at (44, 28), in the padding of a 24 x 40 image
+    (proposals,) = propose(make_generator(logits, distances, centerness), image_size=(24, 40))
+    assert proposals.proposal_boxes.tensor.tolist() == [[0, 0, 40, 24]]
+
+
+def test_images_of_a_batch_are_decoded_apart():
+    logits, distances, centerness = blank_predictions(num_images=3)
+    logits[0][0, 0, 1, 1] = 0.0
+    logits[0][2, 0, 2, 2] = 0.0
+    first, second, third = propose(make_generator(logits, distances, centerness), num_images=3)
+    assert first.proposal_boxes.tensor.tolist() == [[8, 8, 16, 16]]
+    assert len(second) == 0
+    assert second.proposal_boxes.tensor.shape == (0, 4)
+    assert second.objectness_logits.shape == (0,)
+    assert third.proposal_boxes.tensor.tolist() == [[16, 16, 24, 24]]
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_non_finite_boxes_stop_training_and_are_dropped_at_test(value):
+    logits, distances, centerness = blank_predictions()
+    logits[0][0, 0, :2, 0] = 2.0
+    distances[0][0, 2, 0, 0] = value
+    generator = make_generator(logits, distances, centerness)
+    (proposals,) = propose(generator)
+    assert proposals.proposal_boxes.tensor.tolist() == [[0, 8, 8, 16]]
+    generator.train()
+    with EventStorage(), pytest.raises(FloatingPointError, match="diverged"):
+        generator(
+            ImageList(torch.zeros(1, 3, 32, 48), [(32, 48)]),
+            {"p3": torch.zeros(1, 1, 4, 6), "p4": torch.zeros(1, 1, 2, 3)},
+            [make_person_instances((32, 48), [])],
+        )
+
+
+def batch_losses(boxes_per_image, seed=0, **kwargs):
+    n = len(boxes_per_image)
+    torch.manual_seed(seed)
+    shapes = [(4, 6), (2, 3)]
+    predictions = (
+        [torch.randn(n, 1, *s) for s in shapes],
+        [1 + 20 * torch.rand(n, 4, *s) for s in shapes],
+        [torch.randn(n, 1, *s) for s in shapes],
+    )
+    generator = make_generator(*predictions, **kwargs).train()
+    images = ImageList(torch.zeros(n, 3, 32, 48), [(32, 48)] * n)
+    features = {"p3": torch.zeros(n, 1, 4, 6), "p4": torch.zeros(n, 1, 2, 3)}
+    with EventStorage():
+        _, losses = generator(
+            images, features, [make_person_instances((32, 48), b) for b in boxes_per_image]
+        )
+    return losses, predictions, generator
+
+
+def test_losses_of_a_batch_by_hand():
+    """An image with two people and an empty one; locations assigned by hand."""
+    # (4, 4, 18, 18): of stride 8, only (12, 12) is strictly inside, at most 8 px from a side; of
+    # stride 16, (8, 8) is, but its 10 px are below that level's 16.
+    # (8, 0, 48, 32), at least 20 px from one side everywhere, too far for stride 8: of stride 16,
+    # (24, 8), (40, 8), (24, 24) and (40, 24) are inside, within 24 px of the centre (28, 16).
+    losses, (logits, distances, centerness), _ = batch_losses(
+        [[[4, 4, 18, 18], [8, 0, 48, 32]], []]
+    )
+    assigned = {
+        (0, 1, 1): (4, 4, 18, 18),
+        (1, 0, 1): (8, 0, 48, 32),
+        (1, 0, 2): (8, 0, 48, 32),
+        (1, 1, 1): (8, 0, 48, 32),
+        (1, 1, 2): (8, 0, 48, 32),
+    }
+    focal = center = box = weights = 0.0
+    for image in range(2):
+        for level, stride in ((0, 8), (1, 16)):
+            for row in range(4 // (level + 1)):
+                for column in range(6 // (level + 1)):
+                    cell = (image, slice(None), row, column)
+                    p = torch.sigmoid(logits[level][cell]).item()
+                    person = assigned.get((level, row, column)) if image == 0 else None
+                    if person is None:
+                        focal -= 0.75 * p**2 * math.log(1 - p)
+                        continue
+                    focal -= 0.25 * (1 - p) ** 2 * math.log(p)
+                    x, y = (s * stride + stride // 2 for s in (column, row))
+                    l, t, r, b = (  # noqa: E741
+                        x - person[0],
+                        y - person[1],
+                        person[2] - x,
+                        person[3] - y,
+                    )
+                    target = math.sqrt(min(l, r) / max(l, r) * min(t, b) / max(t, b))
+                    c = torch.sigmoid(centerness[level][cell]).item()
+                    center -= target * math.log(c) + (1 - target) * math.log(1 - c)
+                    pl, pt, pr, pb = distances[level][cell].tolist()
+                    shared = (min(l, pl) + min(r, pr)) * (min(t, pt) + min(b, pb))
+                    union = (l + r) * (t + b) + (pl + pr) * (pt + pb) - shared
+                    hull = (max(l, pl) + max(r, pr)) * (max(t, pt) + max(b, pb))
+                    box += target * (1 - shared / union + (hull - union) / hull)
+                    weights += target
+    assert losses["loss_fcos_cls"].item() == pytest.approx(focal / (5 + 2), rel=1e-5)
+    assert losses["loss_fcos_box"].item() == pytest.approx(box / weights, rel=1e-5)
+    assert losses["loss_fcos_centerness"].item() == pytest.approx(center / 5, rel=1e-5)
+
+
+def test_loss_weights():
+    boxes = [[[4, 4, 18, 18]]]
+    plain, _, _ = batch_losses(boxes)
+    tripled, _, _ = batch_losses(boxes, loss_weight=3.0)
+    one, _, _ = batch_losses(boxes, loss_weight={"loss_fcos_box": 0.5})
+    for name, loss in plain.items():
+        assert tripled[name].item() == pytest.approx(3 * loss.item())
+        factor = 0.5 if name == "loss_fcos_box" else 1.0
+        assert one[name].item() == pytest.approx(factor * loss.item())
+
+
+def test_losses_without_people_reach_every_prediction():
+    losses, _, generator = batch_losses([[], []])
+    assert losses["loss_fcos_box"] == 0 and losses["loss_fcos_centerness"] == 0
+    sum(losses.values()).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in generator.parameters())
+
+
+def test_training_needs_ground_truth():
+    generator = make_generator(*blank_predictions()).train()
+    with pytest.raises(ValueError, match="needs gt_instances"):
+        propose(generator)
+
+
+@pytest.mark.parametrize(
+    "kwargs, message",
+    [
+        ({"strides": [8]}, "one stride and one size range per feature map"),
+        ({"size_ranges": [(-1, 64)] * 3}, "one stride and one size range per feature map"),
+        ({"box_loss_type": "l1"}, "unknown box loss 'l1'"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        make_generator(*blank_predictions(), **kwargs)
+
+
+def test_head_starts_at_the_prior_with_unit_scales():
+    head = FCOSHead(input_shape=[ShapeSpec(channels=32)] * 2, num_convs=1, prior_prob=0.02)
+    logits, distances, centerness = head([torch.zeros(2, 32, 3, 5), torch.zeros(2, 32, 2, 3)])
+    assert [tuple(x.shape) for x in logits + distances + centerness] == [
+        (2, 1, 3, 5),
+        (2, 1, 2, 3),
+        (2, 4, 3, 5),
+        (2, 4, 2, 3),
+        (2, 1, 3, 5),
+        (2, 1, 2, 3),
+    ]
+    # Features of zero leave the biases: probability 0.02, distances exp(0), centre-ness 0.5.
+    torch.testing.assert_close(logits[0].sigmoid(), torch.full((2, 1, 3, 5), 0.02))
+    assert torch.all(distances[1] == 1) and torch.all(centerness[0] == 0)
+
+
+def test_head_scales_each_level_before_the_exponential():
+    head = FCOSHead(input_shape=[ShapeSpec(channels=32)] * 2, num_convs=1)
+    x = torch.randn(1, 32, 3, 5)
+    with torch.no_grad():
+        head.scales[1].scale.fill_(3.0)
+        _, (first, second), _ = head([x, x])
+    torch.testing.assert_close(second, first**3)
+
+
+def test_centerness_is_read_from_the_box_tower():
+    head = FCOSHead(input_shape=[ShapeSpec(channels=32)], num_convs=2)
+    _, _, (centerness,) = head([torch.randn(1, 32, 3, 5)])
+    centerness.sum().backward()
+    assert all(p.grad is None for p in head.cls_tower.parameters())
+    assert all(p.grad is not None for p in head.box_tower.parameters())
+
+
+def test_head_refuses_levels_of_different_channels():
+    with pytest.raises(ValueError, match="channels differ"):
+        FCOSHead(input_shape=[ShapeSpec(channels=32), ShapeSpec(channels=64)])

@@ -1,0 +1,178 @@
+"""The training script on a tiny data set, on the CPU."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import uuid
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.engine import default_argument_parser
+
+from aiparsing_d2.data.datasets import register_cihp
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+def load_train_net():
+    spec = importlib.util.spec_from_file_location("train_net", REPOSITORY / "train_net.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def datasets(cihp_folder):
+    """Registered train and val splits with four 64x96 images each; every image has a person."""
+    rng = np.random.default_rng(0)
+    names = {}
+    for split in ("train", "val"):
+        cihp_folder.split = split
+        for i in range(4):
+            human_map = np.zeros((64, 96), np.uint8)
+            human_map[8:60, 20 + 4 * i : 60 + 4 * i] = 1
+            category_map = human_map * np.where(np.arange(64)[:, None] < 30, 13, 5).astype(np.uint8)
+            image = rng.integers(0, 256, (64, 96, 3), dtype=np.uint8)
+            cihp_folder.add(f"{split}{i}", category_map, human_map, image)
+        names[split] = f"tiny_{split}_{uuid.uuid4().hex}"
+        register_cihp(names[split], cihp_folder.root, split)
+    yield names
+    for name in names.values():
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+
+
+@pytest.fixture
+def run(datasets, tmp_path):
+    """Calls train_net.py's main with the demo's config, shrunk; returns the output folder."""
+    output_dir = tmp_path / "run"
+
+    def call(*arguments: str, max_iter: int = 4) -> Path:
+        overrides = [
+            f"dataloader.train.dataset.names={datasets['train']}",
+            f"dataloader.test.dataset.names={datasets['val']}",
+            "dataloader.train.num_workers=0",
+            "dataloader.test.num_workers=0",
+            "dataloader.train.total_batch_size=2",
+            "dataloader.train.mapper.augmentations.0.short_edge_length=[64,64]",
+            "dataloader.test.mapper.augmentations.0.short_edge_length=64",
+            "model.proposal_generator.head.num_convs=1",
+            "model.roi_heads.parsing_pooler.output_size=8",
+            f"train.max_iter={max_iter}",
+            "train.eval_period=2",
+            "train.checkpointer.period=2",
+            "train.log_period=1",
+            "train.device=cpu",
+            f"train.output_dir={output_dir}",
+        ]
+        config = str(REPOSITORY / "configs/demo/aiparsing_tiny_FPN_drawn_cihp.py")
+        args = default_argument_parser().parse_args(
+            ["--config-file", config, *arguments, *overrides]
+        )
+        load_train_net().main(args)
+        return output_dir
+
+    return call
+
+
+def read_metrics(output_dir: Path) -> list[dict]:
+    return [json.loads(line) for line in (output_dir / "metrics.json").read_text().splitlines()]
+
+
+def test_training_leaves_checkpoints_metrics_and_results(run):
+    output_dir = run()
+    for name in ("model_0000001.pth", "model_final.pth", "model_best.pth", "config.yaml"):
+        assert (output_dir / name).is_file(), name
+    assert list(output_dir.glob("events.out.tfevents.*"))
+    results = json.loads((output_dir / "parsing_results.json").read_text())
+    assert {"mIoU", "APp50", "APpvol", "PCP50"} <= set(results["results"]["parsing"])
+    assert {"AP", "AP50"} <= set(results["results"]["bbox"])
+
+    metrics = read_metrics(output_dir)
+    # Later lines hold medians over several iterations, which do not add up.
+    first = metrics[0]
+    assert first["total_loss"] == pytest.approx(
+        sum(
+            first[f"loss_{name}"]
+            for name in (
+                "parsing",
+                "edge",
+                "miou",
+                "miou_score",
+                "fcos_cls",
+                "fcos_box",
+                "fcos_centerness",
+            )
+        ),
+        rel=1e-5,
+    )
+    assert any("parsing/mIoU" in line for line in metrics)
+    # What torch.load accepts by default: tensors and plain Python values.
+    state = torch.load(output_dir / "model_final.pth", weights_only=True)
+    assert state["iteration"] == 3
+
+
+def test_an_interrupted_run_is_continued(run):
+    output_dir = run(max_iter=2)
+    first = torch.load(output_dir / "model_final.pth", weights_only=True)
+    best = json.loads((output_dir / "model_best.json").read_text())
+    assert best["metric"] == "parsing/APp50"
+
+    run("--resume", max_iter=4)
+    iterations = [line["iteration"] for line in read_metrics(output_dir) if "total_loss" in line]
+    assert iterations == [0, 1, 2, 3]
+    second = torch.load(output_dir / "model_final.pth", weights_only=True)
+    assert second["iteration"] == 3
+    # The optimiser went on where it was: AdamW counts its steps.
+    steps = [s["trainer"]["optimizer"]["state"][0]["step"] for s in (first, second)]
+    assert [int(step) for step in steps] == [2, 4]
+
+
+def test_a_finished_run_is_only_evaluated(run):
+    output_dir = run(max_iter=2)
+    results = (output_dir / "parsing_results.json").read_text()
+    (output_dir / "parsing_results.json").unlink()
+    run("--resume", max_iter=2)
+    assert json.loads((output_dir / "parsing_results.json").read_text()) == json.loads(results)
+    assert [line["iteration"] for line in read_metrics(output_dir) if "total_loss" in line] == [
+        0,
+        1,
+    ]
+
+
+def test_a_new_run_does_not_overwrite_an_old_one(run):
+    run(max_iter=1)
+    with pytest.raises(FileExistsError, match="--resume"):
+        run(max_iter=1)
+
+
+def test_eval_only_reproduces_the_figures_and_keeps_the_run(run):
+    output_dir = run(max_iter=2)
+    config = (output_dir / "config.yaml").read_text()
+    run("--eval-only", f"train.init_checkpoint={output_dir / 'model_final.pth'}")
+    assert (output_dir / "config.yaml").read_text() == config
+    trained, evaluated = (
+        json.loads((folder / "parsing_results.json").read_text())
+        for folder in (output_dir, output_dir / "eval")
+    )
+    assert trained == evaluated
+
+
+def test_mixed_precision_without_a_gpu_trains_in_full_precision(run, caplog):
+    run("train.amp.enabled=True", max_iter=1)
+    assert "train.amp.enabled needs a GPU" in caplog.text
+
+
+def test_best_checkpoint_is_remembered_across_resumption(run):
+    output_dir = run(max_iter=2)
+    record = output_dir / "model_best.json"
+    unbeatable = {"metric": "parsing/APp50", "value": 1000.0, "iteration": 0}
+    record.write_text(json.dumps(unbeatable))
+    before = (output_dir / "model_best.pth").read_bytes()
+    run("--resume", max_iter=4)
+    assert json.loads(record.read_text()) == unbeatable
+    assert (output_dir / "model_best.pth").read_bytes() == before

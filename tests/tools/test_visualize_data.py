@@ -1,0 +1,107 @@
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from PIL import Image
+
+from aiparsing_d2.data.datasets import register_cihp
+
+TOOL = Path(__file__).parents[2] / "tools" / "visualize_data.py"
+
+CONFIG = """
+from detectron2.config import LazyCall as L
+from detectron2.data import (
+    build_detection_train_loader,
+    get_detection_dataset_dicts,
+    transforms as T,
+)
+from omegaconf import OmegaConf
+
+from aiparsing_d2.data.dataset_mapper import ParsingDatasetMapper
+from aiparsing_d2.data.part_labels import get_part_labels
+
+dataloader = OmegaConf.create()
+dataloader.train = L(build_detection_train_loader)(
+    dataset=L(get_detection_dataset_dicts)(names="tiny_train", filter_empty=False),
+    mapper=L(ParsingDatasetMapper)(
+        is_train=True,
+        augmentations=[L(T.RandomFlip)(prob=1.0)],
+        image_format="BGR",
+        part_labels=L(get_part_labels)(dataset_names="${...dataset.names}"),
+    ),
+    total_batch_size=1,
+    num_workers=2,
+)
+"""
+
+
+@pytest.fixture(scope="module")
+def tool():
+    spec = importlib.util.spec_from_file_location("visualize_data", TOOL)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def tiny_train(cihp_folder):
+    """A registered data set of a face in the left half of a bright and of a dark image."""
+    category_map = np.zeros((40, 100), dtype=np.uint8)
+    category_map[:, :50] = 13
+    for image_id, value in (("bright", 200), ("dark", 20)):
+        image = np.full((40, 100, 3), value, dtype=np.uint8)
+        cihp_folder.add(image_id, category_map, category_map.clip(max=1), image)
+    register_cihp("tiny_train", cihp_folder.root, "train")
+    yield cihp_folder
+    DatasetCatalog.remove("tiny_train")
+    MetadataCatalog.remove("tiny_train")
+
+
+def blue_columns(path):
+    """Columns, relative to the right picture, in which the blue of the face is seen."""
+    sheet = np.asarray(Image.open(path)).astype(int)
+    columns = np.flatnonzero(sheet[30, :, 2] - sheet[30, :, 0] > 100) - (2 * 12 + 100)
+    return columns.min(), columns.max()
+
+
+def test_annotations(tool, tiny_train, tmp_path):
+    out = tmp_path / "out"
+    tool.main(["--source", "annotation", "--dataset", "tiny_train", "--output-dir", str(out)])
+    assert [path.name for path in sorted(out.iterdir())] == ["0000_bright.png", "0001_dark.png"]
+    # Outline and box take the outermost column.
+    assert blue_columns(out / "0000_bright.png") == (1, 48)
+
+
+def test_data_loader_shows_the_augmented_samples(tool, tiny_train, tmp_path):
+    config_file = tmp_path / "config.py"
+    config_file.write_text(CONFIG)
+    out = tmp_path / "out"
+    args = ["--source", "dataloader", "--config-file", str(config_file), "--output-dir", str(out)]
+    tool.main([*args, "--num-images", "3"])
+    pictures = sorted(out.iterdir())
+    assert len(pictures) == 3
+    for path in pictures:
+        assert blue_columns(path) == (51, 98)
+
+    overrides = ["dataloader.train.mapper.augmentations.0.prob=0.0"]
+    tool.main([*args, "--num-images", "1", *overrides])
+    assert blue_columns(sorted(out.iterdir())[0]) == (1, 48)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--source", "dataloader", "--dataset", "cihp_val"], "use --config-file"),
+        (["--source", "annotation"], "give --config-file, or --dataset"),
+        (
+            ["--source", "annotation", "--dataset", "a", "--config-file", "b"],
+            "give --config-file, or",
+        ),
+    ],
+)
+def test_arguments_that_do_not_go_together(tool, capsys, args, message):
+    with pytest.raises(SystemExit):
+        tool.parse_args(args)
+    assert message in capsys.readouterr().err

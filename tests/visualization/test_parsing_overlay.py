@@ -1,0 +1,139 @@
+import numpy as np
+import pytest
+import torch
+from detectron2.structures import Boxes
+
+from aiparsing_d2.data.part_labels import CIHP_PART_LABELS
+from aiparsing_d2.structures import PartMaps
+from aiparsing_d2.visualization import draw_edges, draw_parsing
+
+WHITE = [255, 255, 255]
+MAGENTA = [255, 0, 255]
+HAIR, FACE = 2, 13
+# Half (100, 100, 100) and half of the palette's red and blue.
+HALF_RED, HALF_BLUE, HALF_GREY = [178, 50, 50], [50, 50, 178], [162, 162, 162]
+
+
+@pytest.fixture
+def image():
+    return np.full((20, 30, 3), 100, dtype=np.uint8)
+
+
+@pytest.fixture
+def overlapping_people():
+    """Hair in columns 5..14 and a face in columns 10..19 of rows 4..13."""
+    maps = np.zeros((2, 20, 30), dtype=np.uint8)
+    maps[0, 4:14, 5:15] = HAIR
+    maps[1, 4:14, 10:20] = FACE
+    return maps
+
+
+def test_colors_outlines_and_what_stays(image, overlapping_people):
+    drawing = draw_parsing(image, overlapping_people, CIHP_PART_LABELS, alpha=0.5)
+    assert drawing.dtype == np.uint8 and drawing.shape == image.shape
+    assert (image == 100).all()
+
+    row = drawing[8].tolist()
+    # Without scores the later person is on top: columns 10..19, its outline at 10 and 19.
+    assert row[4] == [100] * 3 and row[20] == [100] * 3
+    assert row[5] == WHITE and row[6] == HALF_RED and row[8] == HALF_RED
+    assert row[9] == WHITE and row[10] == WHITE
+    assert row[11] == HALF_BLUE and row[18] == HALF_BLUE and row[19] == WHITE
+    assert drawing[4, 7].tolist() == WHITE and drawing[13, 7].tolist() == WHITE
+    assert drawing[3, 7].tolist() == [100] * 3
+
+
+def test_higher_score_is_on_top(image, overlapping_people):
+    scores = torch.tensor([0.9, 0.2])
+    drawing = draw_parsing(image, overlapping_people, CIHP_PART_LABELS, scores=scores, alpha=0.5)
+    assert drawing[8, 12].tolist() == HALF_RED
+    assert drawing[8, 17].tolist() == HALF_BLUE
+
+
+def test_part_maps_and_full_maps_draw_the_same(image, overlapping_people):
+    from_full = draw_parsing(image, overlapping_people, CIHP_PART_LABELS)
+    part_maps = PartMaps.from_full(overlapping_people)
+    np.testing.assert_array_equal(draw_parsing(image, part_maps, CIHP_PART_LABELS), from_full)
+
+
+def test_alpha_1_gives_the_palette_and_ignored_pixels_are_grey(image, overlapping_people):
+    overlapping_people[1, 4:14, 12:20] = 255
+    opaque = draw_parsing(image, overlapping_people, CIHP_PART_LABELS, alpha=1.0)
+    assert opaque[8, 7].tolist() == [255, 0, 0]
+    half = draw_parsing(image, overlapping_people, CIHP_PART_LABELS, alpha=0.5)
+    assert half[8, 15].tolist() == HALF_GREY
+
+
+@pytest.mark.parametrize("box_type", [np.array, torch.tensor, lambda rows: Boxes(rows)])
+def test_boxes_lie_on_their_outermost_pixels(image, overlapping_people, box_type):
+    boxes = box_type([[5.0, 4.0, 15.0, 14.0], [10.0, 4.0, 20.0, 14.0]])
+    drawing = draw_parsing(image, overlapping_people, CIHP_PART_LABELS, boxes=boxes)
+    magenta = (drawing == MAGENTA).all(axis=2)
+    expected = np.zeros((20, 30), dtype=bool)
+    expected[[4, 13], 5:20] = True
+    expected[4:14, [5, 14, 10, 19]] = True
+    np.testing.assert_array_equal(magenta, expected)
+
+
+def test_scores_are_written_on_the_boxes(overlapping_people):
+    image = np.full((200, 300, 3), 100, dtype=np.uint8)
+    maps = overlapping_people.repeat(10, axis=1).repeat(10, axis=2)
+    boxes = PartMaps.from_full(maps).get_bounding_boxes()
+    drawing = draw_parsing(image, maps, CIHP_PART_LABELS, boxes=boxes, scores=[0.9, 0.2])
+    # The corner of each box holds letters, white on the colour of the box, with smooth rims.
+    corners = [drawing[y : y + 10, x : x + 20] for x, y in ((50, 40), (100, 40))]
+    for corner in corners:
+        assert (corner == MAGENTA).all(axis=2).sum() > 50
+        assert (corner[..., [0, 2]] == 255).all(axis=2).sum() == corner.shape[0] * corner.shape[1]
+        assert (corner[..., 1] > 150).sum() > 5
+    assert (corners[0] != corners[1]).any()
+
+
+def test_scaled_drawing(image, overlapping_people):
+    boxes = np.array([[5, 4, 15, 14], [10, 4, 20, 14]])
+    drawing = draw_parsing(
+        image, overlapping_people, CIHP_PART_LABELS, boxes=boxes, alpha=0.5, scale=2
+    )
+    assert drawing.shape == (40, 60, 3)
+    assert drawing[16, 14].tolist() == HALF_RED and drawing[16, 34].tolist() == HALF_BLUE
+    magenta = (drawing == MAGENTA).all(axis=2)
+    assert magenta[8, 10:40].all() and magenta[27, 10:40].all()
+    assert magenta[8:28, 10].all() and magenta[8:28, 39].all()
+    assert not magenta[:8].any() and not magenta[28:].any()
+    assert draw_parsing(image, overlapping_people, CIHP_PART_LABELS, scale=0.5).shape == (10, 15, 3)
+
+
+def test_nobody_and_degenerate_boxes(image):
+    nobody = PartMaps.from_full(np.zeros((0, 20, 30), dtype=np.uint8))
+    drawing = draw_parsing(
+        image, nobody, CIHP_PART_LABELS, boxes=np.zeros((0, 4)), scores=np.zeros(0)
+    )
+    np.testing.assert_array_equal(drawing, image)
+
+    empty_maps = np.zeros((3, 20, 30), dtype=np.uint8)
+    boxes = np.array([[5, 5, 5, 9], [-9, -9, -2, -2], [40, 2, 50, 9]])
+    drawing = draw_parsing(image, empty_maps, CIHP_PART_LABELS, boxes=boxes)
+    np.testing.assert_array_equal(drawing, image)
+
+
+def test_sizes_that_do_not_fit(image, overlapping_people):
+    with pytest.raises(ValueError, match=r"\(2, 19, 30\).*\(20, 30, 3\)"):
+        draw_parsing(image, overlapping_people[:, :19], CIHP_PART_LABELS)
+    with pytest.raises(ValueError, match="2 people, but 1 boxes"):
+        draw_parsing(image, overlapping_people, CIHP_PART_LABELS, boxes=np.zeros((1, 4)))
+    with pytest.raises(ValueError, match="2 people, but 3 scores"):
+        draw_parsing(image, overlapping_people, CIHP_PART_LABELS, scores=np.zeros(3))
+    with pytest.raises(ValueError, match=r"\(19, 30\)"):
+        draw_edges(image, np.zeros((19, 30)))
+
+
+def test_edges(image):
+    edges = np.zeros((20, 30), dtype=np.float32)
+    edges[10] = 1.0
+    edges[12] = 0.5
+    drawing = draw_edges(image, torch.as_tensor(edges))
+    assert drawing[10, 3].tolist() == WHITE
+    assert drawing[0, 0].tolist() == [35] * 3
+    assert drawing[12, 3].tolist() == [145] * 3  # half of 35 and 255
+    np.testing.assert_array_equal(draw_edges(image, edges > 0.7)[10], drawing[10])
+    assert draw_edges(image, edges, scale=3).shape == (60, 90, 3)
