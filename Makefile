@@ -13,6 +13,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # the next call resumes there.
 DONE := $(VENV)/.aiparsing_d2
 
+# Batches differ in size and number of people: room for the CPU kernels of all of them.
+DEMO_ENV := ONEDNN_PRIMITIVE_CACHE_CAPACITY=8192
+
 fail = { echo "make: error: $(1)" >&2; exit 1; }
 
 .PHONY: help install demo test test-slow lint format clean distclean
@@ -24,9 +27,9 @@ help: ## Show this help (the default)
 install: $(DONE)/project ## Set up the environment: torch, Detectron2, this project and its tools
 
 demo: install ## Draw a small data set, train on it, evaluate and show the results
-	$(BIN)/python -m aiparsing_d2.data.drawn_scenes --output datasets/drawn_cihp
-	$(BIN)/python train_net.py --config-file configs/demo/aiparsing_tiny_FPN_drawn_cihp.py --resume
-	$(BIN)/python tools/show_results.py output/demo
+	$(BIN)/python -m aiparsing_d2.data.drawn_scenes --output "$${DETECTRON2_DATASETS:-datasets}/drawn_cihp"
+	$(DEMO_ENV) $(BIN)/python train_net.py --config-file configs/demo/aiparsing_tiny_FPN_drawn_cihp.py --resume
+	$(BIN)/python tools/show_results.py output/demo --edges
 
 test: install ## Run the tests, without those that take minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2

@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 import os
 
+import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import LazyConfig, instantiate
 from detectron2.engine import (
@@ -65,10 +66,13 @@ def do_train(args, cfg):
                 checkpointer (dict): arguments of PeriodicCheckpointer
                 best_checkpointer (dict): val_metric and mode of BestCheckpointer; optional
                 eval_period, log_period (int): in iterations
+                channels_last (bool): memory layout of the weights; optional
     """
     model = instantiate(cfg.model)
     logger.info("Model:\n%s", model)
     model.to(cfg.train.device)
+    if cfg.train.get("channels_last"):
+        model.to(memory_format=torch.channels_last)
 
     cfg.optimizer.params.model = model
     optimizer = instantiate(cfg.optimizer)

@@ -80,7 +80,6 @@ def test_maps_agree_and_every_person_can_be_seen(scenes):
         pixels = np.bincount(scene.human_map.ravel())[1:]
         assert len(pixels) == scene.num_people >= 1
         assert pixels.min() >= MIN_VISIBLE_PIXELS
-        # Numbers run from left to right by the visible middle of whole figures, roughly.
         assert scene.num_people <= 6
 
 
@@ -94,6 +93,19 @@ def test_every_part_is_worn_by_a_fair_share_of_people(scenes):
     shares = {part.name: wearers[part] / people for part in Part if part}
     assert min(shares.values()) > 0.12, shares
     assert max(shares.values()) < 1.0, shares
+
+
+def test_edges_of_the_picture_lie_on_the_edges_of_the_labels(scenes):
+    def mean_step(scene, shift):
+        """Mean step of the image's colours across label edges moved by ``shift`` columns."""
+        labels = scene.human_map.astype(int) * 20 + scene.category_map
+        edges = (labels[:, 1:] != labels[:, :-1])[:, 10:-10]
+        steps = np.abs(np.diff(scene.image.astype(float), axis=1)).sum(axis=2)
+        return steps[:, 10 + shift : steps.shape[1] - 10 + shift][edges].mean()
+
+    steps = {s: np.mean([mean_step(scene, s) for scene in scenes]) for s in range(-6, 7)}
+    assert max(steps, key=steps.get) == 0, steps
+    assert steps[0] > 2.5 * max(steps[-6], steps[6]), steps
 
 
 def test_people_hide_each_other(scenes):
@@ -166,7 +178,7 @@ def test_left_is_the_persons_left(seed):
             (Part.LEFT_LEG, Part.RIGHT_LEG),
             (Part.LEFT_SHOE, Part.RIGHT_SHOE),
         ):
-            # Facing the viewer, the person's left is on the image's right; turned away, on its left.
+            # The left of somebody who faces the viewer is on the image's right.
             assert sign * (columns[left].mean() - columns[right].mean()) > 5
 
 
@@ -266,20 +278,14 @@ def test_files_of_an_image_agree(data_set):
     assert manifest["num_people"] == dict(people)
 
 
-def test_picture_shows_what_the_labels_say(data_set):
-    # The image depends on the labels, not on chance: mean colours inside and outside of the same
-    # shape shifted away must differ more than those of two halves of the shape's rim.
+def test_files_hold_the_drawn_scene(data_set):
     root, _ = data_set
-    name = (root / "train_id.txt").read_text().split()[0]
-    with Image.open(root / "Training" / "Images" / f"{name}.jpg") as image:
-        rgb = np.array(image.convert("RGB")).astype(float)
-    scene = draw_scene_of(REQUEST, "train", 0)
-    assert np.abs(rgb - scene.image).mean() < 12
-    assert np.array_equal(read_ids(root, "Training", "Category_ids", name), scene.category_map)
-
-
-def draw_scene_of(request, split, index):
-    return draw_scene(cihp_writer.scene_rng(request.seed, split, index), *request.image_size)
+    name = (root / "val_id.txt").read_text().split()[1]
+    scene = draw_scene(cihp_writer.scene_rng(REQUEST.seed, "val", 1), *REQUEST.image_size)
+    with Image.open(root / "Validation" / "Images" / f"{name}.jpg") as image:
+        assert np.abs(np.array(image) - scene.image.astype(float)).mean() < 12  # JPEG loses a bit
+    for kind, ids in (("Category_ids", scene.category_map), ("Human_ids", scene.human_map)):
+        assert np.array_equal(read_ids(root, "Validation", kind, name), ids)
 
 
 def test_bytes_do_not_depend_on_the_number_of_workers(data_set, tmp_path):

@@ -200,7 +200,7 @@ def _room(rng: np.random.Generator, height: int, width: int, horizon: float) -> 
             _rectangle(image, x + 4, y + 4, x + size - 4, y + 0.75 * size - 4, colour)
             for _ in range(4):
                 px, py = x + rng.uniform(0.25, 0.75) * size, y + rng.uniform(0.25, 0.5) * size
-                _circle(image, px, py, rng.uniform(2, 0.12 * size), sample_colour(rng, 0.2))
+                _circle(image, px, py, rng.uniform(0.04, 0.12) * size, sample_colour(rng, 0.2))
         elif kind == 1:  # shelves of books
             y = horizon - rng.uniform(1.2, 2.4) * size
             _rectangle(image, x, y, x + size, horizon, colour * 0.45)

@@ -116,9 +116,8 @@ class FigureCanvas:
         else:
             shaded = cv2.multiply(colours, cv2.merge([gain] * 3), scale=1 / _FULL_GAIN)
         cv2.copyTo(shaded, mask, rgb)
-        inside = mask > 0
-        np.copyto(self.label[window], np.uint8(part), where=inside)
-        np.copyto(self.covered[window], np.uint8(255), where=inside)
+        cv2.copyTo(np.full_like(mask, part), mask, self.label[window])
+        cv2.bitwise_or(self.covered[window], mask, dst=self.covered[window])
 
     def decorate(self, outlines: Sequence[Outline], paint: Paint, part: Part) -> None:
         """Colour what is there of one part inside the outlines; labels stay as they are."""
@@ -155,18 +154,25 @@ class FigureCanvas:
         self, outlines: Sequence[Outline], holes: Sequence[Outline], margin: int
     ) -> tuple[int, int, np.ndarray] | None:
         """Corner (left, top) and mask of a window around a shape; None outside of the canvas."""
-        corners = outlines[0] if len(outlines) == 1 else np.concatenate(outlines)
-        x0, y0 = corners.min(0)
-        x1, y1 = corners.max(0)
-        left, top = max(int(x0) - margin, 0), max(int(y0) - margin, 0)
-        right = min(int(x1) + 1 + margin, self.label.shape[1])
-        bottom = min(int(y1) + 1 + margin, self.label.shape[0])
+        polygons = [*outlines, *holes]
+        points = polygons[0] if len(polygons) == 1 else np.concatenate(polygons)
+        fixed = np.rint(points * (1 << _SUBPIXEL_BITS)).astype(np.int32)
+        num_outer = sum(map(len, outlines))
+        x, y, width, height = cv2.boundingRect(fixed[:num_outer])
+        left = max((x >> _SUBPIXEL_BITS) - margin, 0)
+        top = max((y >> _SUBPIXEL_BITS) - margin, 0)
+        right = min((x + width >> _SUBPIXEL_BITS) + 1 + margin, self.label.shape[1])
+        bottom = min((y + height >> _SUBPIXEL_BITS) + 1 + margin, self.label.shape[0])
         if right <= left or bottom <= top:
             return None
         mask = np.zeros((bottom - top, right - left), dtype=np.uint8)
-        for value, polygons in ((255, outlines), (0, holes)):
-            for polygon in polygons:
-                # A pixel's centre has integer coordinates in OpenCV, half-integer ones here.
-                fixed = np.rint((polygon - (left + 0.5, top + 0.5)) * (1 << _SUBPIXEL_BITS))
-                cv2.fillPoly(mask, [fixed.astype(np.int32)], value, shift=_SUBPIXEL_BITS)
+        # A pixel's centre has integer coordinates in OpenCV, half-integer ones here.
+        half = 1 << _SUBPIXEL_BITS - 1
+        fixed -= ((left << _SUBPIXEL_BITS) + half, (top << _SUBPIXEL_BITS) + half)
+        start = 0
+        for polygon in polygons:
+            stop = start + len(polygon)
+            value = 255 if start < num_outer else 0
+            cv2.fillPoly(mask, [fixed[start:stop]], value, shift=_SUBPIXEL_BITS)
+            start = stop
         return left, top, mask

@@ -1,6 +1,7 @@
 """Colours and patterns of cloth."""
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -150,9 +151,23 @@ _NEUTRALS = [
 ]
 
 
-def sample_colour(rng: np.random.Generator, neutral: float = 0.4) -> Colour:
-    """A clothes colour: with probability ``neutral`` a muted one, else any hue."""
-    if rng.random() < neutral:
+TYPICAL_SHARE = 0.95
+"""How many garments come in a colour that is typical of their kind."""
+
+
+def sample_colour(
+    rng: np.random.Generator, neutral: float = 0.4, typical: Sequence[Colour] = ()
+) -> Colour:
+    """A clothes colour.
+
+    Args:
+        rng: source of randomness.
+        neutral: how often the colour is a muted one rather than any hue.
+        typical: colours the kind of garment mostly comes in, if it has any.
+    """
+    if typical and rng.random() < TYPICAL_SHARE:
+        colour = typical[rng.integers(len(typical))] + rng.normal(0, 12, 3)
+    elif rng.random() < neutral:
         colour = np.array(_NEUTRALS[rng.integers(len(_NEUTRALS))], dtype=float)
         colour += rng.normal(0, 6, 3)
     else:
@@ -183,13 +198,19 @@ def shaded(colour: Colour, factor: float) -> Colour:
 
 
 def sample_fabric(
-    rng: np.random.Generator, patterns: dict[Pattern, float], neutral: float = 0.4
+    rng: np.random.Generator,
+    patterns: dict[Pattern, float],
+    neutral: float = 0.4,
+    typical: Sequence[Colour] = (),
 ) -> Fabric:
-    """Draw a fabric; ``patterns`` gives relative frequencies."""
-    base = sample_colour(rng, neutral)
+    """Draw a fabric; ``patterns`` gives relative frequencies, the rest see ``sample_colour``."""
+    base = sample_colour(rng, neutral, typical)
     weights = np.array(list(patterns.values()), dtype=float)
     pattern = list(patterns)[rng.choice(len(patterns), p=weights / weights.sum())]
-    accent = contrasting_colour(rng, base)
+    if rng.random() < 0.75:
+        accent = shaded(base, 1.7 if sum(base) < 420 else 0.65)
+    else:
+        accent = contrasting_colour(rng, base)
     if pattern is Pattern.DENIM:
         base = (54 + rng.uniform(-20, 40), 80 + rng.uniform(-20, 40), 128 + rng.uniform(-20, 40))
         accent = shaded(base, 1.35)

@@ -8,7 +8,7 @@ import numpy as np
 
 from .canvas import FigureCanvas, Paint, fabric_paint
 from .fabric import Fabric, shaded
-from .geometry import Outline, disc, hull, ribbon, shares, smooth_curve, unit_circle
+from .geometry import Outline, disc, hull, ribbon, smooth_curve, straight_ribbon, unit_circle
 from .head import HeadArtist
 from .parts import Part, Side
 from .person import Person
@@ -136,7 +136,7 @@ class FigureArtist:
         arms_behind = [
             side
             for side, arm in skeleton.arms.items()
-            if np.mean([arm.elbow[2], arm.wrist[2]]) - chest[2] < -0.055
+            if np.mean([arm.elbow[2], arm.wrist[2], arm.fingertips[2]]) - chest[2] < -0.04
         ]
 
         seat_behind = skeleton.view[2, 2] > -0.2
@@ -162,8 +162,6 @@ class FigureArtist:
         if outfit.coat is not None:
             self._draw_coat()
         self._head.draw()
-        if not self._head.faces_viewer:
-            self._head.draw_hair_behind()
         if outfit.scarf is not None:
             self._draw_scarf()
         for side in sorted(set(Side) - set(arms_behind), key=lambda s: skeleton.arms[s].wrist[2]):
@@ -179,9 +177,7 @@ class FigureArtist:
 
     def _bone(self, start: np.ndarray, end: np.ndarray, radii: Sequence[float]) -> Outline:
         """Band from one joint to the next; radii in body units."""
-        return ribbon(
-            self._at(start + shares(len(radii)) * (end - start)), np.asarray(radii) * self._scale
-        )
+        return straight_ribbon(self._at(start), self._at(end), np.asarray(radii) * self._scale)
 
     def _sleeve(
         self,

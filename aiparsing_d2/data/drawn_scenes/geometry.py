@@ -40,6 +40,14 @@ def unit_circle(count: int = 20) -> np.ndarray:
     return circle
 
 
+@functools.cache
+def shares(count: int) -> np.ndarray:
+    """``count`` evenly spaced numbers from 0 to 1, shape (count, 1)."""
+    column = np.linspace(0, 1, count)[:, None]
+    column.setflags(write=False)
+    return column
+
+
 def disc(centre: np.ndarray, radius: float) -> Outline:
     """Outline of a disc."""
     return np.asarray(centre) + radius * unit_circle()
@@ -48,7 +56,9 @@ def disc(centre: np.ndarray, radius: float) -> Outline:
 def ribbon(points: np.ndarray, radii: Sequence[float]) -> Outline:
     """Outline of a band along an open line, ``radii[i]`` wide to either side of ``points[i]``."""
     points = np.asarray(points, dtype=np.float64)
-    steps = np.diff(points, axis=0)
+    if len(points) == 2:
+        return straight_ribbon(points[0], points[1], radii)
+    steps = points[1:] - points[:-1]
     tangents = np.concatenate([steps[:1], steps[1:] + steps[:-1], steps[-1:]])
     lengths = np.maximum(np.sqrt((tangents**2).sum(1)), 1e-6)
     normals = tangents[:, ::-1] * (-1, 1)
@@ -56,18 +66,19 @@ def ribbon(points: np.ndarray, radii: Sequence[float]) -> Outline:
     return np.concatenate([points + offsets, (points - offsets)[::-1]])
 
 
+def straight_ribbon(start: np.ndarray, end: np.ndarray, radii: Sequence[float]) -> Outline:
+    """Outline of a band along a straight line; the radii are evenly spaced from start to end."""
+    dx, dy = float(end[0] - start[0]), float(end[1] - start[1])
+    length = max(math.hypot(dx, dy), 1e-6)
+    points = start + shares(len(radii)) * (dx, dy)
+    offsets = np.multiply.outer(radii, (-dy / length, dx / length))
+    return np.concatenate([points + offsets, (points - offsets)[::-1]])
+
+
 def hull(outlines: Sequence[np.ndarray]) -> Outline:
     """Convex hull of all points of some outlines."""
     points = np.concatenate([np.atleast_2d(o) for o in outlines]).astype(np.float32)
     return cv2.convexHull(points).reshape(-1, 2).astype(np.float64)
-
-
-@functools.cache
-def shares(count: int) -> np.ndarray:
-    """``count`` evenly spaced numbers from 0 to 1, shape (count, 1)."""
-    column = np.linspace(0, 1, count)[:, None]
-    column.setflags(write=False)
-    return column
 
 
 @functools.cache

@@ -21,8 +21,6 @@ _CRANIUM = np.array([0.36, 0.43, 0.42])
 _JAW_CENTRE, _JAW = np.array([0.0, -0.27, 0.09]), np.array([0.27, 0.33, 0.28])
 _EYE = np.array([0.155, -0.02, 0.385])
 
-_HAIR_BEHIND = (HairStyle.LONG, HairStyle.BOB, HairStyle.PONYTAIL, HairStyle.BRAIDS)
-
 
 class HeadArtist:
     """Draws the head of one figure.
@@ -59,19 +57,18 @@ class HeadArtist:
         return bool(self._rotation[2, 2] > -0.15)
 
     def draw_hair_behind(self) -> None:
-        """Draw the hair that hangs down behind the head and neck."""
+        """Draw the hair that hangs down behind the head and neck.
+
+        ``draw`` does so itself for a head that is turned away from the viewer.
+        """
         hair = self._outfit.hair
         if hair.style is HairStyle.AFRO:
             self._hair([self._ellipsoid((0, 0.06, -0.06), (0.56, 0.54, 0.54))])
-        if hair.style not in _HAIR_BEHIND:
-            return
-        if hair.style is HairStyle.PONYTAIL:
+        elif hair.style is HairStyle.PONYTAIL:
             root, sway = (0, 0.16, -0.44), self._rng.uniform(-0.2, 0.2)
             tail = [root, (0.3 * sway, 0.0, -0.66), (sway, -0.35, -0.66), (sway, -0.75, -0.52)]
             self._hair([self._band(tail, (0.08, 0.15, 0.16, 0.05))])
-        elif hair.style is HairStyle.BRAIDS:
-            return
-        else:
+        elif hair.style in (HairStyle.LONG, HairStyle.BOB):
             length = -0.62 if hair.style is HairStyle.BOB else -1.15
             curtain = [
                 self._ellipsoid((0, 0.05, -0.05), (0.42, 0.45, 0.42)),
@@ -89,6 +86,8 @@ class HeadArtist:
         if self._outfit.sunglasses is not None:
             self._draw_sunglasses()
         self._draw_locks()
+        if not self.faces_viewer:
+            self.draw_hair_behind()
         if self._outfit.hat is not None:
             self._draw_hat()
 

@@ -23,7 +23,7 @@ def _hanging_arm(rng: np.random.Generator) -> LimbPose:
 
 def _arm_on_hip(rng: np.random.Generator) -> LimbPose:
     return LimbPose(
-        (rng.uniform(42, 56), rng.uniform(-25, 0)), (rng.uniform(58, 76), rng.uniform(150, 172))
+        (rng.uniform(42, 56), rng.uniform(-25, 0)), (rng.uniform(58, 76), rng.uniform(132, 152))
     )
 
 

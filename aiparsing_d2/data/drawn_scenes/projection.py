@@ -19,5 +19,4 @@ class Projection:
 
     def to_canvas(self, points: np.ndarray) -> np.ndarray:
         """Pixel positions (..., 2) of points (..., 3) of the camera frame."""
-        points = np.asarray(points, dtype=np.float64)
-        return np.asarray(self.origin) + points[..., :2] * (self.scale, -self.scale)
+        return self.origin + points[..., :2] * np.array((self.scale, -self.scale))

@@ -20,14 +20,14 @@ MIN_VISIBLE_PIXELS = 60
 
 _MIN_VISIBLE_SHARE = 0.2
 _TRIES_PER_PERSON = 6
-_PEOPLE_FREQUENCIES = (0.17, 0.26, 0.24, 0.16, 0.1, 0.07)
+_PEOPLE_FREQUENCIES = (0.3, 0.32, 0.2, 0.09, 0.05, 0.04)
 
 # Height of an upright person in units of the image's height, and how often.
 _FRAMINGS = {
-    "full figure": (0.55, (0.74, 0.97)),
-    "to the knees": (0.2, (1.0, 1.3)),
-    "to the waist": (0.15, (1.35, 1.9)),
-    "far away": (0.1, (0.42, 0.7)),
+    "full figure": (0.45, (0.86, 0.98)),
+    "to the knees": (0.28, (1.05, 1.4)),
+    "to the waist": (0.22, (1.4, 2.0)),
+    "far away": (0.05, (0.5, 0.7)),
 }
 
 
@@ -38,8 +38,8 @@ class DrawnScene:
     Attributes:
         image: uint8 (H, W, 3), RGB.
         category_map: uint8 (H, W), CIHP's part labels 0..19; left and right are the persons' own.
-        human_map: uint8 (H, W), 0 for the background, 1..N for the N persons from left to right.
-            It is 0 exactly where ``category_map`` is.
+        human_map: uint8 (H, W), 0 for the background, 1..N for the N persons, numbered from left
+            to right by the middles of the whole figures. It is 0 exactly where ``category_map`` is.
     """
 
     image: np.ndarray
@@ -107,7 +107,7 @@ def draw_scene(
         shrink = max(0.85 * shrink, 0.5)  # smaller people hide less of each other
 
     horizon = ground - rng.uniform(0.05, 0.3) * height
-    canvas = draw_background(rng, height, width, horizon)
+    canvas = _set_back(rng, draw_background(rng, height, width, horizon))
     category_map = np.zeros((height, width), dtype=np.uint8)
     human_map = np.zeros((height, width), dtype=np.uint8)
     # Numbers run from left to right, whatever the depth.
@@ -224,6 +224,13 @@ def _shows_enough(layer: FigureLayer, hidden: np.ndarray) -> bool:
     return visible >= MIN_VISIBLE_PIXELS and share >= _MIN_VISIBLE_SHARE
 
 
+def _set_back(rng: np.random.Generator, background: np.ndarray) -> np.ndarray:
+    """Haze and shallow focus: what is behind the people is paler and softer than they are."""
+    haze = rng.uniform(0.4, 0.65)
+    background = cv2.GaussianBlur(background, (0, 0), rng.uniform(0.6, 1.5))
+    return background * (1 - haze) + 208 * haze
+
+
 def _photograph(rng: np.random.Generator, canvas: np.ndarray) -> np.ndarray:
     """Light, lens and sensor: uint8 RGB from the drawn colours."""
     height, width = canvas.shape[:2]
@@ -239,5 +246,5 @@ def _photograph(rng: np.random.Generator, canvas: np.ndarray) -> np.ndarray:
     if rng.random() < 0.35:
         image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.35, 0.9))
     noise = rng.standard_normal((height, width, 1), dtype=np.float32)
-    image = image + rng.uniform(0.5, 6.0) * noise
+    image = image + rng.uniform(0.5, 4.0) * noise
     return np.clip(image + 0.5, 0, 255).astype(np.uint8)

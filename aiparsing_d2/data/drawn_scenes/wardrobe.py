@@ -217,6 +217,17 @@ _SOCK_PATTERNS = {Pattern.PLAIN: 0.55, Pattern.HOOPS: 0.35, Pattern.DIAMONDS: 0.
 _HAT_PATTERNS = {Pattern.PLAIN: 0.7, Pattern.KNIT: 0.12, Pattern.HOOPS: 0.12, Pattern.PLAID: 0.06}
 _GLOVE_PATTERNS = {Pattern.PLAIN: 0.8, Pattern.HOOPS: 0.12, Pattern.KNIT: 0.08}
 
+# Kinds of garments are not equally likely in every colour, here as in a real wardrobe.
+_TOP_COLOURS = [(206, 52, 48), (228, 112, 44), (238, 188, 62), (232, 140, 110), (186, 40, 66)]
+_DRESS_COLOURS = [(146, 68, 168), (204, 78, 158), (228, 132, 182), (104, 58, 150), (186, 122, 208)]
+_COAT_COLOURS = [(96, 92, 88), (122, 116, 106), (72, 70, 70), (108, 104, 84), (136, 132, 128)]
+_PANTS_COLOURS = [(54, 80, 128), (38, 50, 92), (28, 30, 40), (88, 112, 160), (62, 68, 80)]
+_SKIRT_COLOURS = [(40, 138, 88), (62, 168, 138), (112, 160, 60), (30, 108, 108), (150, 190, 96)]
+_SOCK_COLOURS = [(240, 240, 236), (226, 232, 238), (250, 248, 240)]
+_GLOVE_COLOURS = [(38, 186, 206), (72, 212, 196), (30, 140, 190)]
+_SCARF_COLOURS = [(122, 28, 52), (164, 36, 84), (92, 22, 60)]
+_HAT_COLOURS = [(224, 192, 122), (198, 162, 92), (240, 216, 152), (214, 176, 140)]
+
 _HAIR_COLOURS = [
     (28, 22, 20),
     (44, 30, 24),
@@ -270,14 +281,16 @@ def _sample_hair(rng: np.random.Generator) -> Hair:
 
 def _sample_hat(rng: np.random.Generator) -> Hat:
     style = list(HatStyle)[rng.integers(len(HatStyle))]
-    return Hat(style, sample_fabric(rng, _HAT_PATTERNS), bool(rng.random() < 0.15))
+    return Hat(
+        style, sample_fabric(rng, _HAT_PATTERNS, typical=_HAT_COLOURS), bool(rng.random() < 0.15)
+    )
 
 
 def _sample_top(rng: np.random.Generator) -> Top:
     sleeves = _choose(rng, {0.0: 0.17, 0.4: 0.4, 0.55: 0.08, 0.8: 0.08, 1.0: 0.27})
     hem = _choose(rng, {-0.12: 0.3, 0.02: 0.25, 0.12: 0.25, 0.46: 0.14, -0.25: 0.06})
     return Top(
-        fabric=sample_fabric(rng, _TOP_PATTERNS),
+        fabric=sample_fabric(rng, _TOP_PATTERNS, typical=_TOP_COLOURS),
         sleeves=sleeves,
         hem=hem,
         neckline=float(rng.uniform(0.03, 0.2)),
@@ -297,7 +310,7 @@ def sample_outfit(rng: np.random.Generator) -> Outfit:
         full = kind == "pants"
         length = rng.choice([1.55, 1.75, 2.0], p=[0.15, 0.2, 0.65]) if full else 0
         pants = Pants(
-            fabric=sample_fabric(rng, _PANTS_PATTERNS, neutral=0.65),
+            fabric=sample_fabric(rng, _PANTS_PATTERNS, 0.65, _PANTS_COLOURS),
             length=float(length if full else rng.uniform(0.4, 1.05)),
             looseness=float(rng.uniform(1.05, 1.4)),
             rise=float(rng.uniform(0.2, 0.34)),
@@ -305,13 +318,13 @@ def sample_outfit(rng: np.random.Generator) -> Outfit:
         )
     elif kind == "skirt":
         skirt = Skirt(
-            fabric=sample_fabric(rng, _DRESS_PATTERNS),
+            fabric=sample_fabric(rng, _DRESS_PATTERNS, typical=_SKIRT_COLOURS),
             length=float(rng.choice([rng.uniform(0.5, 1.0), rng.uniform(1.0, 1.75)])),
             flare=float(rng.uniform(1.1, 1.9)),
             rise=float(rng.uniform(0.28, 0.42)),
         )
     else:
-        fabric = sample_fabric(rng, _DRESS_PATTERNS)
+        fabric = sample_fabric(rng, _DRESS_PATTERNS, typical=_DRESS_COLOURS)
         top = Top(
             fabric=fabric,
             sleeves=_choose(rng, {0.0: 0.4, 0.35: 0.35, 1.0: 0.25}),
@@ -330,7 +343,7 @@ def sample_outfit(rng: np.random.Generator) -> Outfit:
     coat = None
     if rng.random() < 0.32:
         coat = Coat(
-            fabric=sample_fabric(rng, _COAT_PATTERNS),
+            fabric=sample_fabric(rng, _COAT_PATTERNS, typical=_COAT_COLOURS),
             lining=sample_colour(rng, 0.8),
             length=float(rng.choice([0.0, rng.uniform(0.3, 0.7), rng.uniform(0.8, 1.15)])),
             opening=float(rng.uniform(0.28, 0.62)),
@@ -339,7 +352,7 @@ def sample_outfit(rng: np.random.Generator) -> Outfit:
     bare_ankles = pants is None or pants.length < 1.8
     socks = None
     if bare_ankles and rng.random() < 0.7:
-        socks = sample_fabric(rng, _SOCK_PATTERNS)
+        socks = sample_fabric(rng, _SOCK_PATTERNS, typical=_SOCK_COLOURS)
     shoes = _choose(
         rng,
         {
@@ -361,7 +374,7 @@ def sample_outfit(rng: np.random.Generator) -> Outfit:
         if rng.random() < 0.38
         else None,
         scarf=Scarf(
-            fabric=sample_fabric(rng, _SCARF_PATTERNS, neutral=0.25),
+            fabric=sample_fabric(rng, _SCARF_PATTERNS, 0.25, _SCARF_COLOURS),
             tail=float(rng.uniform(0.1, 0.3)) if rng.random() < 0.8 else 0.0,
             tail_side=float(rng.uniform(-0.6, 0.6)),
         )
@@ -372,7 +385,9 @@ def sample_outfit(rng: np.random.Generator) -> Outfit:
         coat=coat,
         pants=pants,
         skirt=skirt,
-        gloves=sample_fabric(rng, _GLOVE_PATTERNS, neutral=0.3) if rng.random() < 0.33 else None,
+        gloves=sample_fabric(rng, _GLOVE_PATTERNS, 0.3, _GLOVE_COLOURS)
+        if rng.random() < 0.33
+        else None,
         socks=socks,
         sock_height=float(rng.choice([rng.uniform(0.15, 0.3), rng.uniform(0.4, 0.9)])),
         shoes=shoes,
