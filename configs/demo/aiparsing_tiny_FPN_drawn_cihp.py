@@ -49,11 +49,11 @@ _roi_heads = model.roi_heads
 _roi_heads.parsing_in_features = ["p2"]
 _roi_heads.parsing_pooler.scales = [1.0 / 4]
 _roi_heads.parsing_pooler.output_size = 24
-_roi_heads.parsing_batch_size_per_image = 4
+_roi_heads.parsing_batch_size_per_image = 3
 _head = _roi_heads.parsing_head
-_head.context.out_channels = 96
-_head.conv_dims = [96, 96]
-_head.score_head.in_channels = 96
+_head.context.out_channels = 64
+_head.conv_dims = [64, 64]
+_head.score_head.in_channels = 64
 _head.score_head.conv_dim = 16
 _head.score_head.fc_dim = 64
 # Logits of 48 x 48: interpolating them before the losses would teach the same at four times the cost.
@@ -68,13 +68,13 @@ dataloader.train.mapper.augmentations[0].max_size = 256
 dataloader.test.mapper.augmentations[0].short_edge_length = 160
 dataloader.test.mapper.augmentations[0].max_size = 256
 
-train.max_iter = 1600
+train.max_iter = 1700
 optimizer.lr = 2e-3
 optimizer.weight_decay = 0.05
 lr_multiplier = cosine_schedule(train.max_iter, warmup_iters=50)
 
 train.output_dir = "./output/demo"
-train.checkpointer = dict(period=250, max_to_keep=2)
-train.eval_period = 500
+train.checkpointer = dict(period=425, max_to_keep=2)
+train.eval_period = 850
 train.log_period = 20
 train.channels_last = True

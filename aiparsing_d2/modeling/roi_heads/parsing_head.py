@@ -38,6 +38,9 @@ predicts them, `pred_mious` (R,) in [0, 1].
 """
 
 
+_PEOPLE_SCORED_AT_ONCE = 8
+
+
 def build_parsing_head(cfg, input_shape: ShapeSpec) -> nn.Module:
     """Builds the parsing head named by ``cfg.MODEL.ROI_PARSING_HEAD.NAME``."""
     return ROI_PARSING_HEAD_REGISTRY.get(cfg.MODEL.ROI_PARSING_HEAD.NAME)(cfg, input_shape)
@@ -188,7 +191,16 @@ class EdgeGuidedParsingHead(nn.Module):
                     logits_per_image, self.upsample_factor
                 )
         if self.score_head is not None:
-            mious = self.score_head(features, self._upsample(logits)).float().clamp(0, 1)
+            # A few people at a time: all logits at once would take gigabytes at T = 256.
+            mious = torch.cat(
+                [
+                    self.score_head(some_features, self._upsample(some_logits))
+                    for some_features, some_logits in zip(
+                        features.split(_PEOPLE_SCORED_AT_ONCE), logits.split(_PEOPLE_SCORED_AT_ONCE)
+                    )
+                ]
+            )
+            mious = mious.float().clamp(0, 1)
             for instances_per_image, pred_mious in zip(instances, mious.split(counts)):
                 instances_per_image.pred_mious = pred_mious
         return instances
