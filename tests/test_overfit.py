@@ -14,9 +14,7 @@ from detectron2.evaluation import inference_on_dataset
 from aiparsing_d2.data.datasets import register_cihp
 from aiparsing_d2.data.drawn_scenes import DataSetRequest, write_data_set
 
-CONFIG = (
-    Path(__file__).parents[1] / "configs/demo/aiparsing_tiny_FPN_drawn_cihp.py"
-)
+CONFIG = Path(__file__).parents[1] / "configs/demo/aiparsing_tiny_FPN_drawn_cihp.py"
 NUM_IMAGES = 4
 NUM_ITERATIONS = 400
 
