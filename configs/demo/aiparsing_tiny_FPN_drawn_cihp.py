@@ -1,8 +1,8 @@
 """A small AIParsing on drawn scenes: from random weights to a trained parser on two CPU cores.
 
-Every module is the full model's; channels, depth and image size are smaller. The images are a third
-as large as the paper's, so all strides are halved. Nothing is pre-trained, so the backbone
-normalises over the batch and no stage is frozen.
+Every module is the full model's; channels, depth and image size are smaller. The images are a fifth
+as large as the paper's, so all strides are halved. Nothing is pre-trained, so the backbone and the
+FPN normalise over the batch and no stage is frozen.
 """
 
 from detectron2.config import LazyCall as L
@@ -56,7 +56,8 @@ _head.conv_dims = [64, 64]
 _head.score_head.in_channels = 64
 _head.score_head.conv_dim = 16
 _head.score_head.fc_dim = 64
-# Logits of 48 x 48: interpolating them before the losses would teach the same at four times the cost.
+# Logits of 48 x 48: interpolating them before the losses would teach little more at four times
+# the cost.
 _head.upsample_factor = 1
 model.pixel_std = [57.375, 57.120, 58.395]
 
