@@ -1,8 +1,7 @@
 """A small AIParsing on drawn scenes: from random weights to a trained parser on two CPU cores.
 
-Every module is the full model's; channels, depth and image size are smaller. The images are a fifth
-as large as the paper's, so all strides are halved. Nothing is pre-trained, so the backbone and the
-FPN normalise over the batch and no stage is frozen.
+Every module is the full model's; channels, depth, RoI and image size are smaller. Nothing is
+pre-trained, so the backbone and the FPN normalise over the batch and no stage is frozen.
 """
 
 from detectron2.config import LazyCall as L
@@ -15,10 +14,9 @@ from ..common.optim import AdamW as optimizer
 from ..common.schedule import cosine_schedule
 from ..common.train import train
 
-# A narrow ResNet-18 that does not subsample between res2 and res3. Detectron2 names levels after
-# their strides, so the paper's P3-P7 are p2-p6 here.
+# A ResNet-18 of half the width.
 _backbone = model.backbone
-_backbone.bottom_up.stem = L(BasicStem)(in_channels=3, out_channels=24, norm="BN")
+_backbone.bottom_up.stem = L(BasicStem)(in_channels=3, out_channels=32, norm="BN")
 _backbone.bottom_up.stages = [
     L(ResNet.make_stage)(
         block_class=BasicBlock,
@@ -29,34 +27,28 @@ _backbone.bottom_up.stages = [
         norm="BN",
     )
     for in_channels, out_channels, first_stride in [
-        (24, 24, 1),
-        (24, 32, 1),
+        (32, 32, 1),
         (32, 64, 2),
         (64, 128, 2),
+        (128, 256, 2),
     ]
 ]
 _backbone.bottom_up.freeze_at = 0
 _backbone.out_channels = 64
 _backbone.norm = "BN"
-_backbone.top_block.in_feature = "p4"
 _fcos = model.proposal_generator
-_fcos.in_features = ["p2", "p3", "p4", "p5", "p6"]
-_fcos.strides = [4, 8, 16, 32, 64]
-_fcos.size_ranges = [(-1, 32), (32, 64), (64, 128), (128, 256), (256, float("inf"))]
-_fcos.head.num_convs = 1
+_fcos.head.num_convs = 2
 
 _roi_heads = model.roi_heads
-_roi_heads.parsing_in_features = ["p2"]
-_roi_heads.parsing_pooler.scales = [1.0 / 4]
-_roi_heads.parsing_pooler.output_size = 24
+_roi_heads.parsing_pooler.output_size = 16
 _roi_heads.parsing_batch_size_per_image = 3
 _head = _roi_heads.parsing_head
-_head.context.out_channels = 64
-_head.conv_dims = [64, 64]
-_head.score_head.in_channels = 64
+_head.context.out_channels = 96
+_head.conv_dims = [96, 96]
+_head.score_head.in_channels = 96
 _head.score_head.conv_dim = 16
 _head.score_head.fc_dim = 64
-# Logits of 48 x 48: interpolating them before the losses would teach little more at four times
+# Logits of 32 x 32: interpolating them before the losses would teach little more at several times
 # the cost.
 _head.upsample_factor = 1
 model.pixel_std = [57.375, 57.120, 58.395]
@@ -64,10 +56,10 @@ model.pixel_std = [57.375, 57.120, 58.395]
 dataloader.train.total_batch_size = 4
 dataloader.train.num_workers = 2
 dataloader.test.num_workers = 1
-dataloader.train.mapper.augmentations[0].short_edge_length = (160, 160)
-dataloader.train.mapper.augmentations[0].max_size = 256
-dataloader.test.mapper.augmentations[0].short_edge_length = 160
-dataloader.test.mapper.augmentations[0].max_size = 256
+dataloader.train.mapper.augmentations[0].short_edge_length = (240, 240)
+dataloader.train.mapper.augmentations[0].max_size = 360
+dataloader.test.mapper.augmentations[0].short_edge_length = 240
+dataloader.test.mapper.augmentations[0].max_size = 360
 
 train.max_iter = 1700
 optimizer.lr = 2e-3

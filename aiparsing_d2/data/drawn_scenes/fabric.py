@@ -151,7 +151,7 @@ _NEUTRALS = [
 ]
 
 
-TYPICAL_SHARE = 0.95
+TYPICAL_SHARE = 1.0
 """How many garments come in a colour that is typical of their kind."""
 
 
@@ -207,7 +207,7 @@ def sample_fabric(
     base = sample_colour(rng, neutral, typical)
     weights = np.array(list(patterns.values()), dtype=float)
     pattern = list(patterns)[rng.choice(len(patterns), p=weights / weights.sum())]
-    if rng.random() < 0.75:
+    if rng.random() < 0.95:
         accent = shaded(base, 1.7 if sum(base) < 420 else 0.65)
     else:
         accent = contrasting_colour(rng, base)

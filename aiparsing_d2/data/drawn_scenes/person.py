@@ -43,9 +43,9 @@ class Person:
 
 def _sample_yaw(rng: np.random.Generator) -> float:
     kind = rng.random()
-    if kind < 0.62:
-        return float(rng.normal(0, 22))
-    if kind < 0.82:
+    if kind < 0.84:
+        return float(rng.normal(0, 18))
+    if kind < 0.93:
         return float(rng.choice([-1, 1]) * rng.uniform(45, 115))
     return float(180 + rng.normal(0, 22))
 

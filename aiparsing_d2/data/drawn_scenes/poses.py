@@ -258,16 +258,16 @@ def crouching(rng: np.random.Generator) -> Pose:
 
 
 _FREQUENCIES: dict[PoseMaker, float] = {
-    standing: 0.26,
-    at_ease: 0.16,
+    standing: 0.4,
+    at_ease: 0.25,
     walking: 0.15,
-    running: 0.07,
-    sitting: 0.12,
-    arms_raised: 0.05,
-    arms_crossed: 0.05,
-    waving: 0.06,
-    jumping: 0.04,
-    crouching: 0.04,
+    running: 0.03,
+    sitting: 0.06,
+    arms_raised: 0.04,
+    arms_crossed: 0.02,
+    waving: 0.05,
+    jumping: 0.02,
+    crouching: 0.01,
 }
 
 

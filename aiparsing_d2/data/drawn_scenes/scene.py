@@ -226,7 +226,7 @@ def _shows_enough(layer: FigureLayer, hidden: np.ndarray) -> bool:
 
 def _set_back(rng: np.random.Generator, background: np.ndarray) -> np.ndarray:
     """Haze and shallow focus: what is behind the people is paler and softer than they are."""
-    haze = rng.uniform(0.4, 0.65)
+    haze = rng.uniform(0.55, 0.75)
     background = cv2.GaussianBlur(background, (0, 0), rng.uniform(0.6, 1.5))
     return background * (1 - haze) + 208 * haze
 
@@ -234,11 +234,11 @@ def _set_back(rng: np.random.Generator, background: np.ndarray) -> np.ndarray:
 def _photograph(rng: np.random.Generator, canvas: np.ndarray) -> np.ndarray:
     """Light, lens and sensor: uint8 RGB from the drawn colours."""
     height, width = canvas.shape[:2]
-    tint = 1 + rng.normal(0, 0.05, 3)
-    image = canvas * (tint * rng.uniform(0.86, 1.16)).astype(np.float32)
-    contrast = rng.uniform(0.85, 1.1)
+    tint = 1 + rng.normal(0, 0.02, 3)
+    image = canvas * (tint * rng.uniform(0.93, 1.07)).astype(np.float32)
+    contrast = rng.uniform(0.94, 1.06)
     image = (image - 118) * contrast + 118
-    if rng.random() < 0.4:  # light falls off to one side
+    if rng.random() < 0.2:  # light falls off to one side
         angle = rng.uniform(0, 2 * np.pi)
         x = np.linspace(-1, 1, width, dtype=np.float32)[None]
         y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]

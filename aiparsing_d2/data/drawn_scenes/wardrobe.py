@@ -172,7 +172,7 @@ class Outfit:
 
 
 _TOP_PATTERNS = {
-    Pattern.PLAIN: 0.36,
+    Pattern.PLAIN: 0.8,
     Pattern.HOOPS: 0.12,
     Pattern.PINSTRIPES: 0.05,
     Pattern.PLAID: 0.08,
@@ -190,7 +190,7 @@ CLUTTER_PATTERNS = _TOP_PATTERNS
 """Patterns for things that are no clothes but look like them."""
 
 _DRESS_PATTERNS = {
-    Pattern.PLAIN: 0.4,
+    Pattern.PLAIN: 0.9,
     Pattern.FLORAL: 0.2,
     Pattern.DOTS: 0.16,
     Pattern.HOOPS: 0.08,
