@@ -1,6 +1,7 @@
 """AIParsing R-50 on CIHP, 75 epochs (paper, Table I: mIoU 59.7, APp_vol 59.2, APp_50 73.1)."""
 
 from ..common.data.cihp import dataloader
+from ..common.models.aiparsing_fpn import model
 from ..common.optim import SGD as optimizer
 from ..common.schedule import step_schedule
 from ..common.train import train

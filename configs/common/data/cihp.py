@@ -9,7 +9,7 @@ from detectron2.data import (
 )
 from omegaconf import OmegaConf
 
-import aiparsing_d2.data.datasets  # noqa: F401  registers the splits
+import aiparsing_d2.data.datasets  # registers the splits
 from aiparsing_d2.data.dataset_mapper import ParsingDatasetMapper
 from aiparsing_d2.data.part_labels import get_part_labels
 from aiparsing_d2.evaluation import ParsingEvaluator
