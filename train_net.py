@@ -33,6 +33,7 @@ from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
+import aiparsing_d2.data.datasets  # noqa: F401  registers the splits for configs saved as YAML
 from aiparsing_d2.engine import PersistentBestCheckpointer, check_output_dir
 
 logger = logging.getLogger("detectron2.train_net")

@@ -21,6 +21,7 @@ from detectron2.config import LazyConfig, instantiate
 from PIL import Image
 from tabulate import tabulate
 
+import aiparsing_d2.data.datasets  # noqa: F401  registers the splits: the saved config does not
 from aiparsing_d2.data.annotations import read_person_annotations
 from aiparsing_d2.data.dataset_mapper import read_image
 from aiparsing_d2.data.part_labels import get_part_labels
