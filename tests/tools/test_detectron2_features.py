@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
+import detectron2
 import numpy as np
 import pytest
 import torch
-from detectron2 import model_zoo
 from detectron2.config import LazyConfig
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.common import MapDataset
@@ -22,7 +22,16 @@ from detectron2.utils.events import EventStorage
 from detectron2.utils.visualizer import Visualizer
 
 
-def test_model_zoo_serves_both_kinds_of_config():
+@pytest.fixture
+def model_zoo():
+    if (Path(detectron2.__file__).parents[1] / "setup.py").is_file():
+        pytest.skip("a bare checkout has no model zoo: its installation puts the configs there")
+    from detectron2 import model_zoo
+
+    return model_zoo
+
+
+def test_model_zoo_serves_both_kinds_of_config(model_zoo):
     yaml_config = model_zoo.get_config("COCO-Detection/retinanet_R_50_FPN_1x.yaml")
     assert yaml_config.MODEL.META_ARCHITECTURE == "RetinaNet"
     lazy_config = model_zoo.get_config("common/models/fcos.py")
@@ -30,7 +39,7 @@ def test_model_zoo_serves_both_kinds_of_config():
     assert Path(model_zoo.get_config_file("common/train.py")).is_file()
 
 
-def test_lazy_config_survives_saving_and_takes_overrides(tmp_path):
+def test_lazy_config_survives_saving_and_takes_overrides(model_zoo, tmp_path):
     config = model_zoo.get_config("COCO-Detection/fcos_R_50_FPN_1x.py")
     LazyConfig.apply_overrides(config, ["train.max_iter=3"])
     LazyConfig.save(config, str(tmp_path / "config.yaml"))
