@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import subprocess
+import sys
 import uuid
 from pathlib import Path
 
@@ -176,3 +178,14 @@ def test_best_checkpoint_is_remembered_across_resumption(run):
     run("--resume", max_iter=4)
     assert json.loads(record.read_text()) == unbeatable
     assert (output_dir / "model_best.pth").read_bytes() == before
+
+
+def test_the_splits_are_there_for_a_config_read_back_from_yaml():
+    """Unlike a Python config, the saved one imports nothing: the scripts have to."""
+    for script in ("train_net.py", "tools/show_results.py"):
+        code = (
+            "import runpy; from detectron2.data import DatasetCatalog; "
+            f"runpy.run_path({str(REPOSITORY / script)!r}, run_name='imported'); "
+            "assert 'drawn_cihp_val' in DatasetCatalog"
+        )
+        subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY)
