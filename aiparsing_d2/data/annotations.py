@@ -51,16 +51,23 @@ def read_person_annotations(
     """Read the people and part labels of one image.
 
     Args:
-        record: a data set record with "height", "width" and the annotation files, as
-            "category_file_name" and "human_file_name" for CIHP. If it has a true
-            "ignore_unknown_labels", labels out of range become 255 instead of an error.
+        record: a data set record with "file_name", "height", "width" and the annotation files:
+
+            * "category_file_name" and "human_file_name", one map with the labels and one with the
+              number of the person at every pixel, as in CIHP and VIP; or
+            * "person_file_names", one label map a person, as in LV-MHP-v2. People may overlap. The
+              category map is "category_file_name" if the record has it, else the people painted
+              over each other in this order.
+
+            If it has a true "ignore_unknown_labels", labels out of range become 255 instead of an
+            error. A person without a labelled pixel is left out.
         num_classes: number of labels of the data set. If given, labels are checked against it.
 
     Raises:
         KeyError: if the record names no annotation files, as those of a test split.
         FileNotFoundError: if an annotation file does not exist.
-        AnnotationError: if a file cannot be decoded, is not a single-channel 8-bit label map,
-            differs in size from its image, or holds a label out of range.
+        AnnotationError: if a file cannot be decoded, is not an 8-bit label map, differs in size
+            from its image, or holds a label out of range.
     """
     read = next((reader for key, reader in _READERS.items() if key in record), None)
     if read is None:
@@ -77,11 +84,13 @@ def read_person_annotations(
     )
 
 
-def read_label_png(file_name: str | os.PathLike) -> np.ndarray:
+def read_label_png(file_name: str | os.PathLike, *, allow_red: bool = False) -> np.ndarray:
     """Read a label map without any colour conversion.
 
     Args:
         file_name: PNG with 8-bit grey values or with a palette, whose indices are the labels.
+        allow_red: whether the file may also be an 8-bit RGB PNG with the labels in its red channel
+            and nothing in the others, as in LV-MHP-v2.
 
     Returns:
         uint8 array (H, W).
@@ -98,19 +107,30 @@ def read_label_png(file_name: str | os.PathLike) -> np.ndarray:
         # Byte 24 of a PNG is its bit depth, byte 25 its colour type. Decoders scale grey values of
         # fewer bits up to 0..255, which would silently change the labels.
         bit_depth, color_type = header[24], header[25]
-        if not (color_type == 3 or (color_type == 0 and bit_depth == 8)):
+        is_grey_or_palette = color_type == 3 or (color_type == 0 and bit_depth == 8)
+        is_rgb = color_type == 2 and bit_depth == 8
+        if not (is_grey_or_palette or (is_rgb and allow_red)):
+            red = ", or 8-bit RGB with the labels in red" if allow_red else ""
             raise AnnotationError(
                 f"{file_name} is a {bit_depth}-bit {_PNG_COLOR_TYPES.get(color_type, 'unknown')} "
-                "PNG; a label map must be 8-bit grey, or have a palette whose indices are the "
-                "labels. Colour renderings of the labels cannot be used."
+                f"PNG; a label map must be 8-bit grey{red}, or have a palette whose indices are "
+                "the labels. Colour renderings of the labels cannot be used."
             )
         file.seek(0)
         try:
             with Image.open(file) as image:
-                return np.array(image, dtype=np.uint8)
+                pixels = np.array(image, dtype=np.uint8)
         # Pillow reports broken PNG chunks as SyntaxError.
-        except (OSError, SyntaxError, ValueError) as e:
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
             raise AnnotationError(f"{file_name} cannot be decoded: {e}") from e
+    if is_grey_or_palette:
+        return pixels
+    if pixels[..., 1:].any():
+        raise AnnotationError(
+            f"{file_name} is a colour rendering: a label map in RGB has the labels in red and "
+            "nothing in green and blue. The label map itself is needed."
+        )
+    return np.ascontiguousarray(pixels[..., 0])
 
 
 def _read_human_ids(
@@ -121,11 +141,30 @@ def _read_human_ids(
     Person numbers need not be contiguous. Number 255 marks pixels that belong to no particular
     person, and a number without a single labelled pixel is no person.
     """
-    category_map = _read_map_of_image(record, "category_file_name", num_classes)
-    human_map = _read_map_of_image(record, "human_file_name")
+    category_map = _read_map_of_image(record, record["category_file_name"], num_classes)
+    human_map = _read_map_of_image(record, record["human_file_name"])
     human_ids = np.unique(human_map[category_map != 0])
     human_ids = human_ids[(human_ids != 0) & (human_ids != IGNORE_LABEL)]
     person_maps = np.where(human_map == human_ids[:, None, None], category_map, np.uint8(0))
+    return person_maps, category_map
+
+
+def _read_person_files(
+    record: Mapping[str, Any], num_classes: int | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """LV-MHP-v2's way: a label map for each person."""
+    people = [
+        _read_map_of_image(record, file_name, num_classes, allow_red=True)
+        for file_name in record["person_file_names"]
+    ]
+    people = [person_map for person_map in people if person_map.any()]
+    image_size = (record["height"], record["width"])
+    person_maps = np.stack(people) if people else np.zeros((0, *image_size), dtype=np.uint8)
+    if "category_file_name" in record:
+        return person_maps, _read_map_of_image(record, record["category_file_name"], num_classes)
+    category_map = np.zeros(image_size, dtype=np.uint8)
+    for person_map in person_maps:
+        np.copyto(category_map, person_map, where=person_map != 0)
     return person_maps, category_map
 
 
@@ -134,15 +173,21 @@ _Reader = Callable[[Mapping[str, Any], int | None], tuple[np.ndarray, np.ndarray
 # The key that shows how a record is annotated -> the reader of such records. A reader takes the
 # arguments of read_person_annotations and returns the person maps, uint8 (P, H, W) and none of
 # them empty, and the category map, uint8 (H, W).
-_READERS: dict[str, _Reader] = {"human_file_name": _read_human_ids}
+_READERS: dict[str, _Reader] = {
+    "human_file_name": _read_human_ids,
+    "person_file_names": _read_person_files,
+}
 
 
 def _read_map_of_image(
-    record: Mapping[str, Any], key: str, num_classes: int | None = None
+    record: Mapping[str, Any],
+    file_name: str,
+    num_classes: int | None = None,
+    *,
+    allow_red: bool = False,
 ) -> np.ndarray:
-    """Read the label map ``record[key]`` and check it against the image and the label range."""
-    file_name = record[key]
-    label_map = read_label_png(file_name)
+    """Read a label map and check it against the record's image and the label range."""
+    label_map = read_label_png(file_name, allow_red=allow_red)
     expected = (record["height"], record["width"])
     if label_map.shape != expected:
         raise AnnotationError(

@@ -13,6 +13,7 @@ from detectron2.config import configurable
 from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
 from detectron2.structures import Boxes, Instances
+from PIL import Image
 
 from ..structures import PartMaps
 from .annotations import PersonAnnotations, read_person_annotations
@@ -26,12 +27,14 @@ logger = logging.getLogger(__name__)
 class ParsingDatasetMapper:
     """Callable that reads one record, augments it and converts it to tensors.
 
-    1. Read the image.
-    2. Apply the augmentations to it.
-    3. For training, read the people and part labels, and transform them alike. If the image ends
-       up mirrored, the labels of left and right parts are swapped.
+    1. Read the image and, for training, the people and part labels.
+    2. Apply the augmentations to the image. Those that look at labels, as
+       ``RandomCrop_CategoryAreaConstraint``, get the category map as "sem_seg".
+    3. For training, transform the people alike. If the image ends up mirrored, the labels of left
+       and right parts are swapped.
 
-    Annotations are only read for training.
+    Works for every data set whose records
+    :func:`~aiparsing_d2.data.annotations.read_person_annotations` reads.
     """
 
     @configurable
@@ -105,12 +108,14 @@ class ParsingDatasetMapper:
         utils.check_image_size(record, image)
 
         aug_input = T.AugInput(image)
+        if self.is_train:
+            annotations = read_person_annotations(record, self.part_labels.num_classes)
+            aug_input.sem_seg = annotations.category_map
         transforms = self.augmentations(aug_input)
         # Flips and crops leave views with negative or gapped strides, which torch cannot wrap.
         record["image"] = torch.as_tensor(np.ascontiguousarray(aug_input.image.transpose(2, 0, 1)))
 
         if self.is_train:
-            annotations = read_person_annotations(record, self.part_labels.num_classes)
             record["instances"] = person_annotations_to_instances(
                 annotations,
                 transforms,
@@ -139,7 +144,7 @@ def read_image(file_name: str, image_format: str) -> np.ndarray:
     except FileNotFoundError:
         raise
     # Pillow reports some kinds of broken files as SyntaxError or ValueError.
-    except (OSError, SyntaxError, ValueError) as e:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
         raise OSError(f"Cannot read the image {file_name}: {e}") from e
 
 
@@ -167,6 +172,9 @@ def person_annotations_to_instances(
     # One at a time: image operations know arrays of one or three channels only.
     maps = [transforms.apply_segmentation(person_map) for person_map in annotations.person_maps]
     maps = np.stack(maps) if maps else np.zeros((0, *image_size), dtype=np.uint8)
+    # Some transforms pad label maps with 255, which is not to become a part of every person.
+    is_image = transforms.apply_segmentation(np.ones_like(annotations.category_map)) == 1
+    maps *= is_image
     if is_mirrored(transforms, annotations.category_map.shape):
         maps = part_labels.flip_table()[maps]
     part_maps = PartMaps.from_full(torch.as_tensor(maps))

@@ -12,7 +12,14 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["CIHP_PART_LABELS", "IGNORE_LABEL", "PartLabels", "get_part_labels"]
+__all__ = [
+    "CIHP_PART_LABELS",
+    "IGNORE_LABEL",
+    "LV_MHP_V2_PART_LABELS",
+    "PartLabels",
+    "distinct_colors",
+    "get_part_labels",
+]
 
 IGNORE_LABEL = 255
 """Label of pixels that count neither in training nor in evaluation."""
@@ -162,6 +169,42 @@ def get_part_labels(dataset_names: str | Sequence[str]) -> PartLabels:
     return label_sets[first]
 
 
+def distinct_colors(num_colors: int) -> tuple[tuple[int, int, int], ...]:
+    """Colours that are easy to tell apart, for label sets that come without any.
+
+    Of the RGB colours with channels 0, 32, 64 .. 224, 255, the first is black, for the background.
+    Each further one is the colour that lies farthest, in CIE L*a*b*, from the nearest of those
+    before it and of the colour of ignored pixels.
+
+    Args:
+        num_colors: at most 728. The first colours do not depend on it.
+
+    Returns:
+        RGB colours, channels in 0..255.
+    """
+    levels = np.minimum(np.arange(0, 257, 32), 255)
+    candidates = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1)
+    candidates = candidates.reshape(-1, 3)
+    lab = _rgb_to_lab(candidates)
+    distance = np.linalg.norm(lab - _rgb_to_lab(np.array(_IGNORE_COLOR)), axis=1)
+    chosen = [0]
+    while len(chosen) < num_colors:
+        distance = np.minimum(distance, np.linalg.norm(lab - lab[chosen[-1]], axis=1))
+        chosen.append(int(distance.argmax()))
+    return tuple(tuple(color) for color in candidates[chosen].tolist())
+
+
+def _rgb_to_lab(rgb: np.ndarray) -> np.ndarray:
+    """CIE L*a*b* (D65) of sRGB colours with channels in 0..255, float64 (..., 3)."""
+    linear = rgb / 255.0
+    linear = np.where(linear <= 0.04045, linear / 12.92, ((linear + 0.055) / 1.055) ** 2.4)
+    rgb_to_xyz = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+    xyz = linear @ np.array(rgb_to_xyz).T / [0.9505, 1.0, 1.089]  # relative to white
+    f = np.where(xyz > (6 / 29) ** 3, np.cbrt(xyz), xyz / (3 * (6 / 29) ** 2) + 4 / 29)
+    x, y, z = np.moveaxis(f, -1, 0)
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1)
+
+
 def _tuples_of_int(what: str, rows: Any, width: int) -> tuple[tuple[int, ...], ...]:
     rows = tuple(tuple(int(value) for value in row) for row in rows)
     for row in rows:
@@ -218,3 +261,79 @@ CIHP_PART_LABELS = PartLabels(
     flip_pairs=((14, 15), (16, 17), (18, 19)),
 )
 """The 19 parts of CIHP, which VIP uses too."""
+
+LV_MHP_V2_PART_LABELS = PartLabels(
+    names=(
+        "Background",
+        "Cap/hat",
+        "Helmet",
+        "Face",
+        "Hair",
+        "Left-arm",
+        "Right-arm",
+        "Left-hand",
+        "Right-hand",
+        "Protector",
+        "Bikini/bra",
+        "Jacket/windbreaker/hoodie",
+        "Tee-shirt",
+        "Polo-shirt",
+        "Sweater",
+        "Singlet",
+        "Torso-skin",
+        "Pants",
+        "Shorts/swim-shorts",
+        "Skirt",
+        "Stockings",
+        "Socks",
+        "Left-boot",
+        "Right-boot",
+        "Left-shoe",
+        "Right-shoe",
+        "Left-highheel",
+        "Right-highheel",
+        "Left-sandal",
+        "Right-sandal",
+        "Left-leg",
+        "Right-leg",
+        "Left-foot",
+        "Right-foot",
+        "Coat",
+        "Dress",
+        "Robe",
+        "Jumpsuit",
+        "Other-full-body-clothes",
+        "Headwear",
+        "Backpack",
+        "Ball",
+        "Bats",
+        "Belt",
+        "Bottle",
+        "Carrybag",
+        "Cases",
+        "Sunglasses",
+        "Eyewear",
+        "Glove",
+        "Scarf",
+        "Umbrella",
+        "Wallet/purse",
+        "Watch",
+        "Wristband",
+        "Tie",
+        "Other-accessary",
+        "Other-upper-body-clothes",
+        "Other-lower-body-clothes",
+    ),
+    colors=distinct_colors(59),
+    flip_pairs=(
+        (5, 6),
+        (7, 8),
+        (22, 23),
+        (24, 25),
+        (26, 27),
+        (28, 29),
+        (30, 31),
+        (32, 33),
+    ),
+)
+"""The 58 parts, garments and things of LV-MHP-v2; the data set comes without colours."""

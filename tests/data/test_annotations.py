@@ -1,5 +1,6 @@
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from aiparsing_d2.data.annotations import (
     read_person_annotations,
 )
 from aiparsing_d2.data.datasets import load_cihp
+from aiparsing_d2.data.part_labels import LV_MHP_V2_PART_LABELS
 
 
 @pytest.fixture
@@ -175,6 +177,138 @@ def test_label_out_of_range(record):
 
     record["ignore_unknown_labels"] = True
     assert read_person_annotations(record, num_classes=20).category_map[0, 0] == 255
+
+
+# Two people of LV-MHP-v2 who share three pixels; the second one is painted over the first.
+FIRST = np.array([[1, 1, 2, 2], [0, 1, 2, 0], [0, 0, 0, 0]], dtype=np.uint8)
+SECOND = np.array([[0, 0, 58, 0], [0, 3, 3, 3], [0, 0, 0, 255]], dtype=np.uint8)
+
+
+def in_red(label_map):
+    rgb = np.zeros((*label_map.shape, 3), dtype=np.uint8)
+    rgb[..., 0] = label_map
+    return Image.fromarray(rgb)
+
+
+def with_palette(label_map):
+    image = Image.fromarray(label_map)
+    image.putpalette(list(range(255, -1, -1)) * 3)
+    return image
+
+
+@pytest.fixture
+def people_record(tmp_path):
+    """Writes label maps, one a person, and gives their record."""
+
+    def write(*people, **entries):
+        names = [
+            str(tmp_path / f"7_{len(people):02}_{k:02}.png") for k in range(1, 1 + len(people))
+        ]
+        for name, person in zip(names, people):
+            (person if isinstance(person, Image.Image) else in_red(person)).save(name)
+        record = {"file_name": "7.jpg", "image_id": "7", "height": 3, "width": 4}
+        return {**record, "person_file_names": names, **entries}
+
+    return write
+
+
+class TestOneFileAPerson:
+    @pytest.mark.parametrize("encode", [in_red, Image.fromarray, with_palette])
+    def test_people_overlap_and_are_painted_in_order(self, people_record, encode):
+        record = people_record(encode(FIRST), encode(SECOND))
+        annotations = read_person_annotations(record, num_classes=59)
+        np.testing.assert_array_equal(annotations.person_maps, [FIRST, SECOND])
+        assert annotations.person_maps.dtype == annotations.category_map.dtype == np.uint8
+        np.testing.assert_array_equal(
+            annotations.category_map, [[1, 1, 58, 2], [0, 3, 3, 3], [0, 0, 0, 255]]
+        )
+        np.testing.assert_array_equal(annotations.boxes, [[0, 0, 4, 2], [1, 0, 4, 3]])
+        assert annotations.boxes.dtype == np.float64
+
+        record["person_file_names"].reverse()
+        turned = read_person_annotations(record, num_classes=59)
+        np.testing.assert_array_equal(turned.person_maps, [SECOND, FIRST])
+        np.testing.assert_array_equal(
+            turned.category_map, [[1, 1, 2, 2], [0, 1, 2, 3], [0, 0, 0, 255]]
+        )
+
+    def test_person_without_a_pixel_is_left_out_and_ignored_pixels_are_some(self, people_record):
+        ignored = np.where(FIRST, np.uint8(255), np.uint8(0))
+        record = people_record(FIRST * 0, ignored, SECOND)
+        annotations = read_person_annotations(record, num_classes=59)
+        np.testing.assert_array_equal(annotations.person_maps, [ignored, SECOND])
+        np.testing.assert_array_equal(annotations.boxes, [[0, 0, 4, 2], [1, 0, 4, 3]])
+
+    def test_nobody(self, people_record):
+        annotations = read_person_annotations(people_record(), num_classes=59)
+        assert annotations.person_maps.shape == (0, 3, 4)
+        assert annotations.boxes.shape == (0, 4)
+        np.testing.assert_array_equal(annotations.category_map, np.zeros((3, 4)))
+
+    def test_a_category_map_of_its_own_is_used(self, people_record, tmp_path):
+        category_map = np.arange(12, dtype=np.uint8).reshape(3, 4)
+        path = tmp_path / "7.png"
+        Image.fromarray(category_map).save(path)
+        annotations = read_person_annotations(people_record(FIRST, category_file_name=str(path)))
+        np.testing.assert_array_equal(annotations.category_map, category_map)
+        # A map of all people in red is as suspicious there as in CIHP.
+        in_red(category_map).save(path)
+        with pytest.raises(AnnotationError, match="7.png is a 8-bit RGB PNG"):
+            read_person_annotations(people_record(FIRST, category_file_name=str(path)))
+
+
+def colour_rendering(path):
+    Image.fromarray(LV_MHP_V2_PART_LABELS.colorize(SECOND)).save(path)
+
+
+def saved(pixels, **options):
+    return lambda path: Image.fromarray(pixels).save(path, **options)
+
+
+def truncated(path):
+    path.write_bytes(path.read_bytes()[:-30])
+
+
+def damaged(path):
+    content = bytearray(path.read_bytes())
+    content[45:50] = b"\xff" * 5
+    path.write_bytes(content)
+
+
+# What is wrong with the file of the second person -> how it gets so, and what the message says.
+BROKEN_PERSON_FILES = {
+    "empty": (lambda path: path.write_bytes(b""), r"\(0 bytes\) is not a PNG"),
+    "truncated": (truncated, "cannot be decoded"),
+    "damaged": (damaged, "cannot be decoded"),
+    "jpeg": (saved(SECOND, format="JPEG"), "is not a PNG"),
+    "colour rendering": (colour_rendering, "is a colour rendering"),
+    "label in green": (saved(np.stack([SECOND * 0, SECOND, SECOND * 0], -1)), "colour rendering"),
+    "rgb of grey": (saved(np.stack([SECOND] * 3, -1)), "colour rendering"),
+    "rgba": (saved(np.stack([SECOND] * 4, -1)), "8-bit RGBA PNG"),
+    "grey with alpha": (saved(np.stack([SECOND] * 2, -1)), "8-bit grey with alpha PNG"),
+    "16 bits": (saved(SECOND.astype(np.uint16)), "16-bit grey PNG"),
+    "1 bit": (saved(SECOND != 0), "1-bit grey PNG"),
+    "wrong size": (lambda path: in_red(SECOND.T.copy()).save(path), "3x4 pixels.* is 4x3"),
+    "label 59 of 59": (lambda path: in_red(SECOND + np.uint8(1)).save(path), r"label\(s\) 59;"),
+}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"), BROKEN_PERSON_FILES.values(), ids=BROKEN_PERSON_FILES.keys()
+)
+def test_broken_file_of_a_person(people_record, spoil, message):
+    record = people_record(FIRST, SECOND)
+    path = Path(record["person_file_names"][1])
+    spoil(path)
+    with pytest.raises(AnnotationError, match=f"7_02_02.png.*{message}"):
+        read_person_annotations(record, num_classes=59)
+
+
+def test_missing_file_of_a_person(people_record):
+    record = people_record(FIRST, SECOND)
+    Path(record["person_file_names"][1]).unlink()
+    with pytest.raises(FileNotFoundError, match="7_02_02.png"):
+        read_person_annotations(record, num_classes=59)
 
 
 def test_record_without_annotations():

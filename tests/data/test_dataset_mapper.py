@@ -14,7 +14,11 @@ from PIL import Image
 from aiparsing_d2.data.annotations import AnnotationError, read_person_annotations
 from aiparsing_d2.data.dataset_mapper import ParsingDatasetMapper, is_mirrored
 from aiparsing_d2.data.datasets import load_cihp
-from aiparsing_d2.data.part_labels import CIHP_PART_LABELS, get_part_labels
+from aiparsing_d2.data.part_labels import (
+    CIHP_PART_LABELS,
+    LV_MHP_V2_PART_LABELS,
+    get_part_labels,
+)
 from aiparsing_d2.structures import PartMaps
 
 # (14, 15), (16, 17), (18, 19) written out, so as not to take them from the code under test.
@@ -159,6 +163,76 @@ def test_person_without_a_pixel_left_is_dropped_though_the_box_is_inside(record)
     sample = make_mapper(T.CropTransform(2, 2, 4, 2))(record)
     assert sample["instances"].gt_boxes.tensor.tolist() == [[2, 0, 4, 1]]
     assert len(sample["instances"].gt_part_maps) == 1
+
+
+def test_crop_to_a_fixed_size_pads_with_background(record):
+    # Detectron2 main pads label maps with 255, which must not count as pixels of a person.
+    mapper = make_mapper(T.CropTransform(3, 0, 3, 4), T.FixedSizeCrop((5, 8)), recompute_boxes=True)
+    sample = mapper(record)
+    assert sample["image"].shape == (3, 5, 8)
+    (person,) = sample["instances"].gt_part_maps.to_full().tolist()
+    assert person[1:3] == [[0, 16, 16, 0, 0, 0, 0, 0], [0, 255, 16, 0, 0, 0, 0, 0]]
+    assert not np.any([person[0], *person[3:]])
+    assert sample["instances"].gt_boxes.tensor.tolist() == [[1, 1, 3, 3]]
+
+
+@pytest.mark.parametrize(
+    "crop",
+    [
+        T.RandomCrop("absolute", (20, 25)),
+        T.RandomCrop("relative_range", (0.3, 0.3)),
+        T.RandomCrop_CategoryAreaConstraint("absolute", (20, 25), 0.5, 0),
+        T.RandomExtent((0.5, 1.5), (0.2, 0.2)),
+        T.RandomRotation([-30, 30]),
+    ],
+    ids=lambda crop: type(crop).__name__,
+)
+def test_random_crops_keep_maps_boxes_and_image_together(crowd_record, crop):
+    mapper = make_mapper(crop, T.RandomFlip(), recompute_boxes=True)
+    numbers = set()
+    for seed in range(10):
+        np.random.seed(seed)
+        sample = mapper(crowd_record)
+        instances = sample["instances"]
+        assert sample["image"].shape[1:] == instances.image_size
+        maps = instances.gt_part_maps.to_full()
+        numbers.add(len(maps))
+        assert maps.any(dim=1).any(dim=1).all()
+        assert maps.max() <= 19
+        for part_map, box in zip(maps, instances.gt_boxes.tensor.tolist()):
+            rows, columns = np.nonzero(part_map.numpy())
+            assert box == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+    assert max(numbers) <= 5
+
+
+def test_overlapping_people_of_separate_files(tmp_path):
+    labels = LV_MHP_V2_PART_LABELS
+    front = np.array([[0, 22, 23, 0], [0, 22, 7, 0]], dtype=np.uint8)
+    behind = np.array([[5, 5, 0, 0], [58, 58, 58, 0]], dtype=np.uint8)
+    names = []
+    for k, person in enumerate((behind, front), 1):
+        rgb = np.zeros((2, 4, 3), dtype=np.uint8)
+        rgb[..., 0] = person
+        names.append(str(tmp_path / f"1_02_{k:02}.png"))
+        Image.fromarray(rgb).save(names[-1])
+    image = tmp_path / "1.jpg"
+    Image.new("RGB", (4, 2)).save(image)
+    record = {
+        "file_name": str(image),
+        "image_id": "1",
+        "height": 2,
+        "width": 4,
+        "person_file_names": names,
+    }
+    mapper = ParsingDatasetMapper(True, augmentations=[T.RandomFlip(1.0)], part_labels=labels)
+    instances = mapper(record)["instances"]
+    assert instances.gt_part_maps.to_full().tolist() == [
+        [[0, 0, 6, 6], [0, 58, 58, 58]],
+        [[0, 22, 23, 0], [0, 8, 23, 0]],
+    ]
+    assert instances.gt_boxes.tensor.tolist() == [[1, 0, 4, 2], [1, 0, 3, 2]]
+    with pytest.raises(AnnotationError, match=r"1_02_01.png .*label\(s\) 58;"):
+        make_mapper()(record)
 
 
 def test_image_without_people(cihp_folder):

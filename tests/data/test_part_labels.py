@@ -1,10 +1,16 @@
 import subprocess
 import sys
 
+import cv2
 import numpy as np
 import pytest
 
-from aiparsing_d2.data.part_labels import CIHP_PART_LABELS, PartLabels
+from aiparsing_d2.data.part_labels import (
+    CIHP_PART_LABELS,
+    LV_MHP_V2_PART_LABELS,
+    PartLabels,
+    distinct_colors,
+)
 
 GREY = (128, 128, 128)
 
@@ -24,6 +30,38 @@ def test_cihp_pairs_join_left_and_right_of_one_name():
     pairs = {(names[left], names[right]) for left, right in CIHP_PART_LABELS.flip_pairs}
     assert pairs == {(f"Left-{part}", f"Right-{part}") for part in ("arm", "leg", "shoe")}
     assert len(set(CIHP_PART_LABELS.colors)) == 20
+
+
+def test_lv_mhp_v2_pairs_join_left_and_right_of_one_name():
+    names = LV_MHP_V2_PART_LABELS.names
+    assert LV_MHP_V2_PART_LABELS.num_classes == 59
+    assert [names[label] for label in (0, 3, 11, 34, 58)] == [
+        "Background",
+        "Face",
+        "Jacket/windbreaker/hoodie",
+        "Coat",
+        "Other-lower-body-clothes",
+    ]
+    pairs = LV_MHP_V2_PART_LABELS.flip_pairs
+    assert pairs == ((5, 6), (7, 8), (22, 23), (24, 25), (26, 27), (28, 29), (30, 31), (32, 33))
+    for left, right in pairs:
+        assert names[left].removeprefix("Left-") == names[right].removeprefix("Right-")
+    sided = {names.index(name) for name in names if name.startswith(("Left-", "Right-"))}
+    assert sided == {label for pair in pairs for label in pair}
+
+
+def test_distinct_colors_are_far_apart_to_the_eye():
+    colors = LV_MHP_V2_PART_LABELS.colors
+    assert colors[0] == (0, 0, 0)
+    assert distinct_colors(20) == colors[:20]
+    # OpenCV's L*a*b* as an independent one. A difference of 2.3 is just noticeable.
+    bgr = np.array([*colors, (224, 224, 224)], dtype=np.float32)[None, :, ::-1] / 255
+    lab = cv2.cvtColor(np.ascontiguousarray(bgr), cv2.COLOR_BGR2Lab)[0]
+    distance = np.linalg.norm(lab[:, None] - lab, axis=-1)
+    assert distance[np.triu_indices(60, 1)].min() > 20
+    # As rule: each is the farthest from those before it, so distances to them never grow.
+    nearest = [min(distance[k, :k].min(), distance[k, -1]) for k in range(1, 59)]
+    assert np.all(np.diff(nearest) < 0.5)
 
 
 def test_flip_table_swaps_pairs_and_keeps_the_rest():

@@ -1,6 +1,6 @@
 """CIHP, and any data set in the folder layout of CIHP.
 
-::
+As it is downloaded::
 
     root/
       train_id.txt  val_id.txt  test_id.txt         one image id a line
@@ -11,88 +11,93 @@
       Validation/                                    as Training
       Testing/
         Images/<id>.jpg                              no annotations
+
+or converted to COCO's format, see :mod:`~aiparsing_d2.data.datasets.coco_parsing`::
+
+    root/
+      annotations/CIHP_{train,val,test}.json
+      {train,val,test}_img/<id>.jpg
+      {train,val}_parsing/<id>-<k>.png               part labels of person k
+      {train,val}_seg/<id>.png                       part label at every pixel
 """
 
 from __future__ import annotations
 
-import logging
 import os
-from collections import Counter
 from functools import partial
 from typing import Any
 
-from detectron2.data import DatasetCatalog, MetadataCatalog
-from PIL import Image
-
 from ..part_labels import CIHP_PART_LABELS, PartLabels
-from .registration import register_parsing_dataset
+from .coco_parsing import load_coco_parsing
+from .listed_images import UnreadableImages, check_split, load_images_with_label_maps
+from .registration import BuiltinSplit, register_builtin_split, register_parsing_dataset
 
 __all__ = ["load_cihp", "register_all_cihp", "register_cihp"]
 
-logger = logging.getLogger(__name__)
-
 _SPLIT_FOLDERS = {"train": "Training", "val": "Validation", "test": "Testing"}
-_LABEL_FOLDERS = {"category_file_name": "Category_ids", "human_file_name": "Human_ids"}
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 # The published annotation of this image has a stray pixel. It must not end a training run.
 _IDS_WITH_STRAY_PIXELS = frozenset({"0035374"})
 
-_EXIF_ORIENTATION = 0x0112
-_EXIF_ORIENTATIONS_ON_THE_SIDE = (5, 6, 7, 8)
-
-# Folder below the root of all data sets, and the splits to register under it.
+# Name -> split, and the folders that the data set may be in, below the root of all data sets.
+_CIHP_FOLDERS = ("instance-level_human_parsing", "CIHP")
 _BUILTIN_SPLITS = {
-    "cihp_train": ("instance-level_human_parsing", "train"),
-    "cihp_val": ("instance-level_human_parsing", "val"),
-    "cihp_test": ("instance-level_human_parsing", "test"),
-    "drawn_cihp_train": ("drawn_cihp", "train"),
-    "drawn_cihp_val": ("drawn_cihp", "val"),
+    "cihp_train": ("train", _CIHP_FOLDERS),
+    "cihp_val": ("val", _CIHP_FOLDERS),
+    "cihp_test": ("test", _CIHP_FOLDERS),
+    "drawn_cihp_train": ("train", ("drawn_cihp",)),
+    "drawn_cihp_val": ("val", ("drawn_cihp",)),
 }
 
 
-def load_cihp(root: str | os.PathLike, split: str) -> list[dict[str, Any]]:
-    """Records of one split. No pixel is decoded: sizes come from the image headers.
+def load_cihp(
+    root: str | os.PathLike,
+    split: str,
+    part_labels: PartLabels = CIHP_PART_LABELS,
+    *,
+    unreadable_images: UnreadableImages = "error",
+) -> list[dict[str, Any]]:
+    """Records of one split, in either layout.
+
+    No pixel of a sound file is decoded: sizes come from the image headers or the JSON.
 
     Args:
-        root: the folder with the id lists.
+        root: the folder with the id lists, or with ``annotations`` of the converted layout.
         split: "train", "val" or "test".
+        part_labels: the label set, which the class names in a JSON are checked against.
+        unreadable_images: "error", or "skip" to warn and leave them out. Images of the converted
+            layout are not opened.
 
     Returns:
-        One record for each line of the id list, in its order: "file_name", "image_id" (the line),
-        "height" and "width" (after the image's EXIF orientation, as the image will be read) and,
-        except for the test split, "category_file_name" and "human_file_name".
+        One record for each image: "file_name", "image_id" (the name without its suffix), "height",
+        "width" and, except for the test split, the annotation files: "category_file_name" and
+        "human_file_name", or "person_file_names" and "category_file_name" in the converted layout.
 
     Raises:
-        FileNotFoundError: if the root, the id list, or a file of a listed id is missing.
-        ValueError: if the split is unknown, the id list is empty or repeats an id, or an image
-            has no readable header.
+        FileNotFoundError: if neither layout is there, or a file of a listed image is missing.
+        ValueError: if the split is unknown, or the id list, an image or the JSON is not valid.
     """
-    if split not in _SPLIT_FOLDERS:
-        raise ValueError(f"Unknown split '{split}': use one of {', '.join(_SPLIT_FOLDERS)}.")
-    root = os.fspath(root)
-    folder = os.path.join(root, _SPLIT_FOLDERS[split])
-    records = []
-    for image_id in _read_id_list(root, split):
-        file_name = _find_image(os.path.join(folder, "Images"), image_id)
-        height, width = _image_size_from_header(file_name)
-        record = {
-            "file_name": file_name,
-            "image_id": image_id,
-            "height": height,
-            "width": width,
-        }
-        if split != "test":
-            for key, subfolder in _LABEL_FOLDERS.items():
-                record[key] = os.path.join(folder, subfolder, f"{image_id}.png")
-                if not os.path.isfile(record[key]):
-                    raise FileNotFoundError(
-                        f"{record[key]} does not exist, but {split}_id.txt lists '{image_id}'."
-                    )
-        if image_id in _IDS_WITH_STRAY_PIXELS:
+    check_split(split, _SPLIT_FOLDERS)
+    id_list = os.path.join(root, f"{split}_id.txt")
+    json_file = os.path.join(root, "annotations", f"CIHP_{split}.json")
+    if os.path.isfile(id_list):
+        folder = os.path.join(root, _SPLIT_FOLDERS[split])
+        records = load_images_with_label_maps(
+            id_list,
+            os.path.join(folder, "Images"),
+            None if split == "test" else folder,
+            unreadable_images=unreadable_images,
+        )
+    elif os.path.isfile(json_file):
+        records = _load_converted(os.fspath(root), json_file, split, part_labels)
+    else:
+        raise FileNotFoundError(
+            f"The {split} split is not in {os.path.abspath(root)}: there is neither {id_list} nor "
+            f"{json_file}. The expected folders are shown in datasets/README.md."
+        )
+    for record in records:
+        if record["image_id"] in _IDS_WITH_STRAY_PIXELS:
             record["ignore_unknown_labels"] = True
-        records.append(record)
-    logger.info("Loaded %d records of the %s split of %s", len(records), split, root)
     return records
 
 
@@ -101,6 +106,8 @@ def register_cihp(
     root: str | os.PathLike,
     split: str,
     part_labels: PartLabels = CIHP_PART_LABELS,
+    *,
+    unreadable_images: UnreadableImages = "error",
     **metadata: Any,
 ) -> None:
     """Register one split of a data set in CIHP's folder layout.
@@ -109,21 +116,15 @@ def register_cihp(
 
     Args:
         name: name to register; it must be free.
-        root: the folder with the id lists.
-        split: "train", "val" or "test".
+        root, split, unreadable_images: see :func:`load_cihp`.
         part_labels: the label set, if it is not CIHP's.
         metadata: passed on to :func:`register_parsing_dataset`.
 
     Raises:
         ValueError: if the name is taken.
     """
-    register_parsing_dataset(
-        name,
-        partial(load_cihp, root, split),
-        part_labels,
-        image_root=os.path.join(root, _SPLIT_FOLDERS[split], "Images"),
-        **metadata,
-    )
+    load = partial(load_cihp, root, split, part_labels, unreadable_images=unreadable_images)
+    register_parsing_dataset(name, load, part_labels, **metadata)
 
 
 def register_all_cihp(root: str | os.PathLike) -> None:
@@ -134,63 +135,24 @@ def register_all_cihp(root: str | os.PathLike) -> None:
     a warning.
 
     Args:
-        root: folder that holds ``instance-level_human_parsing`` and ``drawn_cihp``.
+        root: folder that holds ``instance-level_human_parsing`` or ``CIHP``, and ``drawn_cihp``.
+            Which it is, is found out when a split is first used.
     """
-    for name, (folder, split) in _BUILTIN_SPLITS.items():
-        if name in DatasetCatalog:
-            if getattr(DatasetCatalog[name], "func", None) is not load_cihp:
-                logger.warning(
-                    "Other code has registered a data set named '%s'; aiparsing_d2 leaves it as "
-                    "it is. Use register_cihp to register CIHP under another name.",
-                    name,
-                )
-                continue
-            DatasetCatalog.remove(name)
-            MetadataCatalog.remove(name)
-        register_cihp(name, os.path.join(root, folder), split)
+    for name, (split, folders) in _BUILTIN_SPLITS.items():
+        places = tuple(os.path.join(root, folder) for folder in folders)
+        register_builtin_split(name, BuiltinSplit(load_cihp, places, split), CIHP_PART_LABELS)
 
 
-def _read_id_list(root: str, split: str) -> list[str]:
-    list_file = os.path.join(root, f"{split}_id.txt")
-    if not os.path.isfile(list_file):
-        missing = list_file if os.path.isdir(root) else root
-        raise FileNotFoundError(
-            f"{missing} does not exist. The {split} split is expected in {os.path.abspath(root)}. "
-            "The built-in data sets are looked for under the folder that the environment variable "
-            "DETECTRON2_DATASETS names (default: ./datasets); set it before Python starts. How to "
-            "get the data there is described in datasets/README.md."
-        )
-    with open(list_file, encoding="utf-8") as file:
-        ids = [line.strip() for line in file if line.strip()]
-    if not ids:
-        raise ValueError(f"{list_file} lists no image.")
-    repeated = [image_id for image_id, count in Counter(ids).items() if count > 1]
-    if repeated:
-        raise ValueError(f"{list_file} lists {len(repeated)} id(s) twice, '{repeated[0]}' first.")
-    return ids
-
-
-def _find_image(folder: str, image_id: str) -> str:
-    for suffix in _IMAGE_SUFFIXES:
-        file_name = os.path.join(folder, image_id + suffix)
-        if os.path.isfile(file_name):
-            return file_name
-    raise FileNotFoundError(
-        f"{os.path.join(folder, image_id)}{{{','.join(_IMAGE_SUFFIXES)}}} does not exist, but the "
-        f"id list has '{image_id}'."
+def _load_converted(
+    root: str, json_file: str, split: str, part_labels: PartLabels
+) -> list[dict[str, Any]]:
+    image_folder = os.path.join(root, f"{split}_img")
+    if split == "test":
+        return load_coco_parsing(json_file, image_folder)
+    return load_coco_parsing(
+        json_file,
+        image_folder,
+        os.path.join(root, f"{split}_parsing"),
+        category_folder=os.path.join(root, f"{split}_seg"),
+        part_labels=part_labels,
     )
-
-
-def _image_size_from_header(file_name: str) -> tuple[int, int]:
-    """Height and width of an image as Detectron2 reads it, that is with its EXIF orientation."""
-    try:
-        with Image.open(file_name) as image:
-            width, height = image.size
-            # Without the first test, getexif would decode a PNG to look for EXIF behind the pixels.
-            on_the_side = (
-                "exif" in image.info
-                and image.getexif().get(_EXIF_ORIENTATION) in _EXIF_ORIENTATIONS_ON_THE_SIDE
-            )
-    except (OSError, SyntaxError) as e:
-        raise ValueError(f"{file_name} is not a readable image: {e}") from e
-    return (width, height) if on_the_side else (height, width)

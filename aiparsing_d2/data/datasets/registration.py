@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ..part_labels import IGNORE_LABEL, PartLabels
 
-__all__ = ["datasets_root", "register_parsing_dataset"]
+__all__ = ["BuiltinSplit", "datasets_root", "register_builtin_split", "register_parsing_dataset"]
+
+logger = logging.getLogger(__name__)
 
 
 def datasets_root() -> str:
@@ -52,3 +56,59 @@ def register_parsing_dataset(
         **part_labels.as_metadata(),
         **metadata,
     )
+
+
+@dataclass(frozen=True)
+class BuiltinSplit:
+    """Loads one split of a built-in data set from the first of its folders that exists.
+
+    Attributes:
+        load: called with the folder and the split, gives the records.
+        folders: where the data set may be.
+        split: name of the split.
+    """
+
+    load: Callable[[str, str], list[dict[str, Any]]]
+    folders: Sequence[str]
+    split: str
+
+    def __call__(self) -> list[dict[str, Any]]:
+        """
+        Raises:
+            FileNotFoundError: if none of the folders exists.
+        """
+        for folder in self.folders:
+            if os.path.isdir(folder):
+                return self.load(folder, self.split)
+        places = " nor ".join(os.path.abspath(folder) for folder in self.folders)
+        raise FileNotFoundError(
+            f"There is no folder {places}. The built-in data sets are looked for under the folder "
+            "that the environment variable DETECTRON2_DATASETS names (default: ./datasets); set it "
+            "before Python starts. How to get the data there is described in datasets/README.md."
+        )
+
+
+def register_builtin_split(
+    name: str, split: BuiltinSplit, part_labels: PartLabels, **metadata: Any
+) -> None:
+    """Register a split of a built-in data set, in place of an earlier one of the same name.
+
+    A name that other code has registered is left to it, with a warning.
+
+    Args:
+        name: name to register.
+        split: what loads it.
+        part_labels: the label set.
+        metadata: passed on to :func:`register_parsing_dataset`.
+    """
+    if name in DatasetCatalog:
+        if not isinstance(DatasetCatalog[name], BuiltinSplit):
+            logger.warning(
+                "Other code has registered a data set named '%s'; aiparsing_d2 leaves it as it is. "
+                "To use the one of aiparsing_d2, register it under another name.",
+                name,
+            )
+            return
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+    register_parsing_dataset(name, split, part_labels, **metadata)

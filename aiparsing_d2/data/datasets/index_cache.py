@@ -1,0 +1,145 @@
+"""Keeping the index of a data set between runs, so that only the first start takes long.
+
+Indexing a split opens the header of each of its images, which takes minutes on a network drive. The
+result is therefore kept as JSON in the folder ``aiparsing_d2`` of iopath's cache,
+``$FVCORE_CACHE`` or ``~/.torch/iopath_cache``, and used as long as the names, sizes and times of
+last change of all files concerned stay the same. Finding that out takes one look into each folder.
+
+``AIPARSING_INDEX_CACHE=0`` in the environment switches the cache off: nothing is read from it and
+nothing written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import stat
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from iopath.common.file_io import get_cache_dir
+
+__all__ = ["FileListing", "load_cached"]
+
+logger = logging.getLogger(__name__)
+
+_SWITCH = "AIPARSING_INDEX_CACHE"
+
+# To be raised whenever the same files give other records than before.
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class FileListing:
+    """The files directly in some folders, as they were at one time.
+
+    Attributes:
+        files: folder -> file name -> (size in bytes, time of last change in nanoseconds). A folder
+            that does not exist has no files.
+    """
+
+    files: dict[str, dict[str, tuple[int, int]]]
+
+    @classmethod
+    def scan(cls, folders: Iterable[str]) -> FileListing:
+        """Look into folders, but not into the folders in them."""
+        return cls({folder: _scan_folder(folder) for folder in sorted(set(folders))})
+
+    def __contains__(self, file_name: str) -> bool:
+        """Whether a file is there; its folder must be written as it was given to :meth:`scan`."""
+        folder, name = os.path.split(file_name)
+        return name in self.files.get(folder, ())
+
+    def fingerprint(self, more: Iterable[str] = ()) -> str:
+        """Hexadecimal digest of the names, sizes and times of all files.
+
+        Args:
+            more: further text that the digest is to depend on.
+        """
+        digest = hashlib.sha256(json.dumps(list(more)).encode())
+        for folder, files in self.files.items():
+            digest.update(json.dumps([folder, sorted(files.items())]).encode())
+        return digest.hexdigest()
+
+
+def load_cached(key: Sequence[str], fingerprint: str, build: Callable[[], Any]) -> Any:
+    """What ``build`` returned when it was last called for the same key and fingerprint.
+
+    If nothing valid is cached, ``build`` is called and its result cached. A cache that is damaged
+    or cannot be written costs time, but is no error. Several processes may do this at once.
+
+    Args:
+        key: what is cached. A new fingerprint replaces the cached value of the same key.
+        fingerprint: changes when the value does.
+        build: makes the value, which must survive being written as JSON and read back.
+    """
+    if os.environ.get(_SWITCH, "").strip().lower() in ("0", "off", "false", "no"):
+        return build()
+    file_name = _cache_file_name(key)
+    header = {"version": _VERSION, "key": list(key), "fingerprint": fingerprint}
+    try:
+        return _read(file_name, header)
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as e:
+        logger.info("Indexing again: %s cannot be used (%s)", file_name, e)
+    value = build()
+    try:
+        _write(file_name, header, value)
+    except OSError as e:
+        logger.warning("The index cannot be kept for the next start: %s", e)
+    return value
+
+
+def _scan_folder(folder: str) -> dict[str, tuple[int, int]]:
+    files = {}
+    try:
+        entries = os.scandir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return files
+    with entries:
+        for entry in entries:
+            try:
+                status = entry.stat()
+            except FileNotFoundError:  # a link to nowhere
+                continue
+            if stat.S_ISREG(status.st_mode):
+                files[entry.name] = (status.st_size, status.st_mtime_ns)
+    return files
+
+
+def _cache_file_name(key: Sequence[str]) -> str:
+    digest = hashlib.sha256(json.dumps(list(key)).encode()).hexdigest()[:16]
+    return os.path.join(get_cache_dir(), "aiparsing_d2", f"index_{digest}.json")
+
+
+# A cache file is two lines of JSON: what is cached, with a checksum of the second line; the value.
+
+
+def _read(file_name: str, header: dict[str, Any]) -> Any:
+    """Raises ValueError if the file is damaged or holds something else than ``header`` says."""
+    with open(file_name, "rb") as file:
+        found = json.loads(file.readline())
+        payload = file.read()
+    if found != {**header, "sha256": hashlib.sha256(payload).hexdigest()}:
+        raise ValueError("the files have changed since, or the cache is damaged")
+    return json.loads(payload)
+
+
+def _write(file_name: str, header: dict[str, Any], value: Any) -> None:
+    payload = json.dumps(value).encode()
+    header = {**header, "sha256": hashlib.sha256(payload).hexdigest()}
+    folder = os.path.dirname(file_name)
+    os.makedirs(folder, exist_ok=True)
+    file = tempfile.NamedTemporaryFile(dir=folder, suffix=".unfinished", delete=False)
+    try:
+        with file:
+            file.write(json.dumps(header).encode() + b"\n" + payload)
+        os.replace(file.name, file_name)
+    except BaseException:
+        os.unlink(file.name)
+        raise

@@ -1,0 +1,6 @@
+"""Drawn scenes in LV-MHP-v2's layout, made by ``python -m aiparsing_d2.data.drawn_scenes``."""
+
+from .lv_mhp_v2 import dataloader
+
+dataloader.train.dataset.names = "drawn_lv_mhp_v2_train"
+dataloader.test.dataset.names = "drawn_lv_mhp_v2_val"

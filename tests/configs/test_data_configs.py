@@ -1,0 +1,50 @@
+"""The data configs: every one names splits that fit together, and differs in nothing else."""
+
+from pathlib import Path
+
+import pytest
+from detectron2.config import LazyConfig, instantiate
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from aiparsing_d2.data.part_labels import (
+    CIHP_PART_LABELS,
+    LV_MHP_V2_PART_LABELS,
+    get_part_labels,
+)
+
+FOLDER = Path(__file__).parents[2] / "configs" / "common" / "data"
+
+# Config -> label set, and the score from which on people count for mIoU.
+DATA_SETS = {
+    "cihp": (CIHP_PART_LABELS, 0.3),
+    "lv_mhp_v2": (LV_MHP_V2_PART_LABELS, 0.005),
+    "vip": (CIHP_PART_LABELS, 0.3),
+    "drawn_cihp": (CIHP_PART_LABELS, 0.3),
+    "drawn_lv_mhp_v2": (LV_MHP_V2_PART_LABELS, 0.005),
+    "drawn_vip": (CIHP_PART_LABELS, 0.3),
+}
+
+
+def test_every_data_config_is_listed_here():
+    assert {path.stem for path in FOLDER.glob("*.py")} == set(DATA_SETS)
+
+
+@pytest.mark.parametrize("name", DATA_SETS)
+def test_splits_labels_and_sizes(name):
+    part_labels, semseg_thresh = DATA_SETS[name]
+    dataloader = LazyConfig.load(str(FOLDER / f"{name}.py")).dataloader
+    train, test = dataloader.train, dataloader.test
+    assert (train.dataset.names, test.dataset.names) == (f"{name}_train", f"{name}_val")
+    for split in (train, test):
+        assert split.dataset.names in DatasetCatalog
+        assert not split.dataset.filter_empty
+        assert get_part_labels(split.dataset.names) == part_labels
+        assert MetadataCatalog.get(split.dataset.names).semseg_thresh == semseg_thresh
+    mapper = instantiate(train.mapper)
+    assert mapper.part_labels == part_labels
+    resize, flip = mapper.augmentations.augs
+    assert resize.short_edge_length == [640, 800] and resize.max_size == 1333 and resize.is_range
+    assert flip.prob == 0.5 and flip.horizontal
+    (resize,) = instantiate(test.mapper).augmentations.augs
+    assert list(resize.short_edge_length) == [800, 800] and resize.max_size == 1333
+    assert dataloader.evaluator.dataset_name == f"{name}_val"
