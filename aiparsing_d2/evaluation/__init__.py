@@ -4,7 +4,7 @@
 Detectron2. :class:`ParsingEvaluator` is the Detectron2 evaluator around it.
 """
 
-from .image_statistics import CroppedMaps, GroundTruth, Prediction
+from .image_statistics import CroppedMaps, GroundTruth, PartRegions, Prediction
 from .parsing_metrics import ParsingMetrics, ParsingScores
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "ParsingEvaluator",
     "ParsingMetrics",
     "ParsingScores",
+    "PartRegions",
     "Prediction",
 ]
 

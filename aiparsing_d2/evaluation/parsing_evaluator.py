@@ -25,6 +25,8 @@ from .parsing_metrics import ParsingMetrics, ParsingScores, percentages
 
 logger = logging.getLogger(__name__)
 
+_REQUIRED_FIELDS = ("pred_part_maps", "scores", "pred_boxes")
+
 
 class ParsingEvaluator(DatasetEvaluator):
     """Evaluates mIoU, AP^p, PCP, AP^r and box AP (see :class:`ParsingMetrics` for their meaning).
@@ -113,6 +115,8 @@ class ParsingEvaluator(DatasetEvaluator):
         Raises:
             ValueError: an image is not of the data set, was processed before, or cannot be scored;
                 the message names it.
+            KeyError, FileNotFoundError: it has no annotations, see
+                :func:`~aiparsing_d2.data.annotations.read_person_annotations`.
         """
         for model_input, output in zip(inputs, outputs, strict=True):
             image_id = model_input["image_id"]
@@ -122,10 +126,14 @@ class ParsingEvaluator(DatasetEvaluator):
                 )
             order, record = self._records[image_id]
             annotations = self._read_annotations(record, len(self._part_names))
+            try:
+                prediction = _to_prediction(output["instances"], annotations.category_map.shape)
+            except ValueError as error:
+                raise ValueError(f"image {image_id!r}: {error}") from error
             self._metrics.add_image(
-                image_id,
+                record["image_id"],  # kept anyway; the input's is a copy if it was loaded elsewhere
                 GroundTruth(annotations.person_maps, annotations.category_map, annotations.boxes),
-                _to_prediction(output["instances"], annotations.category_map.shape, image_id),
+                prediction,
                 image_order=order,
             )
 
@@ -223,26 +231,30 @@ class ParsingEvaluator(DatasetEvaluator):
             },
             "per_class": per_class,
         }
+        text = json.dumps(content, indent=2)
         PathManager.mkdirs(self._output_dir)
         path = os.path.join(self._output_dir, "parsing_results.json")
         with PathManager.open(path, "w") as file:
-            json.dump(content, file, indent=2)
+            file.write(text)
         logger.info("Wrote %s", path)
 
 
-def _to_prediction(instances: Instances, image_size: tuple[int, int], image_id: str) -> Prediction:
+def _to_prediction(instances: Instances, image_size: tuple[int, int]) -> Prediction:
     """Plain arrays of a model's output for an image of size ``(H, W)``.
 
     Raises:
-        ValueError: the output has another size.
+        ValueError: the output has another size, lacks a field or has maps of a wrong dtype.
     """
     if tuple(instances.image_size) != tuple(image_size):
         raise ValueError(
-            f"image {image_id!r}: the model's instances have the size {instances.image_size}, the "
-            f"ground truth has {image_size} (height, width)"
+            f"the model's instances have the size {instances.image_size}, the ground truth has "
+            f"{image_size} (height, width)"
         )
     if not instances.get_fields():
         return Prediction(np.zeros((0, *image_size), dtype=np.uint8), np.zeros(0))
+    missing = [name for name in _REQUIRED_FIELDS if not instances.has(name)]
+    if missing:
+        raise ValueError(f"the model's instances have no {missing[0]}")
     instances = instances.to("cpu")
     part_maps = instances.pred_part_maps
     scores = instances.scores.double().numpy()

@@ -42,8 +42,20 @@ from .image_statistics import (
     exact_mean,
     measure_image,
 )
+from .packed_rows import PackedRows
 
 _AT_50 = IOU_THRESHOLDS.index(0.5)
+_T = len(IOU_THRESHOLDS)
+
+# What is kept: a few dozen bytes per person and per part region. The scores are ranked over all
+# images at the end and pycocotools computes in float64, so scores and boxes keep their bits. Of an
+# IoU only "passed" is kept: how many of the thresholds it is above.
+_GT_PERSON = np.dtype([("num_parts", "u1"), ("box", "f8", 4)])
+_CANDIDATE = np.dtype(
+    [("score", "f8"), ("best_gt", "i4"), ("passed", "u1"), ("parts_above", "u1", _T)]
+)
+_REGION = np.dtype([("score", "f8"), ("best_gt", "i4"), ("label", "u1"), ("passed", "u1")])
+_BOX = np.dtype([("box", "f8", 4), ("score", "f8")])
 
 # Attributes of ParsingMetrics that partial results must share.
 _SETTINGS = ("num_classes", "class_names", "score_thresholds", "part_regions_one_to_one")
@@ -81,10 +93,11 @@ class ParsingScores:
 class ParsingMetrics:
     """Collects images one at a time and computes the metrics over all of them.
 
-    An image leaves a compact record whose size does not depend on its number of pixels. Partial
-    results of several processes (the object can be pickled) are joined by :meth:`merge`; the result
-    is bit for bit that of one process, whatever the number of processes and the order of images,
-    because all that is summed before the end are integers.
+    An image leaves about a kilobyte, whatever its number of pixels: 33 bytes per ground-truth
+    person, 62 per prediction, 14 per predicted part region and its key. Partial results of several
+    processes (the object can be pickled) are joined by :meth:`merge`; the result is bit for bit
+    that of one process, whatever the number of processes and the order of images, because all that
+    is summed before the end are integers.
 
     Predictions of equal score are ranked by ``image_order``, then by their index in the image.
     """
@@ -123,14 +136,21 @@ class ParsingMetrics:
         self.class_names = names
         self.score_thresholds = ScoreThresholds(score_thresh, semseg_thresh, part_score_thresh)
         self.part_regions_one_to_one = part_regions_one_to_one
+        self._orders: dict[str, int] = {}  # by image key; the rows below are in the same order
+        self._taken_orders: set[int] = set()
         self._confusion = np.zeros((num_classes, num_classes), dtype=np.int64)
-        self._records: dict[str, tuple[int, ImageStatistics]] = {}
-        self._key_of_order: dict[int, str] = {}
+        self._gt_region_counts = np.zeros(num_classes, dtype=np.int64)
+        self._gt_people = PackedRows(_GT_PERSON)
+        self._candidates = PackedRows(_CANDIDATE)
+        self._regions = PackedRows(_REGION)
+        self._boxes = PackedRows(_BOX)
+        self._image_with_boxes: str | None = None
+        self._image_without_boxes: str | None = None
 
     @property
     def num_images(self) -> int:
         """Number of images collected so far."""
-        return len(self._records)
+        return len(self._orders)
 
     def add_image(
         self,
@@ -162,8 +182,52 @@ class ParsingMetrics:
             )
         except ValueError as error:
             raise ValueError(f"image {image_key!r}: {error}") from error
+        self.add_measured(image_key, statistics, confusion, order)
+
+    def add_measured(
+        self,
+        image_key: str,
+        statistics: ImageStatistics,
+        confusion: np.ndarray,
+        image_order: int,
+    ) -> None:
+        """Adds what :func:`~.image_statistics.measure_image` counted, in another process say.
+
+        Args:
+            image_key, image_order: see :meth:`add_image`.
+            statistics, confusion: measured with this object's ``num_classes`` and
+                ``score_thresholds``.
+
+        Raises:
+            ValueError: the image was added before, or its order is taken.
+        """
+        self._check_new(image_key, image_order)
+        self._orders[image_key] = image_order
+        self._taken_orders.add(image_order)
         self._confusion += confusion
-        self._insert(image_key, order, statistics)
+        self._gt_region_counts += statistics.gt_region_counts
+        self._gt_people.append(num_parts=statistics.gt_part_counts, box=statistics.gt_boxes)
+        self._candidates.append(
+            score=statistics.scores,
+            best_gt=statistics.best_gt,
+            passed=_num_thresholds_below(statistics.best_miou),
+            parts_above=statistics.parts_above,
+        )
+        self._regions.append(
+            score=statistics.region_scores,
+            best_gt=statistics.region_best_gt,
+            label=statistics.region_classes,
+            passed=_num_thresholds_below(statistics.region_best_iou),
+        )
+        if statistics.boxes is not None:
+            self._boxes.append(box=statistics.boxes, score=statistics.box_scores)
+            if len(statistics.boxes):
+                self._image_with_boxes = image_key
+        else:
+            self._boxes.append(box=np.zeros((0, 4)), score=np.zeros(0))
+            # An image without predictions need not say whether there would have been boxes.
+            if len(statistics.box_scores):
+                self._image_without_boxes = image_key
 
     def merge(self, other: ParsingMetrics) -> None:
         """Adds the images collected by another object with the same settings.
@@ -175,11 +239,18 @@ class ParsingMetrics:
             mine, theirs = getattr(self, setting), getattr(other, setting)
             if mine != theirs:
                 raise ValueError(f"cannot merge metrics with {setting} {theirs} into {mine}")
-        for image_key, (order, _) in other._records.items():
+        for image_key, order in other._orders.items():
             self._check_new(image_key, order)
+        self._orders.update(other._orders)
+        self._taken_orders |= other._taken_orders
         self._confusion += other._confusion
-        for image_key, (order, statistics) in other._records.items():
-            self._insert(image_key, order, statistics)
+        self._gt_region_counts += other._gt_region_counts
+        self._gt_people.extend(other._gt_people)
+        self._candidates.extend(other._candidates)
+        self._regions.extend(other._regions)
+        self._boxes.extend(other._boxes)
+        self._image_with_boxes = self._image_with_boxes or other._image_with_boxes
+        self._image_without_boxes = self._image_without_boxes or other._image_without_boxes
 
     def compute(self) -> ParsingScores:
         """Computes all metrics, as fractions.
@@ -187,16 +258,25 @@ class ParsingMetrics:
         Raises:
             ValueError: some of the images with predictions have boxes and others have none.
         """
-        images = [self._records[self._key_of_order[o]][1] for o in sorted(self._key_of_order)]
-        app, pcp = _person_scores(images)
-        apr_per_class = self._part_region_scores(images)
+        places = np.array(list(self._orders.values()), dtype=np.int64)
+        gt_people, gt_counts = self._gt_people.arranged(places)
+        candidates, candidate_counts = self._candidates.arranged(places)
+        regions, region_counts = self._regions.arranged(places)
+        # Indices of ground-truth people within their image -> within all images. Predictions in
+        # images without ground truth get somebody else's index, but never match.
+        first_gt = np.cumsum(gt_counts) - gt_counts
+        candidates["best_gt"] += np.repeat(first_gt, candidate_counts).astype(np.int32)
+        regions["best_gt"] += np.repeat(first_gt, region_counts).astype(np.int32)
+
+        app, pcp = _person_scores(candidates, gt_people["num_parts"])
+        apr_per_class = self._part_region_scores(regions)
         return ParsingScores(
             **_pixel_scores(self._confusion),
             app=app,
             pcp=pcp,
             apr_per_class=apr_per_class,
             apr=np.array([exact_mean(column) for column in apr_per_class.T]),
-            box=self._box_scores(images),
+            box=self._box_scores(places, gt_people["box"], gt_counts),
         )
 
     def summarize(self) -> dict[str, dict[str, float]]:
@@ -214,62 +294,49 @@ class ParsingMetrics:
         return percentages(self.compute(), self.class_names)
 
     def _check_new(self, image_key: str, order: int) -> None:
-        if image_key in self._records:
+        if image_key in self._orders:
             raise ValueError(
                 f"image {image_key!r} was scored already: every image counts once, under a key of "
                 "its own (a sampler that pads the data set to equal shares repeats images)"
             )
-        if order in self._key_of_order:
+        if order in self._taken_orders:
+            other = next(key for key, taken in self._orders.items() if taken == order)
             raise ValueError(
-                f"image {image_key!r} has the order {order} of image "
-                f"{self._key_of_order[order]!r}: give every image its place in the data set"
+                f"image {image_key!r} has the order {order} of image {other!r}: give every image "
+                "its place in the data set"
             )
 
-    def _insert(self, image_key: str, order: int, statistics: ImageStatistics) -> None:
-        self._records[image_key] = (order, statistics)
-        self._key_of_order[order] = image_key
-
-    def _part_region_scores(self, images: list[ImageStatistics]) -> np.ndarray:
-        num_gt = np.zeros(self.num_classes, dtype=np.int64)
-        for image in images:
-            num_gt += image.gt_region_counts
-        classes = _concatenate([image.region_classes for image in images], np.int64)
-        scores = _concatenate([image.region_scores for image in images], np.float64)
-        ious = _concatenate([image.region_best_iou for image in images], np.float64)
-        gt = _global_indices(images, [image.region_best_gt for image in images])
-        result = np.full((self.num_classes, len(IOU_THRESHOLDS)), np.nan)
+    def _part_region_scores(self, regions: np.ndarray) -> np.ndarray:
+        result = np.full((self.num_classes, _T), np.nan)
+        ranked = regions[np.argsort(-regions["score"], kind="stable")]
         for c in range(1, self.num_classes):
-            regions = np.flatnonzero(classes == c)
-            regions = regions[np.argsort(-scores[regions], kind="stable")]
-            for t, threshold in enumerate(IOU_THRESHOLDS):
-                hits = ious[regions] > threshold
+            of_class = ranked[ranked["label"] == c]
+            for t in range(_T):
+                hits = of_class["passed"] > t
                 if self.part_regions_one_to_one:
-                    hits = first_claims(gt[regions], hits)
-                result[c, t] = average_precision(hits, int(num_gt[c]))
+                    hits = first_claims(of_class["best_gt"], hits)
+                result[c, t] = average_precision(hits, int(self._gt_region_counts[c]))
         return result
 
-    def _box_scores(self, images: list[ImageStatistics]) -> dict[str, float] | None:
-        # An image without predictions need not say whether there would have been boxes.
-        has_boxes = {
-            image_key: statistics.boxes is not None
-            for image_key, (_, statistics) in self._records.items()
-            if len(statistics.box_scores)
-        }
-        if not all(has_boxes.values()):
-            if any(has_boxes.values()):
-                without = next(key for key, given in has_boxes.items() if not given)
+    def _box_scores(
+        self, places: np.ndarray, gt_boxes: np.ndarray, gt_counts: np.ndarray
+    ) -> dict[str, float] | None:
+        if self._image_without_boxes is not None:
+            if self._image_with_boxes is not None:
                 raise ValueError(
-                    f"image {without!r} has predictions without boxes, other images have boxes: "
-                    "give boxes for all predictions or for none"
+                    f"image {self._image_without_boxes!r} has predictions without boxes, image "
+                    f"{self._image_with_boxes!r} has boxes: give boxes for all predictions or for "
+                    "none"
                 )
             return None
+        boxes, counts = self._boxes.arranged(places)
+        ends = np.cumsum(counts)[:-1]
         return box_average_precision(
-            (
-                image.gt_boxes,
-                np.zeros((0, 4)) if image.boxes is None else image.boxes,
-                image.box_scores,
+            zip(
+                np.split(gt_boxes, np.cumsum(gt_counts)[:-1]),
+                np.split(boxes["box"], ends),
+                np.split(boxes["score"], ends),
             )
-            for image in images
         )
 
 
@@ -316,46 +383,32 @@ def _pixel_scores(confusion: np.ndarray) -> dict[str, np.ndarray | float]:
     }
 
 
-def _person_scores(images: list[ImageStatistics]) -> tuple[np.ndarray, np.ndarray]:
-    """AP^p and PCP at every threshold."""
-    scores = _concatenate([image.scores for image in images], np.float64)
-    miou = _concatenate([image.best_miou for image in images], np.float64)
-    parts_above = _concatenate([image.parts_above for image in images], np.int64)
-    gt_part_counts = _concatenate([image.gt_part_counts for image in images], np.int64)
-    gt = _global_indices(images, [image.best_gt for image in images])
-    ranking = np.argsort(-scores, kind="stable")
+def _person_scores(
+    candidates: np.ndarray, gt_part_counts: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """AP^p and PCP at every threshold.
+
+    Args:
+        candidates: ``_CANDIDATE`` rows of all images, ``best_gt`` within all images.
+        gt_part_counts: (number of ground-truth people,).
+    """
+    ranked = candidates[np.argsort(-candidates["score"], kind="stable")]
     num_gt = len(gt_part_counts)
-    app = np.full(len(IOU_THRESHOLDS), np.nan)
-    pcp = np.full(len(IOU_THRESHOLDS), np.nan)
-    for t, threshold in enumerate(IOU_THRESHOLDS):
-        hits = first_claims(gt[ranking], miou[ranking] > threshold)
+    app, pcp = np.full(_T, np.nan), np.full(_T, np.nan)
+    for t in range(_T):
+        hits = first_claims(ranked["best_gt"], ranked["passed"] > t)
         app[t] = average_precision(hits, num_gt)
         if num_gt:
-            matched = ranking[hits]
-            shares = _divide(parts_above[matched, t], gt_part_counts[gt[matched]])
+            matched = ranked[hits]
+            shares = _divide(matched["parts_above"][:, t], gt_part_counts[matched["best_gt"]])
             # A person without a part (all of it ignored) has none that could be right: 0.
             pcp[t] = math.fsum(np.nan_to_num(shares, nan=0.0)) / num_gt
     return app, pcp
 
 
-def _global_indices(
-    images: list[ImageStatistics], indices_per_image: list[np.ndarray]
-) -> np.ndarray:
-    """Turns indices of ground-truth people within their image into indices over all images.
-
-    Predictions in images without ground truth get somebody else's index, but never match.
-    """
-    first = 0
-    shifted = []
-    for image, indices in zip(images, indices_per_image):
-        shifted.append(indices + first)
-        first += len(image.gt_part_counts)
-    return _concatenate(shifted, np.int64)
-
-
-def _concatenate(arrays: list[np.ndarray], dtype: type) -> np.ndarray:
-    """Concatenation that allows for no arrays at all."""
-    return np.concatenate(arrays).astype(dtype) if arrays else np.zeros(0, dtype=dtype)
+def _num_thresholds_below(ious: np.ndarray) -> np.ndarray:
+    """How many of the ascending thresholds each IoU is strictly above."""
+    return np.searchsorted(IOU_THRESHOLDS, ious, side="left")
 
 
 def _divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:

@@ -25,6 +25,11 @@ class CaseImage:
     scores: np.ndarray
     part_scores: np.ndarray
     boxes: np.ndarray
+    # The same people painted by the reference: what mIoU and AP^r are computed on.
+    shown_category_map: np.ndarray
+    region_map: np.ndarray
+    region_classes: np.ndarray
+    region_scores: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,10 @@ def load_case(name: str) -> Case:
             scores=arrays[f"{i}/scores"],
             part_scores=arrays[f"{i}/part_scores"],
             boxes=_xywh_to_xyxy(arrays[f"{i}/pred_boxes"]),
+            shown_category_map=arrays[f"{i}/pred_global"],
+            region_map=arrays[f"{i}/pred_inst"],
+            region_classes=arrays[f"{i}/pred_inst_cls"],
+            region_scores=arrays[f"{i}/pred_inst_score"],
         )
         for i, image_name in enumerate(arrays["names"])
     ]

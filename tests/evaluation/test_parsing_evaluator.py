@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from functools import partial
+from datetime import timedelta
 
 import numpy as np
 import pytest
@@ -18,7 +18,9 @@ from reference_cases import CASE_NAMES, Case, CaseImage, load_case
 
 from aiparsing_d2.data.annotations import PersonAnnotations
 from aiparsing_d2.data.datasets.cihp import register_cihp
+from aiparsing_d2.data.datasets.lv_mhp_v2 import register_lv_mhp_v2
 from aiparsing_d2.data.datasets.registration import register_parsing_dataset
+from aiparsing_d2.data.datasets.vip import register_vip
 from aiparsing_d2.data.part_labels import PartLabels
 from aiparsing_d2.evaluation import ParsingEvaluator
 from aiparsing_d2.structures.part_maps import PartMaps
@@ -50,10 +52,38 @@ def write_cihp_folder(root, case: Case):
     return root
 
 
-def read_case_annotations(images: dict[str, CaseImage], record, num_classes):
-    """A reader for people that overlap, as CIHP's files cannot hold them."""
-    image = images[record["image_id"]]
-    return PersonAnnotations(image.gt_maps, image.gt_boxes, image.category_map)
+def write_lv_mhp_v2_folder(root, case: Case):
+    """Writes a case in LV-MHP-v2's layout, in which people may overlap."""
+    for folder in ("list", "val/images", "val/parsing_annos"):
+        (root / folder).mkdir(parents=True)
+    for image in case.images:
+        blank = np.zeros((*image.category_map.shape, 3), dtype=np.uint8)
+        Image.fromarray(blank).save(root / "val" / "images" / f"{image.name}.jpg")
+        for k, person_map in enumerate(image.gt_maps, start=1):
+            name = f"{image.name}_{len(image.gt_maps):02d}_{k:02d}.png"
+            red = blank.copy()
+            red[..., 0] = person_map
+            Image.fromarray(red).save(root / "val" / "parsing_annos" / name)
+    names = "".join(f"{image.name}\n" for image in case.images)
+    (root / "list" / "val.txt").write_text(names)
+    return root
+
+
+def write_vip_folder(root, frames: dict[str, CaseImage]):
+    """Writes images as frames of videos; ``frames`` has their ids."""
+    for image_id, image in frames.items():
+        blank = np.zeros((*image.category_map.shape, 3), dtype=np.uint8)
+        for subfolder, pixels, suffix in (
+            ("Images", blank, "jpg"),
+            ("Annotations/Category_ids", image.category_map, "png"),
+            ("Annotations/Human_ids", image.human_map, "png"),
+        ):
+            path = root / subfolder / f"{image_id}.{suffix}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(path)
+    (root / "lists").mkdir()
+    (root / "lists" / "val_id.txt").write_text("".join(f"{image_id}\n" for image_id in frames))
+    return root
 
 
 def make_evaluator(name: str, case: Case, tmp_path, **kwargs) -> ParsingEvaluator:
@@ -61,15 +91,7 @@ def make_evaluator(name: str, case: Case, tmp_path, **kwargs) -> ParsingEvaluato
     if "cihp" in name:
         register_cihp(DATASET, write_cihp_folder(tmp_path, case), "val")
     else:
-        names = ["Background", *(f"Part {c}" for c in range(1, case.num_classes))]
-        labels = PartLabels(names, [(c, c, c) for c in range(case.num_classes)])
-        records = [
-            {"file_name": f"{i.name}.jpg", "image_id": i.name, "height": 1, "width": 1}
-            for i in case.images
-        ]
-        register_parsing_dataset(DATASET, lambda: records, labels)
-        images = {image.name: image for image in case.images}
-        kwargs["read_annotations"] = partial(read_case_annotations, images)
+        register_lv_mhp_v2(DATASET, write_lv_mhp_v2_folder(tmp_path, case), "val")
     return ParsingEvaluator(DATASET, **case.settings, **kwargs)
 
 
@@ -140,8 +162,14 @@ def test_numbers_of_the_reference_evaluators(name, tmp_path):
 
 def evaluate_share(rank, world_size, root, folder):
     """One of several processes; each evaluates its share, last image first."""
+    # A file as meeting point needs no free port. The timeout leaves room for a busy machine, but a
+    # process that waits for one that failed does not wait for half an hour.
     torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world_size
+        "gloo",
+        init_method=f"file://{folder}/store",
+        rank=rank,
+        world_size=world_size,
+        timeout=timedelta(minutes=5),
     )
     register_cihp(DATASET, root, "val")
     case = load_case("02_cihp_noisy")
@@ -257,17 +285,33 @@ def test_image_without_people(tmp_path):
 
 def test_frames_of_the_same_name_are_different_images(tmp_path):
     case = load_case("09_cihp_exact_threshold")
-    ids = ["videos1/0001", "videos2/0001", "videos3/0001"]
-    images = dict(zip(ids, case.images, strict=True))
-    records = [{"file_name": f"{i}.jpg", "image_id": i, "height": 32, "width": 48} for i in ids]
-    labels = PartLabels([str(c) for c in range(20)], [(c, c, c) for c in range(20)])
-    register_parsing_dataset(DATASET, lambda: records, labels)
-    reader = partial(read_case_annotations, images)
-    evaluator = ParsingEvaluator(DATASET, read_annotations=reader)
-    for image_id, image in images.items():
+    ids = ["videos1/000000000001", "videos2/000000000001", "videos10/000000000001"]
+    frames = dict(zip(ids, case.images, strict=True))
+    register_vip(DATASET, write_vip_folder(tmp_path, frames), "val")
+    evaluator = ParsingEvaluator(DATASET, **case.settings)
+    for image_id, image in frames.items():
         evaluator.process([{"image_id": image_id}], [to_output(image)])
     results = evaluator.evaluate()
     assert results["parsing"]["APp50"] == pytest.approx(100 * case.expected["APp_50"])
+
+
+def test_annotations_read_in_a_way_of_ones_own(tmp_path):
+    case = load_case("10_mhp_noisy_overlapping_gt")
+    names = ["Background", *(f"Part {c}" for c in range(1, case.num_classes))]
+    labels = PartLabels(names, [(c, c, c) for c in range(case.num_classes)])
+    images = {image.name: image for image in case.images}
+    records = [{"file_name": f"{name}.jpg", "image_id": name} for name in images]
+    register_parsing_dataset(DATASET, lambda: records, labels)
+
+    def read_annotations(record, num_classes):
+        assert num_classes == case.num_classes
+        image = images[record["image_id"]]
+        return PersonAnnotations(image.gt_maps, image.gt_boxes, image.category_map)
+
+    evaluator = ParsingEvaluator(DATASET, **case.settings, read_annotations=read_annotations)
+    results = process(evaluator, case.images)
+    assert results["parsing"]["APp50"] == pytest.approx(100 * case.expected["APp_50"])
+    assert "IoU-Part 58" in results["parsing"]
 
 
 def test_nothing_or_not_all_processed(tmp_path, caplog):
@@ -284,7 +328,54 @@ def test_nothing_or_not_all_processed(tmp_path, caplog):
     assert caplog.text == ""
 
 
-def test_errors_name_the_image(tmp_path):
+def remove(field):
+    return lambda instances: instances.remove(field)
+
+
+def replace(field, change):
+    return lambda instances: instances.set(field, change(instances.get(field)))
+
+
+def label_20(part_maps):
+    part_maps.maps[1][0] = 20
+    return part_maps
+
+
+def as_int64(part_maps):
+    part_maps.maps = [part_map.long() for part_map in part_maps.maps]
+    return part_maps
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (
+            replace("pred_part_maps", label_20),
+            "predicted person map 1 has the label 20.*20 classes",
+        ),
+        (replace("pred_part_maps", as_int64), "map 0 is torch.int64, expected torch.uint8"),
+        (replace("scores", lambda scores: scores * math.nan), "person scores must be finite.*nan"),
+        (replace("pred_part_scores", lambda scores: scores * math.inf), "part scores must be fin"),
+        (replace("pred_part_scores", lambda scores: scores[:, 1:]), "part scores must have shape"),
+        (replace("pred_boxes", lambda boxes: Boxes(boxes.tensor / 0)), "boxes must be finite"),
+        (remove("pred_part_maps"), "the model's instances have no pred_part_maps"),
+        (remove("scores"), "the model's instances have no scores"),
+        (remove("pred_boxes"), "the model's instances have no pred_boxes"),
+    ],
+)
+def test_errors_in_predictions_name_the_image_and_count_nothing(tmp_path, spoil, message):
+    case = load_case("02_cihp_noisy")
+    evaluator = make_evaluator("02_cihp_noisy", case, tmp_path)
+    image = case.images[0]
+    output = to_output(image)
+    spoil(output["instances"])
+    with pytest.raises(ValueError, match=f"image '0000001': .*{message}"):
+        evaluator.process([to_input(image)], [output])
+    assert evaluator.evaluate() == {}
+    evaluator.process([to_input(image)], [to_output(image)])
+
+
+def test_wrong_images_are_named(tmp_path):
     case = load_case("02_cihp_noisy")
     evaluator = make_evaluator("02_cihp_noisy", case, tmp_path)
     image = case.images[0]
@@ -292,19 +383,42 @@ def test_errors_name_the_image(tmp_path):
         evaluator.process([{"image_id": "9999999"}], [to_output(image)])
     with pytest.raises(ValueError, match="'0000001'.*have the size.*100, 100.*130, 170"):
         evaluator.process([to_input(image)], [{"instances": Instances((100, 100))}])
-    output = to_output(image)
-    output["instances"].pred_part_maps.maps[1][0] = 20
-    with pytest.raises(ValueError, match="'0000001'.*person map 1 has the label 20"):
-        evaluator.process([to_input(image)], [output])
     evaluator.process([to_input(image)], [to_output(image)])
     with pytest.raises(ValueError, match="'0000001' was scored already"):
         evaluator.process([to_input(image)], [to_output(image)])
-    # A label of the ground truth that does not exist is an error too, not a pixel to ignore.
+
+
+def test_wrong_annotations_are_named(tmp_path):
+    case = load_case("02_cihp_noisy")
+    evaluator = make_evaluator("02_cihp_noisy", case, tmp_path)
+    image = case.images[1]
+    categories = tmp_path / "Validation" / "Category_ids" / "0000002.png"
+
+    def fails(error, message):
+        with pytest.raises(error, match=message):
+            evaluator.process([to_input(image)], [to_output(image)])
+
+    # A label of the ground truth that does not exist is an error, not a pixel to ignore.
     wrong = image.category_map.copy()
     wrong[image.human_map > 0] = 30
-    Image.fromarray(wrong).save(tmp_path / "Validation" / "Category_ids" / "0000002.png")
-    with pytest.raises(ValueError, match="0000002.png.*30"):
-        evaluator.process([to_input(case.images[1])], [to_output(case.images[1])])
+    Image.fromarray(wrong).save(categories)
+    fails(ValueError, r"Category_ids.0000002\.png.*30")
+    Image.fromarray(image.category_map[:-1]).save(categories)
+    fails(ValueError, r"Category_ids.0000002\.png is 170x129.*170x130")
+    Image.fromarray(image.category_map).save(categories)
+    categories.write_bytes(categories.read_bytes()[:200])
+    fails(ValueError, r"Category_ids.0000002\.png cannot be decoded")
+    categories.unlink()
+    fails(FileNotFoundError, r"Category_ids.0000002\.png")
+    assert evaluator.evaluate() == {}
+
+
+def test_records_without_annotations_are_named():
+    labels = PartLabels(["Background", "Hat"], [(0, 0, 0), (1, 1, 1)])
+    records = [{"file_name": "test/7.jpg", "image_id": "7", "height": 4, "width": 4}]
+    register_parsing_dataset(DATASET, lambda: records, labels)
+    with pytest.raises(KeyError, match="test/7.jpg names no annotation files"):
+        ParsingEvaluator(DATASET).process([{"image_id": "7"}], [{"instances": Instances((4, 4))}])
 
 
 def test_ids_of_a_data_set_must_differ():
