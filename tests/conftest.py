@@ -1,4 +1,4 @@
-"""A CIHP folder small enough to check by hand."""
+"""What many tests share: a CIHP folder small enough to check by hand, and caches out of the way."""
 
 from __future__ import annotations
 
@@ -66,6 +66,14 @@ HUMAN_MAP = np.array(
     ],
     dtype=np.uint8,
 )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_its_own(tmp_path_factory):
+    """The user's cache of data set indices stays as it is, also in subprocesses."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FVCORE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture

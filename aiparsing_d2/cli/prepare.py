@@ -1,0 +1,152 @@
+"""``prepare``: check a data set as downloaded, write COCO-style annotations and statistics.
+
+::
+
+    python -m aiparsing_d2 prepare cihp data/instance-level_human_parsing --output prepared/cihp
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import textwrap
+from pathlib import Path
+
+__all__ = ["add_parser", "run"]
+
+# Name on the command line -> title, and what a folder holds as the archive unpacks.
+_DATA_SETS = {
+    "cihp": ("CIHP", "Training/, Validation/, Testing/ and train_id.txt, val_id.txt, test_id.txt"),
+    "lv-mhp-v2": ("LV-MHP-v2", "train/, val/, test/ and list/"),
+    "vip": ("VIP", "Images/, Annotations/ and lists/"),
+}
+
+_EPILOG = """\
+files in DIR:
+  report.md                    what was found, what to do about it, how to train on the result
+  findings.csv                 every finding: kind, file, reason, and whether the image is left out
+  annotations/*.json           images and people of each split in COCO's format, with part maps
+  statistics.json, *.png       people per image, part frequencies, box sizes
+  {train,val}_parsing/*.png    a label map for each person, with --person-maps
+
+An interrupted run goes on where it was when the same command is given again. The exit status is 0
+if the data set was prepared, whatever was found, and 1 if not.
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Add the command to the parser of ``aiparsing``."""
+    parser = subparsers.add_parser(
+        "prepare",
+        help="check a downloaded data set, write annotations in COCO's format and statistics",
+        description="Check a data set as downloaded, write COCO-style annotations and statistics.",
+    )
+    data_sets = parser.add_subparsers(title="data sets", metavar="DATA_SET", required=True)
+    for name, (title, contents) in _DATA_SETS.items():
+        data_set = data_sets.add_parser(
+            name,
+            help=f"{title}: a folder of {contents}",
+            description=f"Prepare {title}.",
+            epilog=_EPILOG,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        data_set.add_argument("root", type=Path, metavar="ROOT", help=f"the folder of {contents}")
+        _add_options(data_set, has_person_files=name == "lv-mhp-v2")
+        data_set.set_defaults(run=run, data_set=name)
+
+
+def _add_options(parser: argparse.ArgumentParser, has_person_files: bool) -> None:
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="DIR", help="folder for what is written"
+    )
+    parser.add_argument(
+        "--split",
+        nargs="+",
+        choices=("train", "val", "test"),
+        default=[],
+        help="splits to prepare (default: all whose lists are there)",
+    )
+    parser.add_argument(
+        "--on-bad",
+        nargs="+",
+        default=[],
+        metavar="ACTION",
+        help="what to do about bad files: 'name' them (default: images that can be read stay in), "
+        "'skip' their images, or 'raise' an error at the first. KIND=ACTION makes an exception "
+        "for a kind of finding; --list-kinds shows them",
+    )
+    parser.add_argument(
+        "--list-kinds", action=_ListKinds, help="show the kinds of findings and exit"
+    )
+    parser.add_argument(
+        "--rle", action="store_true", help="also write each person's pixels as 'segmentation'"
+    )
+    if not has_person_files:
+        parser.add_argument(
+            "--person-maps", action="store_true", help="also write a label map for each person"
+        )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=os.cpu_count() or 1,
+        metavar="N",
+        help="processes to work with (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace what an earlier run has written"
+    )
+
+
+class _ListKinds(argparse.Action):
+    def __init__(self, option_strings: list[str], dest: str, help: str) -> None:
+        super().__init__(option_strings, dest, nargs=0, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from aiparsing_d2.data.preparation import Kind
+
+        for kind in Kind:
+            print(f"{kind.slug} ({kind.severity.value})")
+            print(
+                textwrap.fill(
+                    f"{kind.meaning} {kind.remedy}",
+                    96,
+                    initial_indent="    ",
+                    subsequent_indent="    ",
+                )
+            )
+        parser.exit()
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command; returns the exit status."""
+    from aiparsing_d2.data import preparation
+
+    try:
+        request = preparation.PreparationRequest(
+            data_set=preparation.DATA_SETS[args.data_set],
+            root=args.root,
+            output=args.output,
+            splits=tuple(dict.fromkeys(args.split)),
+            on_bad=preparation.OnBadPolicy.parse(args.on_bad),
+            num_workers=args.workers,
+            with_rle=args.rle,
+            write_person_maps=getattr(args, "person_maps", False),
+            overwrite=args.overwrite,
+        )
+        report = preparation.prepare_data_set(request)
+    except (
+        preparation.BadDataError,
+        preparation.JournalError,
+        preparation.OutputExistsError,
+        OSError,
+        RuntimeError,
+        ValueError,
+    ) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Interrupted: the same command goes on from here.", file=sys.stderr)
+        return 130
+    print(report.summary())
+    return 0

@@ -1,0 +1,167 @@
+"""Going through many images in several processes, so that an interrupted run can be continued."""
+
+from __future__ import annotations
+
+import functools
+import json
+import multiprocessing
+import signal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+from .inventory import ImageFiles
+from .verification import ImageReport, ImageVerifier, file_stamps
+
+__all__ = ["Journal", "JournalError", "verify_images"]
+
+_CHUNK = 8
+_VERSION = 1
+
+
+class JournalError(Exception):
+    """What an earlier run left cannot be continued."""
+
+
+class Journal:
+    """The reports of the images that are done, in a file of JSON lines that grows image by image.
+
+    The first line says what run it belongs to. A report counts as long as the image's files keep
+    their sizes and times of last change.
+
+    Args:
+        path: the file. If it exists, it is continued.
+        run: whatever the reports depend on besides the images, as JSON values.
+
+    Raises:
+        JournalError: if the file belongs to another run.
+    """
+
+    def __init__(self, path: Path, run: Mapping[str, Any]) -> None:
+        self._path = path
+        header = {"version": _VERSION, **run}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._entries = self._read(header) if path.exists() else {}
+        self._file = open(path, "a", encoding="utf-8")
+        if not self._file.tell():
+            self._write(header)
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._file.close()
+
+    def find(self, root: Path, files: ImageFiles) -> ImageReport | None:
+        """The report of an image, if there is one and its files have not changed since."""
+        entry = self._entries.get((files.split, files.image_id))
+        if entry is None or entry["stamps"] != file_stamps(root, files):
+            return None
+        return ImageReport.from_json(entry["report"])
+
+    def add(self, report: ImageReport, stamps: list[list[int]]) -> None:
+        """Add the report of an image.
+
+        Args:
+            report: the report.
+            stamps: of the image's files, from before they were read.
+        """
+        self._write({"stamps": stamps, "report": report.to_json()})
+
+    def _write(self, value: Mapping[str, Any]) -> None:
+        self._file.write(json.dumps(value) + "\n")
+        self._file.flush()
+
+    def _read(self, header: Mapping[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
+        """The entries by split and image id."""
+        with open(self._path, "rb+") as file:
+            content = file.read()
+            # The last line may have been cut off with the process.
+            complete = content[: content.rfind(b"\n") + 1]
+            file.truncate(len(complete))
+        if not complete:
+            return {}
+        try:
+            found, *entries = map(json.loads, complete.decode("utf-8").splitlines())
+            by_image = {
+                (entry["report"]["split"], entry["report"]["image_id"]): entry for entry in entries
+            }
+        except (ValueError, KeyError, TypeError) as e:
+            raise JournalError(f"{self._path} is damaged ({e}).") from e
+        if found != header:
+            differing = [key for key in header if found.get(key) != header[key]]
+            told = ", ".join(
+                f"{key} {found.get(key)} instead of {header[key]}" for key in differing
+            )
+            raise JournalError(f"{self._path} is of an unfinished run that differs: {told}.")
+        return by_image
+
+
+def verify_images(
+    verifier: ImageVerifier, images: Sequence[ImageFiles], journal: Journal, num_workers: int
+) -> Iterator[ImageReport]:
+    """Look through images, those that the journal knows already without opening them.
+
+    Args:
+        verifier: looks through one image.
+        images: the images.
+        journal: keeps the reports.
+        num_workers: number of processes; 1 stays in this one.
+
+    Yields:
+        The report of each image, in no particular order.
+
+    Raises:
+        RuntimeError: if a process ended unexpectedly.
+    """
+    to_do = []
+    for files in images:
+        report = journal.find(verifier.root, files)
+        if report is None or not verifier.has_written(report):
+            to_do.append(files)
+        else:
+            yield report
+    chunks = [to_do[start : start + _CHUNK] for start in range(0, len(to_do), _CHUNK)]
+    verify = functools.partial(_verify_chunk, verifier)
+    for verified in _map_unordered(verify, chunks, min(num_workers, len(chunks))):
+        for report, stamps in verified:
+            journal.add(report, stamps)
+            yield report
+
+
+def _map_unordered(function: Any, tasks: Sequence[Any], num_workers: int) -> Iterator[Any]:
+    if num_workers <= 1:
+        yield from map(function, tasks)
+        return
+    executor = ProcessPoolExecutor(
+        num_workers,
+        # Forking a process with threads, such as those of a progress bar, can hang.
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_leave_interrupts_to_the_main_process,
+    )
+    try:
+        for future in as_completed([executor.submit(function, task) for task in tasks]):
+            yield future.result()
+    except BrokenProcessPool as e:
+        raise RuntimeError(
+            "A worker process ended unexpectedly, perhaps for lack of memory. The same command "
+            "goes on from here; use fewer workers."
+        ) from e
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def _leave_interrupts_to_the_main_process() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _verify_chunk(
+    verifier: ImageVerifier, images: Iterable[ImageFiles]
+) -> list[tuple[ImageReport, list[list[int]]]]:
+    verified = []
+    for files in images:
+        stamps = file_stamps(verifier.root, files)
+        verified.append((verifier(files), stamps))
+    return verified
