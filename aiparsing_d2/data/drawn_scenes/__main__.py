@@ -7,20 +7,41 @@ from pathlib import Path
 
 from PIL import Image
 
-from .cihp_writer import DataSetRequest, FolderInUseError, write_data_set
+from .cihp_writer import CIHPRequest
 from .contact_sheet import draw_contact_sheet
+from .data_set_writer import DataSetRequest, FolderInUseError, write_data_set
+from .lv_mhp_v2_writer import LVMHPv2Request
+from .vip_writer import VIPRequest
+
+_REQUESTS: dict[str, type[DataSetRequest]] = {
+    request.layout: request for request in (CIHPRequest, LVMHPv2Request, VIPRequest)
+}
 
 
 def _parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    defaults = DataSetRequest()
+    def defaults(field: str) -> str:
+        sizes = [f"{getattr(r, field)} {r.unit} ({name})" for name, r in _REQUESTS.items()]
+        return ", ".join(sizes)
+
     parser = argparse.ArgumentParser(
         prog="python -m aiparsing_d2.data.drawn_scenes",
-        description="Draw pictures of people with CIHP's part labels, in CIHP's layout.",
+        description="Draw pictures of people with exact part labels, as a data set in the layout "
+        "of CIHP, LV-MHP-v2 or VIP.",
     )
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder for the data set")
-    parser.add_argument("--train", type=int, default=defaults.num_train, help="training images")
-    parser.add_argument("--val", type=int, default=defaults.num_val, help="validation images")
-    parser.add_argument("--seed", type=int, default=defaults.seed)
+    parser.add_argument(
+        "--layout",
+        choices=list(_REQUESTS),
+        default=CIHPRequest.layout,
+        help="whose labels and folders (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--train", type=int, help=f"training images or videos; default: {defaults('num_train')}"
+    )
+    parser.add_argument(
+        "--val", type=int, help=f"validation images or videos; default: {defaults('num_val')}"
+    )
+    parser.add_argument("--seed", type=int, default=CIHPRequest.seed)
     parser.add_argument(
         "--size",
         type=int,
@@ -29,15 +50,48 @@ def _parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         help="size of all images in pixels (default: varied around 240 x 320)",
     )
     parser.add_argument(
+        "--annotated-frames",
+        type=int,
+        metavar="N",
+        help="annotated frames per video, every 25th one is (vip only; "
+        f"default: {VIPRequest.annotated_frames})",
+    )
+    parser.add_argument(
+        "--all-frames",
+        action="store_true",
+        default=None,
+        help="also write the pictures of the frames without annotations (vip only)",
+    )
+    parser.add_argument(
         "--workers", type=int, default=os.cpu_count() or 1, help="processes to draw with"
     )
     parser.add_argument(
-        "--contact-sheet", type=Path, metavar="FILE", help="also draw a sheet of scenes and labels"
+        "--contact-sheet",
+        type=Path,
+        metavar="FILE",
+        help="also draw a sheet of scenes and CIHP's labels",
     )
     arguments = parser.parse_args(argv)
     if arguments.output is None and arguments.contact_sheet is None:
         parser.error("give --output, --contact-sheet or both")
+    if arguments.layout != VIPRequest.layout:
+        for option in ("annotated_frames", "all_frames"):
+            if getattr(arguments, option) is not None:
+                parser.error(f"--{option.replace('_', '-')} is for --layout vip only")
     return arguments
+
+
+def _make_request(arguments: argparse.Namespace) -> DataSetRequest:
+    options = {
+        "num_train": arguments.train,
+        "num_val": arguments.val,
+        "seed": arguments.seed,
+        "image_size": None if arguments.size is None else tuple(arguments.size),
+        "annotated_frames": arguments.annotated_frames,
+        "all_frames": arguments.all_frames,
+    }
+    given = {name: value for name, value in options.items() if value is not None}
+    return _REQUESTS[arguments.layout](**given)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -50,12 +104,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"Contact sheet: {arguments.contact_sheet}")
     if arguments.output is not None:
         try:
-            request = DataSetRequest(
-                num_train=arguments.train,
-                num_val=arguments.val,
-                seed=arguments.seed,
-                image_size=None if arguments.size is None else tuple(arguments.size),
-            )
+            request = _make_request(arguments)
             manifest = write_data_set(arguments.output, request, arguments.workers)
         except (FolderInUseError, ValueError, OSError) as error:
             print(f"error: {error}", file=sys.stderr)
@@ -63,12 +112,11 @@ def main(argv: list[str] | None = None) -> int:
         except KeyboardInterrupt:
             print("Interrupted: the same command goes on from here.", file=sys.stderr)
             return 130
-        images = f"{request.num_train} training and {request.num_val} validation images"
         if manifest is None:
-            print(f"{arguments.output} holds these {images} already; nothing to do.")
+            print(f"{arguments.output} holds these {request.describe()} already; nothing to do.")
         else:
             people = sum(manifest["num_people"].values())
-            print(f"Drew {images} of {people} people into {arguments.output}.")
+            print(f"Drew {request.describe()} of {people} people into {arguments.output}.")
     return 0
 
 

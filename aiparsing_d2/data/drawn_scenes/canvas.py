@@ -7,7 +7,7 @@ import numpy as np
 
 from .fabric import Colour, Fabric, Pattern, noise_window
 from .geometry import Outline
-from .parts import Part
+from .parts import Detail, Part
 
 # One RGB colour (0..255), or a function that gives the colours of canvas pixels: called with x of
 # shape (1, w) and y of shape (h, 1), it returns uint8 RGB of shape (h, w, 3).
@@ -37,7 +37,7 @@ def fabric_paint(
 class FigureCanvas:
     """A window of the image at a finer scale, on which shapes are laid over each other.
 
-    Every shape writes its colours and its label through one mask, so the two can never disagree.
+    Every shape writes its colours and its labels through one mask, so they can never disagree.
 
     Args:
         width, height: size in canvas pixels.
@@ -47,12 +47,14 @@ class FigureCanvas:
     Attributes:
         rgb: uint8 (height, width, 3); 0 where nothing was drawn.
         label: uint8 (height, width), part labels.
+        detail: uint8 (height, width), what the part labels do not tell apart.
         covered: uint8 (height, width), 255 where anything was drawn, else 0.
     """
 
     def __init__(self, width: int, height: int, light: float, grain: tuple[int, int]) -> None:
         self.rgb = np.zeros((height, width, 3), dtype=np.uint8)
         self.label = np.zeros((height, width), dtype=np.uint8)
+        self.detail = np.zeros((height, width), dtype=np.uint8)
         self.covered = np.zeros((height, width), dtype=np.uint8)
         self._light = light
         noise = noise_window(8, *grain, width, height)
@@ -64,6 +66,7 @@ class FigureCanvas:
         paint: Paint,
         part: Part,
         *,
+        detail: Detail = Detail.NONE,
         holes: Sequence[Outline] = (),
         relief: float = 6.0,
         shadow: float = 0.35,
@@ -75,13 +78,14 @@ class FigureCanvas:
             paint: its colours.
             part: label of the shape, ``Part.BACKGROUND`` for things that are no part of the
                 person.
+            detail: what it is where ``part`` does not tell.
             holes: outlines cut out of the shape.
             relief: width in canvas pixels of the shading at the rim.
             shadow: darkness of the soft shadow on what lies below, 0..1.
         """
         window = self._rasterise(outlines, holes, margin=int(relief) + 2)
         if window is not None:
-            self.fill_mask(*window, paint, part, relief=relief, shadow=shadow)
+            self.fill_mask(*window, paint, part, detail=detail, relief=relief, shadow=shadow)
 
     def fill_mask(
         self,
@@ -91,6 +95,7 @@ class FigureCanvas:
         paint: Paint,
         part: Part,
         *,
+        detail: Detail = Detail.NONE,
         relief: float = 6.0,
         shadow: float = 0.35,
     ) -> None:
@@ -117,7 +122,16 @@ class FigureCanvas:
             shaded = cv2.multiply(colours, cv2.merge([gain] * 3), scale=1 / _FULL_GAIN)
         cv2.copyTo(shaded, mask, rgb)
         cv2.copyTo(np.full_like(mask, part), mask, self.label[window])
+        cv2.copyTo(np.full_like(mask, detail), mask, self.detail[window])
         cv2.bitwise_or(self.covered[window], mask, dst=self.covered[window])
+
+    def mark(self, outlines: Sequence[Outline], part: Part, detail: Detail) -> None:
+        """Set the detail of what is there of one part inside the outlines; colours stay."""
+        window = self._rasterise(outlines, (), margin=1)
+        if window is not None:
+            left, top, mask = window
+            place = self._window(left, top, mask)
+            self.detail[place][(mask > 0) & (self.label[place] == part)] = detail
 
     def decorate(self, outlines: Sequence[Outline], paint: Paint, part: Part) -> None:
         """Colour what is there of one part inside the outlines; labels stay as they are."""

@@ -4,156 +4,47 @@
 Instance_ids/%07d.png, Instance_ids/%07d.txt}`` with ``train_id.txt`` and ``val_id.txt`` beside.
 """
 
-import contextlib
-import dataclasses
-import functools
-import json
-import multiprocessing
-import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
-import cv2
 import numpy as np
-from PIL import Image
-from tqdm import tqdm
 
-from .scene import check_image_size, draw_scene
+from .data_set_writer import DataSetRequest, write_jpeg, write_lines, write_png
+from .scene import DrawnScene, draw_scene
 
-GENERATOR_VERSION = 1
-"""Grows whenever the same request gives other files than before."""
-
-MANIFEST_NAME = "drawn_scenes.json"
-_UNFINISHED_NAME = "drawn_scenes.unfinished.json"
-_SPLITS = {"train": ("Training", "train_id.txt"), "val": ("Validation", "val_id.txt")}
+_FOLDERS = {"train": "Training", "val": "Validation"}
 _CLASSES = 20  # labels per person in Instance_ids: instance = class + 20 * (human - 1)
-_DEFAULT_SIZES = ((240, 320), (320, 240), (256, 320), (256, 256), (300, 240), (240, 360))
-
-
-class FolderInUseError(Exception):
-    """The output folder holds something else than the requested data set."""
 
 
 @dataclass(frozen=True)
-class DataSetRequest:
-    """What a drawn data set is to hold.
-
-    Attributes:
-        num_train, num_val: images per split.
-        seed: image i of a split depends on the seed, the split and i alone.
-        image_size: (height, width) of all images; None varies it around 240 x 320.
-    """
+class CIHPRequest(DataSetRequest):
+    """What a drawn data set in CIHP's layout is to hold; see ``DataSetRequest``."""
 
     num_train: int = 1200
     num_val: int = 200
-    seed: int = 0
-    image_size: tuple[int, int] | None = None
 
-    def __post_init__(self) -> None:
-        if self.num_train < 0 or self.num_val < 0 or self.num_train + self.num_val == 0:
-            raise ValueError(
-                f"Nothing to draw: {self.num_train} training and {self.num_val} validation images."
-            )
-        if self.seed < 0:
-            raise ValueError(f"The seed must not be negative, got {self.seed}.")
-        if self.image_size is not None:
-            check_image_size(*self.image_size)
+    layout: ClassVar[str] = "cihp"
 
-    def to_json(self) -> dict:
-        """The request and the generator's version as JSON values."""
-        size = None if self.image_size is None else list(self.image_size)
-        return {
-            "generator_version": GENERATOR_VERSION,
-            **dataclasses.asdict(self),
-            "image_size": size,
-        }
+    def prepare(self, root: Path) -> list[tuple[str, int, str]]:
+        tasks = []
+        for split, numbers in self.numbers().items():
+            names = [f"{number:07d}" for number in numbers]
+            write_lines(root / f"{split}_id.txt", names)
+            tasks += [(split, index, name) for index, name in enumerate(names)]
+        return tasks
 
-
-def write_data_set(root: Path, request: DataSetRequest, num_workers: int = 1) -> dict | None:
-    """Draw a data set, or finish one that was interrupted.
-
-    Args:
-        root: folder for ``Training``, ``Validation`` and the id lists; made if it is missing.
-        request: what to draw.
-        num_workers: processes to draw with; the files do not depend on it.
-
-    Returns:
-        The manifest, or None if the folder holds this very data set already.
-
-    Raises:
-        FolderInUseError: if the folder holds anything else. Nothing is changed then.
-        OSError: if the folder cannot be written to.
-    """
-    manifest_path, unfinished_path = root / MANIFEST_NAME, root / _UNFINISHED_NAME
-    wanted = request.to_json()
-    if manifest_path.exists():
-        _check_same_request(manifest_path, wanted)
-        return None
-    if unfinished_path.exists():
-        _check_same_request(unfinished_path, wanted)
-    elif root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise FolderInUseError(
-            f"{root} holds files that are no drawn data set; "
-            f"give a new or empty folder to write to."
-        )
-    root.mkdir(parents=True, exist_ok=True)
-    _write_text(unfinished_path, json.dumps(wanted, indent=2) + "\n")
-
-    tasks = []
-    counts = {"train": request.num_train, "val": request.num_val}
-    first_id = 1
-    for split, (folder, list_name) in _SPLITS.items():
-        for name in ("Images", "Category_ids", "Human_ids", "Instance_ids"):
-            (root / folder / name).mkdir(parents=True, exist_ok=True)
-        names = [f"{first_id + i:07d}" for i in range(counts[split])]
-        first_id += counts[split]
-        tasks += [(split, i, name) for i, name in enumerate(names)]
-        _write_text(root / list_name, "".join(f"{name}\n" for name in names))
-
-    people = dict.fromkeys(_SPLITS, 0)
-    write = functools.partial(_write_image, root, request)
-    with contextlib.ExitStack() as stack:
-        results = map(write, tasks)
-        if num_workers > 1:
-            # Workers start afresh: forking a process that holds OpenCV's threads can hang.
-            pool = multiprocessing.get_context("spawn").Pool(num_workers, cv2.setNumThreads, (1,))
-            results = stack.enter_context(pool).imap_unordered(write, tasks, chunksize=8)
-        for split, num_people in tqdm(results, "Drawing scenes", len(tasks), unit="image"):
-            people[split] += num_people
-
-    manifest = {**wanted, "num_people": people}
-    _write_text(manifest_path, json.dumps(manifest, indent=2) + "\n")
-    unfinished_path.unlink()
-    return manifest
-
-
-def _check_same_request(path: Path, wanted: dict) -> None:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise FolderInUseError(
-            f"{path} is not readable as JSON ({error}); remove {path.parent} to draw it anew."
-        ) from error
-    differing = [key for key in wanted if found.get(key) != wanted[key]]
-    if differing:
-        told = ", ".join(f"{key} {found.get(key)} instead of {wanted[key]}" for key in differing)
-        raise FolderInUseError(
-            f"{path.parent} holds another drawn data set ({told}); "
-            f"give another folder, or remove this one to draw it anew."
-        )
-
-
-def _write_text(path: Path, text: str) -> None:
-    _write_whole(path, lambda file: file.write(text.encode()))
-
-
-def _write_whole(path: Path, write: Callable) -> None:
-    """Write a file that is never seen half written."""
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        write(file)
-    os.replace(part, path)
+    def write_image(self, root: Path, split: str, index: int, name: str) -> tuple[str, int]:
+        folder = root / _FOLDERS[split]
+        num_people = count_annotated_people(folder, name)
+        if num_people is None:
+            rng = self.rng(split, index)
+            scene = draw_scene(rng, *self.choose_size(rng))
+            quality = int(rng.integers(72, 96))
+            write_jpeg(folder / "Images" / f"{name}.jpg", scene.image, quality)
+            write_annotations(folder, name, scene)
+            num_people = scene.num_people
+        return split, num_people
 
 
 def instance_map(category_map: np.ndarray, human_map: np.ndarray) -> np.ndarray:
@@ -166,49 +57,36 @@ def instance_map(category_map: np.ndarray, human_map: np.ndarray) -> np.ndarray:
     return np.where(human_map > 0, instances, 0).astype(np.uint8)
 
 
-def scene_rng(seed: int, split: str, index: int) -> np.random.Generator:
-    """The source of every choice for image ``index`` of a split."""
-    return np.random.default_rng([seed, list(_SPLITS).index(split), index])
+def write_annotations(root: Path, name: str, scene: DrawnScene) -> None:
+    """Write ``{Category_ids,Human_ids,Instance_ids}/<name>.png``, then ``Instance_ids/<name>.txt``.
 
-
-def _write_image(
-    root: Path, request: DataSetRequest, task: tuple[str, int, str]
-) -> tuple[str, int]:
-    """Draw one image and write its files, the txt last.
-
-    Returns:
-        split, num_people: the image's split and how many people it shows.
+    Args:
+        root: folder that holds the three.
+        name: path of the files in these folders, without suffix.
+        scene: what they show.
     """
-    split, index, name = task
-    folder = root / _SPLITS[split][0]
-    table_path = folder / "Instance_ids" / f"{name}.txt"
-    if table_path.exists():  # the last file of an image: all the others are there
-        rows = table_path.read_text(encoding="utf-8").split("\n")
-        return split, max((int(row.split()[2]) for row in rows if row), default=0)
-
-    rng = scene_rng(request.seed, split, index)
-    size = request.image_size or _DEFAULT_SIZES[rng.integers(len(_DEFAULT_SIZES))]
-    scene = draw_scene(rng, *size)
-    quality = int(rng.integers(72, 96))
     instances = instance_map(scene.category_map, scene.human_map)
-
-    jpeg = Image.fromarray(scene.image)
-    _write_whole(
-        folder / "Images" / f"{name}.jpg",
-        lambda file: jpeg.save(file, format="JPEG", quality=quality),
-    )
     for kind, ids in (
         ("Category_ids", scene.category_map),
         ("Human_ids", scene.human_map),
         ("Instance_ids", instances),
     ):
-        png = Image.fromarray(ids)
-        _write_whole(
-            folder / kind / f"{name}.png", lambda file, png=png: png.save(file, format="PNG")
-        )
-    lines = []
+        write_png(root / kind / f"{name}.png", ids)
+    rows = []
     for instance in np.unique(instances[instances > 0]).tolist():
         human, category = divmod(instance, _CLASSES)
-        lines.append(f"{instance} {category} {human + 1}\n")
-    _write_text(table_path, "".join(lines))
-    return split, scene.num_people
+        rows.append(f"{instance} {category} {human + 1}")
+    write_lines(_table_path(root, name), rows)
+
+
+def count_annotated_people(root: Path, name: str) -> int | None:
+    """How many people ``write_annotations`` has written, None if it has not finished."""
+    table_path = _table_path(root, name)
+    if not table_path.exists():  # the last file of an image: with it all the others are there
+        return None
+    rows = table_path.read_text(encoding="utf-8").split("\n")
+    return max((int(row.split()[2]) for row in rows if row), default=0)
+
+
+def _table_path(root: Path, name: str) -> Path:
+    return root / "Instance_ids" / f"{name}.txt"

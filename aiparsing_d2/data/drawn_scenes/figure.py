@@ -7,10 +7,10 @@ import cv2
 import numpy as np
 
 from .canvas import FigureCanvas, Paint, fabric_paint
-from .fabric import Fabric, shaded
+from .fabric import Colour, Fabric, shaded
 from .geometry import Outline, disc, hull, ribbon, smooth_curve, straight_ribbon, unit_circle
 from .head import HeadArtist
-from .parts import Part, Side
+from .parts import Detail, Part, Side
 from .person import Person
 from .projection import Projection
 from .skeleton import Arm, Leg, Skeleton
@@ -20,8 +20,8 @@ SUPERSAMPLING = 2
 """Canvas pixels per image pixel."""
 
 # Radii along the bones, in body units.
-_UPPER_ARM = (0.030, 0.034, 0.031, 0.026)
-_FOREARM = (0.026, 0.029, 0.024, 0.018)
+_UPPER_ARM = (0.034, 0.038, 0.035, 0.031)
+_FOREARM = (0.030, 0.033, 0.029, 0.023)
 _THIGH = (0.057, 0.055, 0.048, 0.038)
 _SHIN = (0.038, 0.042, 0.034, 0.024)
 
@@ -31,19 +31,29 @@ class FigureLayer:
     """One drawn figure over a window of the image, before anything in front hides it.
 
     Attributes:
+        person: who is drawn.
         left, top: image pixel of the window's upper left corner.
         rgb: float32 (h, w, 3), colours 0..255, already multiplied by ``alpha``.
         alpha: float32 (h, w), share of the pixel that the figure (with props) covers.
         label: uint8 (h, w), part labels; 0 where the figure is not, and on props.
+        detail: uint8 (h, w), what part labels do not tell apart; also on props.
         solid: bool (h, w), whether the figure or its props hold the pixel.
     """
 
+    person: Person
     left: int
     top: int
     rgb: np.ndarray
     alpha: np.ndarray
     label: np.ndarray
+    detail: np.ndarray
     solid: np.ndarray
+
+    @property
+    def window(self) -> tuple[slice, slice]:
+        """Where the layer lies in the image, as an index of image arrays."""
+        height, width = self.label.shape
+        return np.s_[self.top : self.top + height, self.left : self.left + width]
 
 
 def draw_figure(
@@ -92,11 +102,13 @@ def draw_figure(
     alpha = cv2.resize(canvas.covered, small, interpolation=cv2.INTER_AREA)
     sample = np.s_[::SUPERSAMPLING, ::SUPERSAMPLING]
     return FigureLayer(
+        person=person,
         left=int(left),
         top=int(top),
         rgb=rgb.astype(np.float32),
         alpha=alpha.astype(np.float32) / 255,
         label=canvas.label[sample].copy(),
+        detail=canvas.detail[sample].copy(),
         solid=canvas.covered[sample] > 0,
     )
 
@@ -116,6 +128,7 @@ class FigureArtist:
     ) -> None:
         self._canvas = canvas
         self._outfit = person.outfit
+        self._accessories = person.accessories
         self._body = person.body
         self._skeleton = skeleton
         self._projection = projection
@@ -144,6 +157,9 @@ class FigureArtist:
             self._draw_seat()
         if self._head.faces_viewer:
             self._head.draw_hair_behind()
+        back_shows = self._front < 0
+        if self._accessories.backpack is not None and not back_shows:
+            self._draw_backpack()
         for side in arms_behind:
             self._draw_arm(side)
         if not legs_in_front:
@@ -161,6 +177,11 @@ class FigureArtist:
             self._draw_top()
         if outfit.coat is not None:
             self._draw_coat()
+        if self._accessories.backpack is not None:
+            if back_shows:
+                self._draw_backpack()
+            else:
+                self._draw_backpack_straps()
         self._head.draw()
         if outfit.scarf is not None:
             self._draw_scarf()
@@ -321,6 +342,38 @@ class FigureArtist:
                 fold = [(level, x), (level + 0.05, 0.7 * x), (level + 0.07, 0.4 * x)]
                 folds.append(self._front_curve(fold))
             self._crease(folds, part, shaded(top.fabric.base, 0.78), 0.0025)
+            if self._accessories.tie is not None:
+                self._draw_tie(self._accessories.tie, part)
+
+    def _draw_tie(self, colour: Colour, part: Part) -> None:
+        knot = [(1.0, 0.13), (0.93, 0.08), (0.93, -0.08), (1.0, -0.13)]
+        blade = [(0.93, 0.07), (0.45, 0.19), (0.36, 0.0), (0.45, -0.19), (0.93, -0.07)]
+        for outline, shade in ((blade, 1.0), (knot, 0.8)):
+            curve = self._front_curve(outline, 1.04)
+            self._fill([curve], shaded(colour, shade), part, detail=Detail.TIE, relief=2)
+
+    def _draw_backpack(self) -> None:
+        outlines = []
+        for level in (0.25, 0.95):
+            section = self._skeleton.torso_section(level)
+            for depth in (1.0, 2.1):
+                behind = section.centre - depth * section.forward
+                outlines += [self._disc(behind + s * 0.8 * section.lateral, 0.03) for s in Side]
+        paint = self._accessories.backpack
+        self._fill([hull(outlines)], paint, Part.BACKGROUND, detail=Detail.BACKPACK)
+
+    def _draw_backpack_straps(self) -> None:
+        colour = shaded(self._accessories.backpack, 0.75)
+        for side in Side:
+            points = [
+                (1.0, 0.66 * side),
+                (0.85, 0.62 * side),
+                (0.65, 0.72 * side),
+                (0.5, 0.95 * side),
+            ]
+            line = smooth_curve(self._front_curve(points, 1.08))
+            strap = ribbon(line, np.full(len(line), 0.014 * self._scale))
+            self._fill([strap], colour, Part.BACKGROUND, detail=Detail.BACKPACK, relief=2)
 
     def _leg_points(self, length: float) -> list[np.ndarray]:
         """Points of both legs at some length (1: knee, 2: ankle)."""
@@ -375,7 +428,7 @@ class FigureArtist:
                 self._crease([fly], Part.PANTS, tone, 0.003)
             if pants.belt is not None:
                 belt = self._trunk_outline((pants.rise - 0.08, pants.rise), 1.06)
-                self._fill([belt], pants.belt, Part.PANTS, relief=2)
+                self._fill([belt], pants.belt, Part.PANTS, detail=Detail.BELT, relief=2)
                 if self._front > 0.2:
                     buckle = self._front_curve(
                         [
@@ -514,16 +567,21 @@ class FigureArtist:
         outfit, arm = self._outfit, self._skeleton.arms[side]
         upper = np.array(_UPPER_ARM) * self._thickness
         lower = np.array(_FOREARM) * self._thickness
+        hangs = arm.wrist[1] < arm.elbow[1]
+        if self._accessories.held_item is not None and side is Side.RIGHT and hangs:
+            self._draw_held_item(arm)
         skin = [
             self._disc(arm.shoulder, upper[0]),
             self._bone(arm.shoulder, arm.elbow, upper),
             self._disc(arm.elbow, upper[-1]),
             self._bone(arm.elbow, arm.wrist, lower),
         ]
-        self._fill([*skin, *self._hand(arm, side, 1.0)], self._skin, side.arm)
+        hand = self._hand(arm, side, 1.0)
+        self._fill([*skin, *hand], self._skin, side.arm)
+        self._canvas.mark(hand, side.arm, Detail.HAND)
         if outfit.gloves is None:
             self._draw_fingers(arm, side)
-        if outfit.handbag is not None and side is Side.LEFT and arm.wrist[1] < arm.elbow[1]:
+        if outfit.handbag is not None and side is Side.LEFT and hangs:
             self._draw_handbag(arm)
 
         joints = (arm.shoulder, arm.elbow, arm.wrist)
@@ -542,6 +600,26 @@ class FigureArtist:
             )
             paint = self._fabric(outfit.gloves, arm.elbow, arm.wrist)
             self._fill([cuff, *self._hand(arm, side, 1.3)], paint, Part.GLOVE)
+        self._draw_wrist_wear(arm, side, lower[-1])
+
+    def _draw_wrist_wear(self, arm: Arm, side: Side, radius: float) -> None:
+        watch = side is Side.LEFT
+        colour = self._accessories.watch if watch else self._accessories.wristband
+        if colour is None:
+            return
+        start, end = (arm.wrist + share * (arm.elbow - arm.wrist) for share in (0.18, 0.04))
+        outlines = [self._bone(start, end, np.full(2, 1.25 * radius))]
+        if watch:
+            outlines.append(self._disc(0.5 * (start + end), 0.016))
+        detail = Detail.WATCH if watch else Detail.WRISTBAND
+        self._fill(outlines, colour, side.arm, detail=detail, relief=2)
+
+    def _draw_held_item(self, arm: Arm) -> None:
+        item, colour = self._accessories.held_item, self._accessories.held_colour
+        grip = arm.wrist + 0.6 * (arm.fingertips - arm.wrist)
+        for discs, shade in item.pieces:
+            outline = hull([self._disc(grip + (x, y, 0), radius) for x, y, radius in discs])
+            self._fill([outline], shaded(colour, shade), Part.BACKGROUND, detail=item.detail)
 
     def _hand(self, arm: Arm, side: Side, size: float) -> list[Outline]:
         along = arm.fingertips - arm.wrist
@@ -590,8 +668,10 @@ class FigureArtist:
             for x, y in ((-0.055, 0), (0.055, 0), (0.07, -0.1), (-0.07, -0.1))
         ]
         strap = [self._bone(grip, c, (0.005, 0.005)) for c in corners[:2]]
-        self._fill(strap, shaded(colour, 0.7), Part.BACKGROUND, relief=1)
-        self._fill([hull([self._disc(c, 0.012) for c in corners])], colour, Part.BACKGROUND)
+        bag = hull([self._disc(c, 0.012) for c in corners])
+        detail = Detail.HANDBAG
+        self._fill(strap, shaded(colour, 0.7), Part.BACKGROUND, detail=detail, relief=1)
+        self._fill([bag], colour, Part.BACKGROUND, detail=detail)
 
     def _draw_legs(self) -> None:
         legs = self._skeleton.legs
@@ -634,6 +714,11 @@ class FigureArtist:
                     + np.array([[-0.02, 0.004], [0.0, 0.008], [0.018, 0.0]]) * self._scale
                 )
                 self._crease([across], Part.PANTS, tone, 0.0025)
+        if self._accessories.knee_pads is not None:
+            ends = [leg.knee + 0.2 * (joint - leg.knee) for joint in (leg.hip, leg.ankle)]
+            pad = self._bone(*ends, np.array([1.2, 1.4, 1.2]) * lower[0])
+            colour = self._accessories.knee_pads
+            self._fill([pad], colour, side.leg, detail=Detail.KNEE_PAD)
         if boots:
             self._draw_shoe(leg, side, lower)
 
@@ -643,12 +728,20 @@ class FigureArtist:
         up = leg.ankle - leg.heel
         up = up / max(np.linalg.norm(up), 1e-6)
         foot = leg.toe - leg.heel
+        if outfit.shoes in (ShoeStyle.SANDALS, ShoeStyle.BAREFOOT):
+            self._draw_bare_foot(leg, side, up)
+            if outfit.shoes is ShoeStyle.SANDALS:
+                self._draw_sandal(leg, side, up, shin[-1])
+            return
+        lift = 0.03 if outfit.shoes is ShoeStyle.HIGH_HEELS else 0.0
         shoe = [
-            self._disc(leg.heel + 0.024 * up, 0.026 * scale),
+            self._disc(leg.heel + (0.024 + lift) * up, 0.026 * scale),
             self._disc(leg.heel + 0.66 * foot + 0.022 * up, 0.028 * scale),
             self._disc(leg.heel + 0.92 * foot + 0.016 * up, 0.022 * scale),
         ]
         outlines = [hull(shoe)]
+        if lift:
+            outlines.append(self._bone(leg.heel + lift * up, leg.heel, (0.02, 0.009)))
         if outfit.shoes in (ShoeStyle.SNEAKERS, ShoeStyle.BOOTS):
             outlines.append(hull([shoe[0], self._disc(leg.ankle, 0.027 * scale), shoe[1]]))
         if outfit.shoes is ShoeStyle.BOOTS:
@@ -657,14 +750,34 @@ class FigureArtist:
                 self._bone(top, leg.ankle, np.array([shin[1], shin[2], shin[3]]) * 1.25)
             )
         self._fill(outlines, outfit.shoe_colour, side.shoe)
-        sole = hull(
-            [self._disc(leg.heel - 0.004 * up, 0.012), self._disc(leg.toe - 0.004 * up, 0.012)]
-        )
+        sole = self._sole(leg, up, lift)
         self._canvas.decorate([sole], outfit.sole_colour, side.shoe)
         if outfit.shoes is ShoeStyle.SNEAKERS:
             lace = np.array([[-0.012, 0.0], [0.012, 0.0]]) * self._scale
             laces = [self._at(leg.heel + t * foot + 0.045 * up) + lace for t in (0.42, 0.55)]
             self._crease(laces, side.shoe, outfit.sole_colour, 0.003)
+
+    def _sole(self, leg: Leg, up: np.ndarray, lift: float = 0.0) -> Outline:
+        ends = leg.heel + (lift - 0.004) * up, leg.toe - 0.004 * up
+        return hull([self._disc(end, 0.012) for end in ends])
+
+    def _draw_bare_foot(self, leg: Leg, side: Side, up: np.ndarray) -> None:
+        scale, foot = self._skeleton.limb_scale, leg.toe - leg.heel
+        heel = self._disc(leg.heel + 0.022 * up, 0.022 * scale)
+        ball = self._disc(leg.heel + 0.7 * foot + 0.016 * up, 0.023 * scale)
+        toes = self._disc(leg.heel + 0.92 * foot + 0.012 * up, 0.016 * scale)
+        instep = hull([heel, self._disc(leg.ankle, 0.022 * scale), ball])
+        self._fill([hull([heel, ball, toes]), instep], self._skin, side.leg, detail=Detail.FOOT)
+
+    def _draw_sandal(self, leg: Leg, side: Side, up: np.ndarray, ankle_radius: float) -> None:
+        foot, shin = leg.toe - leg.heel, leg.knee - leg.ankle
+        over_toes = [leg.heel + share * foot + 0.028 * up for share in (0.55, 0.75)]
+        around_ankle = [leg.ankle + share * shin for share in (0.0, 0.08)]
+        straps = [
+            self._bone(*over_toes, (0.026, 0.022)),
+            self._bone(*around_ankle, np.full(2, 1.2 * ankle_radius)),
+        ]
+        self._fill([self._sole(leg, up), *straps], self._outfit.shoe_colour, side.shoe, relief=2)
 
     def _draw_seat(self) -> None:
         """A block to sit on; it is no part of the person."""

@@ -371,8 +371,8 @@ class HeadArtist:
             for outlines, size in ((frame, 1.0), (lenses, 0.82)):
                 rim = (
                     centre
-                    + shape[:, :1] * 0.155 * size * turn
-                    + shape[:, 1:] * np.array([0, 0.125 * size, 0])
+                    + shape[:, :1] * 0.18 * size * turn
+                    + shape[:, 1:] * np.array([0, 0.155 * size, 0])
                 )
                 outlines.append(self._at(rim))
         if self._towards_viewer((0, 0, 1)) > 0.1:
@@ -386,7 +386,10 @@ class HeadArtist:
                     (side * 0.38, 0, -0.02),
                 ]
                 frame.append(self._band(temple, (0.035, 0.03, 0.025)))
-        self._canvas.fill(frame, glasses.frame, Part.SUNGLASSES, relief=2, shadow=0.2)
+        holes = lenses if glasses.clear else []
+        self._canvas.fill(frame, glasses.frame, Part.SUNGLASSES, holes=holes, relief=2, shadow=0.2)
+        if glasses.clear:
+            return
         self._canvas.decorate(lenses, glasses.colour, Part.SUNGLASSES)
         for side in shown:
             glint = self._patch(
@@ -418,7 +421,7 @@ class HeadArtist:
             left, top, mask = self._surface(
                 _CRANIUM * (bulk, bulk * 1.12, bulk), (0, 0.03, -0.03), lambda s: s[1] > 0.2
             )
-            contour = _contours(mask, left, top)
+            contour = _contours(left, top, mask)
             if contour:
                 self._cloth(contour)
             self._cloth(
@@ -426,6 +429,18 @@ class HeadArtist:
                 fabric.accent,
             )
             self._cloth([disc(self._at((0, 0.56, -0.04)), 0.1 * self._pixels)], fabric.accent)
+        elif hat.style is HatStyle.HELMET:
+            shell = self._surface(
+                _CRANIUM * (bulk * 1.08),
+                (0, 0.05, -0.03),
+                lambda s: s[1] > 0.12 - 0.35 * (s[2] < 0),
+            )
+            for contour in _contours(*shell):
+                self._cloth([contour], fabric.accent)
+            comb = self._band(
+                [(0, 0.45, 0.36), (0, 0.58, 0.0), (0, 0.45, -0.42)], (0.05, 0.08, 0.05)
+            )
+            self._cloth([comb], band)
         elif hat.style is HatStyle.CAP:
             front = -1 if hat.backwards else 1
             inner = self._ring(0.2, bulk * 0.98, -75, 75) * (1, 1, front)
@@ -474,6 +489,6 @@ class HeadArtist:
                 self._cloth([hull([self._at(base_ring), self._at(ribbon_top)])], band)
 
 
-def _contours(mask: np.ndarray, left: int, top: int) -> list[Outline]:
+def _contours(left: int, top: int, mask: np.ndarray) -> list[Outline]:
     found, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     return [c.reshape(-1, 2) + (left + 0.5, top + 0.5) for c in found]

@@ -1,4 +1,4 @@
-"""CIHP's part labels and the sides of a body, by name."""
+"""CIHP's part labels, what they do not tell apart, and the sides of a body, by name."""
 
 from enum import IntEnum
 
@@ -26,6 +26,27 @@ class Part(IntEnum):
     RIGHT_LEG = 17
     LEFT_SHOE = 18
     RIGHT_SHOE = 19
+
+
+class Detail(IntEnum):
+    """What is drawn where CIHP has no label of its own; the label sets of others may have one."""
+
+    NONE = 0
+    HAND = 1
+    FOOT = 2
+    BELT = 3
+    HANDBAG = 4
+    WATCH = 5
+    WRISTBAND = 6
+    TIE = 7
+    KNEE_PAD = 8
+    BACKPACK = 9
+    BALL = 10
+    BAT = 11
+    BOTTLE = 12
+    CASE = 13
+    PURSE = 14
+    UMBRELLA = 15
 
 
 class Side(IntEnum):

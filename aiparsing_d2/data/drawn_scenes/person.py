@@ -1,9 +1,11 @@
 """A person as parameters: body, outfit, pose and view, apart from any drawing."""
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
 
+from .accessories import Accessories, equip
 from .poses import sample_pose
 from .skeleton import BodyShape, Pose, Skeleton, sample_body
 from .wardrobe import Outfit, sample_outfit
@@ -28,6 +30,7 @@ class Person:
         body, outfit, pose: build, clothes and joint angles.
         yaw: turn in degrees; 0 faces the viewer, 90 the image's right, 180 is seen from behind.
         seed: for details of the drawing, such as strands of hair.
+        accessories: what is worn and carried beyond the garments of CIHP.
     """
 
     body: BodyShape
@@ -35,6 +38,7 @@ class Person:
     pose: Pose
     yaw: float
     seed: int
+    accessories: Accessories = Accessories()
 
     def skeleton(self, camera_pitch: float) -> Skeleton:
         """The posed joints seen by a camera that looks down by ``camera_pitch`` degrees."""
@@ -43,9 +47,9 @@ class Person:
 
 def _sample_yaw(rng: np.random.Generator) -> float:
     kind = rng.random()
-    if kind < 0.84:
-        return float(rng.normal(0, 18))
-    if kind < 0.93:
+    if kind < 0.92:
+        return float(rng.normal(0, 14))
+    if kind < 0.96:
         return float(rng.choice([-1, 1]) * rng.uniform(45, 115))
     return float(180 + rng.normal(0, 22))
 
@@ -59,3 +63,10 @@ def sample_person(rng: np.random.Generator) -> Person:
         yaw=_sample_yaw(rng),
         seed=int(rng.integers(1 << 31)),
     )
+
+
+def sample_equipped_person(rng: np.random.Generator) -> Person:
+    """Draw a person at random who may wear and carry more than CIHP has labels for."""
+    person = sample_person(rng)
+    outfit, accessories = equip(rng, person.outfit)
+    return dataclasses.replace(person, outfit=outfit, accessories=accessories)

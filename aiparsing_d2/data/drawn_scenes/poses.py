@@ -65,6 +65,9 @@ def _any_arm(rng: np.random.Generator) -> LimbPose:
     makers = [
         _hanging_arm,
         _hanging_arm,
+        _hanging_arm,
+        _hanging_arm,
+        _arm_on_hip,
         _arm_on_hip,
         _raised_arm,
         _spread_arm,
@@ -75,7 +78,7 @@ def _any_arm(rng: np.random.Generator) -> LimbPose:
     return makers[rng.integers(len(makers))](rng)
 
 
-def _straight_leg(rng: np.random.Generator, spread: float = 4.0) -> LimbPose:
+def _straight_leg(rng: np.random.Generator, spread: float = 6.0) -> LimbPose:
     outward = abs(rng.normal(spread, 2))
     return LimbPose((outward, rng.uniform(-10, 30)), (outward * 0.7, rng.uniform(-40, 20)))
 
@@ -258,15 +261,15 @@ def crouching(rng: np.random.Generator) -> Pose:
 
 
 _FREQUENCIES: dict[PoseMaker, float] = {
-    standing: 0.4,
-    at_ease: 0.25,
-    walking: 0.15,
-    running: 0.03,
-    sitting: 0.06,
-    arms_raised: 0.04,
-    arms_crossed: 0.02,
+    standing: 0.48,
+    at_ease: 0.28,
+    walking: 0.08,
+    running: 0.01,
+    sitting: 0.04,
+    arms_raised: 0.03,
+    arms_crossed: 0.01,
     waving: 0.05,
-    jumping: 0.02,
+    jumping: 0.01,
     crouching: 0.01,
 }
 

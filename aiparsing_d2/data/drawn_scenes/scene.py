@@ -1,5 +1,6 @@
 """Composition of scenes: who stands where, who hides whom, and the light on it all."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -18,16 +19,16 @@ MIN_SIDE = 64
 MIN_VISIBLE_PIXELS = 60
 """Fewest visible labelled pixels of every person in a scene."""
 
-_MIN_VISIBLE_SHARE = 0.2
+_MIN_VISIBLE_SHARE = 0.4
 _TRIES_PER_PERSON = 6
-_PEOPLE_FREQUENCIES = (0.3, 0.32, 0.2, 0.09, 0.05, 0.04)
+_PEOPLE_FREQUENCIES = (0.48, 0.33, 0.12, 0.04, 0.02, 0.01)
 
 # Height of an upright person in units of the image's height, and how often.
 _FRAMINGS = {
-    "full figure": (0.45, (0.86, 0.98)),
-    "to the knees": (0.28, (1.05, 1.4)),
-    "to the waist": (0.22, (1.4, 2.0)),
-    "far away": (0.05, (0.5, 0.7)),
+    "full figure": (0.44, (0.84, 0.92)),
+    "to the knees": (0.3, (1.1, 1.4)),
+    "to the waist": (0.24, (1.4, 1.9)),
+    "far away": (0.02, (0.55, 0.75)),
 }
 
 
@@ -40,11 +41,15 @@ class DrawnScene:
         category_map: uint8 (H, W), CIHP's part labels 0..19; left and right are the persons' own.
         human_map: uint8 (H, W), 0 for the background, 1..N for the N persons, numbered from left
             to right by the middles of the whole figures. It is 0 exactly where ``category_map`` is.
+        layers: the whole figures, whatever hides them, the farthest first.
+        in_front: bool (H, W), where something that is no person hides everybody.
     """
 
     image: np.ndarray
     category_map: np.ndarray
     human_map: np.ndarray
+    layers: tuple[FigureLayer, ...]
+    in_front: np.ndarray
 
     @property
     def num_people(self) -> int:
@@ -74,7 +79,11 @@ def check_image_size(height: int, width: int) -> None:
 
 
 def draw_scene(
-    rng: np.random.Generator, height: int, width: int, num_people: int | None = None
+    rng: np.random.Generator,
+    height: int,
+    width: int,
+    num_people: int | None = None,
+    sample: Callable[[np.random.Generator], Person] = sample_person,
 ) -> DrawnScene:
     """Draw people in front of a busy background.
 
@@ -82,6 +91,7 @@ def draw_scene(
         rng: source of every choice; the same state gives the same scene.
         height, width: image size in pixels, at least ``MIN_SIDE`` each.
         num_people: how many people, 0..6; None draws the number at random (1..6).
+        sample: draws up a person.
 
     Returns:
         The scene. Every person has at least ``MIN_VISIBLE_PIXELS`` visible labelled pixels.
@@ -100,37 +110,67 @@ def draw_scene(
     shrink = 1.0
     while True:
         layers, ground = _place_people(
-            rng, height, width, num_people, camera_pitch, light, foreground, shrink
+            rng, height, width, num_people, camera_pitch, light, foreground, shrink, sample
         )
         if len(layers) == num_people:
             break
         shrink = max(0.85 * shrink, 0.5)  # smaller people hide less of each other
 
+    return compose_scene(rng, draw_place(rng, height, width, ground), layers[::-1], foreground)
+
+
+def draw_place(rng: np.random.Generator, height: int, width: int, ground: float) -> np.ndarray:
+    """Draw what is behind the people, hazy and out of focus: float32 RGB (H, W, 3), 0..255.
+
+    Args:
+        rng: source of every choice.
+        height, width: size in pixels.
+        ground: row of the ground under the nearest person.
+    """
     horizon = ground - rng.uniform(0.05, 0.3) * height
-    canvas = _set_back(rng, draw_background(rng, height, width, horizon))
+    return _set_back(rng, draw_background(rng, height, width, horizon))
+
+
+def compose_scene(
+    rng: np.random.Generator,
+    place: np.ndarray,
+    layers: Sequence[FigureLayer],
+    foreground: tuple[np.ndarray, np.ndarray] | None,
+) -> DrawnScene:
+    """Lay people and what is in front of them over a place, and take the picture.
+
+    Args:
+        rng: source of what light, lens and sensor do to the picture.
+        place: float32 RGB (H, W, 3), 0..255; it is left as it is.
+        layers: the people, the farthest first. Who is hidden altogether gets no number.
+        foreground: as from ``draw_foreground``, of the size of the place.
+    """
+    height, width = place.shape[:2]
+    canvas = place.copy()
     category_map = np.zeros((height, width), dtype=np.uint8)
-    human_map = np.zeros((height, width), dtype=np.uint8)
-    # Numbers run from left to right, whatever the depth.
-    order = np.argsort([_middle_column(layer) for layer in layers], kind="stable")
-    number = {int(index): i + 1 for i, index in enumerate(order)}
-    for index in reversed(range(len(layers))):  # the farthest first
-        layer = layers[index]
-        window = _window(layer)
+    owner = np.zeros((height, width), dtype=np.uint8)  # 1 + index of the layer
+    for index, layer in enumerate(layers):
+        window = layer.window
         _cast_shadow(canvas, layer)
         canvas[window] = canvas[window] * (1 - layer.alpha[..., None]) + layer.rgb
         category_map[window][layer.solid] = layer.label[layer.solid]
-        human_map[window][layer.solid] = number[index] * (layer.label[layer.solid] > 0)
+        owner[window][layer.solid] = (index + 1) * (layer.label[layer.solid] > 0)
+    in_front = np.zeros((height, width), dtype=bool)
     if foreground is not None:
         rgb, alpha = foreground
         canvas = canvas * (1 - alpha[..., None]) + rgb
-        category_map[alpha > 0.5] = 0
-        human_map[alpha > 0.5] = 0
-    return DrawnScene(_photograph(rng, canvas), category_map, human_map)
+        in_front = alpha > 0.5
+        category_map[in_front] = 0
+        owner[in_front] = 0
 
-
-def _window(layer: FigureLayer) -> tuple[slice, slice]:
-    height, width = layer.label.shape
-    return np.s_[layer.top : layer.top + height, layer.left : layer.left + width]
+    # Numbers run from left to right, whatever the depth.
+    visible = [index for index in range(len(layers)) if (owner == index + 1).any()]
+    visible.sort(key=lambda index: _middle_column(layers[index]))
+    numbers = np.zeros(len(layers) + 1, dtype=np.uint8)
+    for number, index in enumerate(visible, start=1):
+        numbers[index + 1] = number
+    image = _photograph(rng, canvas)
+    return DrawnScene(image, category_map, numbers[owner], tuple(layers), in_front)
 
 
 def _middle_column(layer: FigureLayer) -> float:
@@ -160,6 +200,7 @@ def _place_people(
     light: float,
     foreground: tuple[np.ndarray, np.ndarray] | None,
     shrink: float,
+    sample: Callable[[np.random.Generator], Person],
 ) -> tuple[list[FigureLayer], float]:
     """Place people from the front to the back.
 
@@ -167,17 +208,13 @@ def _place_people(
         layers: the figures that found a place, the nearest first.
         ground: image row of the ground under the nearest person.
     """
-    names = list(_FRAMINGS)
-    framing = _FRAMINGS[names[rng.choice(len(names), p=[f[0] for f in _FRAMINGS.values()])]]
-    base = rng.uniform(*framing[1]) * height * shrink
-    crown = rng.uniform(0.03, 0.12) * height + max(0.0, 0.5 * (0.85 * height - base))
-    ground = crown + base
+    base, ground = choose_framing(rng, height, shrink)
     hidden = np.zeros((height, width), dtype=bool)
     if foreground is not None:
         hidden |= foreground[1] > 0.5
 
     # People of a group stand side by side in no particular order of depth.
-    spacing = min(0.9 / max(num_people, 1), rng.uniform(0.14, 0.32)) * width
+    spacing = min(0.9 / max(num_people, 1), rng.uniform(0.2, 0.36)) * width
     places = 0.5 * width + spacing * (rng.permutation(num_people) - 0.5 * (num_people - 1))
     places += rng.normal(0, 0.04 * width, num_people)
     if num_people == 1:
@@ -185,15 +222,15 @@ def _place_people(
 
     layers: list[FigureLayer] = []
     for depth, place in enumerate(places):
-        person = sample_person(rng)
+        person = sample(rng)
         for attempt in range(_TRIES_PER_PERSON):
             x = place if attempt == 0 else rng.uniform(0.05, 0.95) * width
-            placement = _placement(rng, person, x, base, ground, depth)
+            placement = choose_placement(rng, person, x, base, ground, depth)
             layer = draw_figure(
                 person, placement.feet, placement.scale, camera_pitch, (height, width), light
             )
-            if layer is not None and _shows_enough(layer, hidden[_window(layer)]):
-                hidden[_window(layer)] |= layer.solid
+            if layer is not None and _shows_enough(layer, hidden[layer.window]):
+                hidden[layer.window] |= layer.solid
                 layers.append(layer)
                 break
         else:
@@ -201,13 +238,37 @@ def _place_people(
     return layers, ground
 
 
-def _placement(
+def choose_framing(
+    rng: np.random.Generator, height: int, shrink: float = 1.0
+) -> tuple[float, float]:
+    """How much of the people the picture shows.
+
+    Returns:
+        base: height in pixels of a grown-up who stands nearest.
+        ground: image row of the ground under the nearest person.
+    """
+    names = list(_FRAMINGS)
+    framing = _FRAMINGS[names[rng.choice(len(names), p=[f[0] for f in _FRAMINGS.values()])]]
+    base = rng.uniform(*framing[1]) * height * shrink
+    crown = rng.uniform(0.03, 0.08) * height + max(0.0, 0.5 * (0.85 * height - base))
+    return base, crown + base
+
+
+def choose_placement(
     rng: np.random.Generator, person: Person, x: float, base: float, ground: float, depth: int
 ) -> Placement:
-    """Where a person stands who is number ``depth`` from the front."""
+    """Where a person stands who is number ``depth`` from the front, the nearest being 0.
+
+    Args:
+        rng: source of the stature and the exact distance.
+        person: who it is.
+        x: image column of the middle of the feet.
+        base, ground: as from ``choose_framing``.
+        depth: how many people stand nearer.
+    """
     distance = 1 + 0.05 * depth + rng.uniform(0, 0.06)
     stature = rng.uniform(0.92, 1.04)
-    if person.body.head > 0.17:  # a child
+    if person.body.head > 0.19:  # a child
         stature *= rng.uniform(0.62, 0.8)
     scale = base * stature / distance
     # The farther, the higher in the picture; people who jump leave the ground.

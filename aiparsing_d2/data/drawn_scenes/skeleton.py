@@ -18,7 +18,7 @@ from .parts import Side
 _HEAD = 0.15
 _TORSO = 0.315
 _UPPER_ARM, _FOREARM, _HAND = 0.165, 0.145, 0.075
-_THIGH, _SHIN, _ANKLE, _FOOT = 0.235, 0.232, 0.038, 0.12
+_THIGH, _SHIN, _ANKLE, _FOOT = 0.235, 0.232, 0.042, 0.135
 
 # Half widths and half depths of the torso along the spine: 0 is the hip joints' level, 1 the base
 # of the neck.
@@ -260,13 +260,13 @@ class Skeleton:
 
 def sample_body(rng: np.random.Generator, skins: list[tuple[int, int, int]]) -> BodyShape:
     """Draw a body shape at random, with a skin near one of ``skins``."""
-    child = rng.random() < 0.12
+    child = rng.random() < 0.08
     feminine = rng.uniform(0, 1)
     heavy = rng.beta(1.6, 3.0)
     skin = np.clip(np.array(skins[rng.integers(len(skins))]) + rng.normal(0, 5, 3), 25, 250)
     return BodyShape(
-        head=rng.uniform(0.18, 0.2) if child else rng.uniform(0.15, 0.165),
-        girth=(0.95 if child else 0.88) + 0.42 * heavy,
+        head=rng.uniform(0.2, 0.22) if child else rng.uniform(0.165, 0.185),
+        girth=(1.0 if child else 0.95) + 0.4 * heavy,
         shoulders=1.1 - 0.2 * feminine,
         hips=0.93 + 0.14 * feminine,
         waist=1.04 - 0.14 * feminine + 0.15 * heavy,

@@ -32,6 +32,7 @@ class HatStyle(Enum):
     SUN_HAT = auto()
     BUCKET = auto()
     FEDORA = auto()
+    HELMET = auto()
 
 
 class ShoeStyle(Enum):
@@ -41,6 +42,9 @@ class ShoeStyle(Enum):
     SLIPPERS = auto()
     BOOTS = auto()
     PUMPS = auto()
+    HIGH_HEELS = auto()
+    SANDALS = auto()
+    BAREFOOT = auto()
 
 
 @dataclass(frozen=True)
@@ -72,11 +76,15 @@ class Hat:
 
 @dataclass(frozen=True)
 class Sunglasses:
-    """Sunglasses; ``roundness`` 0 is for square lenses, 1 for round ones."""
+    """Sunglasses, or glasses with ``clear`` lenses.
+
+    ``roundness`` 0 is for square lenses, 1 for round ones.
+    """
 
     colour: Colour
     frame: Colour
     roundness: float
+    clear: bool = False
 
 
 @dataclass(frozen=True)
@@ -150,7 +158,8 @@ class Skirt:
 class Outfit:
     """Everything a person wears; None for what is absent.
 
-    With a dress ``bodice`` and ``skirt`` are both labelled as dress and ``top`` is None.
+    With a dress ``top`` and ``skirt`` are both labelled as dress. A jumpsuit is a top and trousers
+    in one.
     """
 
     hair: Hair
@@ -169,7 +178,11 @@ class Outfit:
     shoe_colour: Colour
     sole_colour: Colour
     handbag: Colour | None
+    is_jumpsuit: bool = False
 
+
+# Styles that CIHP's labels suffice for; ``accessories.equip`` knows more.
+_HAT_STYLES = (HatStyle.CAP, HatStyle.BEANIE, HatStyle.SUN_HAT, HatStyle.BUCKET, HatStyle.FEDORA)
 
 _TOP_PATTERNS = {
     Pattern.PLAIN: 0.8,
@@ -206,8 +219,7 @@ _PANTS_PATTERNS = {
     Pattern.CAMOUFLAGE: 0.05,
 }
 _COAT_PATTERNS = {
-    Pattern.PLAIN: 0.7,
-    Pattern.DENIM: 0.1,
+    Pattern.PLAIN: 0.8,
     Pattern.PLAID: 0.1,
     Pattern.KNIT: 0.06,
     Pattern.PINSTRIPES: 0.04,
@@ -218,26 +230,23 @@ _HAT_PATTERNS = {Pattern.PLAIN: 0.7, Pattern.KNIT: 0.12, Pattern.HOOPS: 0.12, Pa
 _GLOVE_PATTERNS = {Pattern.PLAIN: 0.8, Pattern.HOOPS: 0.12, Pattern.KNIT: 0.08}
 
 # Kinds of garments are not equally likely in every colour, here as in a real wardrobe.
-_TOP_COLOURS = [(206, 52, 48), (228, 112, 44), (238, 188, 62), (232, 140, 110), (186, 40, 66)]
+_TOP_COLOURS = [(206, 52, 48), (228, 112, 44), (232, 84, 60), (186, 40, 48)]
 _DRESS_COLOURS = [(146, 68, 168), (204, 78, 158), (228, 132, 182), (104, 58, 150), (186, 122, 208)]
 _COAT_COLOURS = [(96, 92, 88), (122, 116, 106), (72, 70, 70), (108, 104, 84), (136, 132, 128)]
-_PANTS_COLOURS = [(54, 80, 128), (38, 50, 92), (28, 30, 40), (88, 112, 160), (62, 68, 80)]
-_SKIRT_COLOURS = [(40, 138, 88), (62, 168, 138), (112, 160, 60), (30, 108, 108), (150, 190, 96)]
-_SOCK_COLOURS = [(240, 240, 236), (226, 232, 238), (250, 248, 240)]
+_PANTS_COLOURS = [(54, 80, 128), (38, 50, 92), (88, 112, 160), (44, 62, 120)]
+_SKIRT_COLOURS = [(40, 138, 72), (58, 150, 60), (112, 160, 60), (30, 108, 64), (150, 190, 96)]
+_SOCK_COLOURS = [(244, 206, 60), (236, 188, 40), (250, 224, 96)]
 _GLOVE_COLOURS = [(38, 186, 206), (72, 212, 196), (30, 140, 190)]
+_SHOE_COLOURS = [(28, 28, 32), (74, 46, 30), (52, 36, 30)]
 _SCARF_COLOURS = [(122, 28, 52), (164, 36, 84), (92, 22, 60)]
-_HAT_COLOURS = [(224, 192, 122), (198, 162, 92), (240, 216, 152), (214, 176, 140)]
+_HAT_COLOURS = [(196, 190, 60), (222, 206, 84), (170, 172, 52)]
 
 _HAIR_COLOURS = [
     (28, 22, 20),
     (44, 30, 24),
     (70, 44, 30),
-    (104, 66, 40),
-    (150, 104, 58),
-    (206, 168, 104),
-    (150, 66, 34),
-    (150, 146, 142),
-    (214, 210, 204),
+    (92, 50, 28),
+    (140, 58, 28),
 ]
 
 
@@ -250,8 +259,8 @@ def _sample_hair(rng: np.random.Generator) -> Hair:
     style = _choose(
         rng,
         {
-            HairStyle.BALD: 0.04,
-            HairStyle.BUZZ: 0.07,
+            HairStyle.BALD: 0.02,
+            HairStyle.BUZZ: 0.03,
             HairStyle.SHORT: 0.2,
             HairStyle.QUIFF: 0.1,
             HairStyle.CURLY: 0.08,
@@ -263,7 +272,7 @@ def _sample_hair(rng: np.random.Generator) -> Hair:
             HairStyle.BRAIDS: 0.04,
         },
     )
-    if rng.random() < 0.06:
+    if rng.random() < 0.02:
         colour = sample_colour(rng, neutral=0.0)
     else:
         colour = tuple(
@@ -280,14 +289,14 @@ def _sample_hair(rng: np.random.Generator) -> Hair:
 
 
 def _sample_hat(rng: np.random.Generator) -> Hat:
-    style = list(HatStyle)[rng.integers(len(HatStyle))]
+    style = _HAT_STYLES[rng.integers(len(_HAT_STYLES))]
     return Hat(
         style, sample_fabric(rng, _HAT_PATTERNS, typical=_HAT_COLOURS), bool(rng.random() < 0.15)
     )
 
 
 def _sample_top(rng: np.random.Generator) -> Top:
-    sleeves = _choose(rng, {0.0: 0.17, 0.4: 0.4, 0.55: 0.08, 0.8: 0.08, 1.0: 0.27})
+    sleeves = _choose(rng, {0.0: 0.25, 0.4: 0.45, 0.55: 0.08, 0.8: 0.06, 1.0: 0.16})
     hem = _choose(rng, {-0.12: 0.3, 0.02: 0.25, 0.12: 0.25, 0.46: 0.14, -0.25: 0.06})
     return Top(
         fabric=sample_fabric(rng, _TOP_PATTERNS, typical=_TOP_COLOURS),
@@ -304,7 +313,7 @@ def sample_outfit(rng: np.random.Generator) -> Outfit:
     """Draw an outfit; every garment of CIHP's labels turns up in a fair share of outfits."""
     top = _sample_top(rng)
     pants = skirt = None
-    kind = _choose(rng, {"pants": 0.36, "shorts": 0.16, "skirt": 0.26, "dress": 0.22})
+    kind = _choose(rng, {"pants": 0.28, "shorts": 0.26, "skirt": 0.24, "dress": 0.22})
     is_dress = kind == "dress"
     if kind in ("pants", "shorts"):
         full = kind == "pants"
@@ -351,7 +360,7 @@ def sample_outfit(rng: np.random.Generator) -> Outfit:
 
     bare_ankles = pants is None or pants.length < 1.8
     socks = None
-    if bare_ankles and rng.random() < 0.7:
+    if bare_ankles and rng.random() < 0.6:
         socks = sample_fabric(rng, _SOCK_PATTERNS, typical=_SOCK_COLOURS)
     shoes = _choose(
         rng,
@@ -362,23 +371,23 @@ def sample_outfit(rng: np.random.Generator) -> Outfit:
             ShoeStyle.BOOTS: 0.22 if socks is None else 0.04,
         },
     )
-    shoe_colour = sample_colour(rng, 0.55)
+    shoe_colour = sample_colour(rng, 0.55, _SHOE_COLOURS)
     return Outfit(
         hair=_sample_hair(rng),
-        hat=_sample_hat(rng) if rng.random() < 0.34 else None,
+        hat=_sample_hat(rng) if rng.random() < 0.27 else None,
         sunglasses=Sunglasses(
-            colour=shaded(sample_colour(rng, 0.6), 0.3),
-            frame=sample_colour(rng, 0.5),
+            colour=shaded(sample_colour(rng, 0.6), 0.2),
+            frame=shaded(sample_colour(rng, 0.5), 0.4),
             roundness=float(rng.uniform(0, 1)),
         )
-        if rng.random() < 0.38
+        if rng.random() < 0.27
         else None,
         scarf=Scarf(
             fabric=sample_fabric(rng, _SCARF_PATTERNS, 0.25, _SCARF_COLOURS),
             tail=float(rng.uniform(0.1, 0.3)) if rng.random() < 0.8 else 0.0,
             tail_side=float(rng.uniform(-0.6, 0.6)),
         )
-        if rng.random() < 0.3
+        if rng.random() < 0.23
         else None,
         top=top,
         is_dress=is_dress,
@@ -386,10 +395,10 @@ def sample_outfit(rng: np.random.Generator) -> Outfit:
         pants=pants,
         skirt=skirt,
         gloves=sample_fabric(rng, _GLOVE_PATTERNS, 0.3, _GLOVE_COLOURS)
-        if rng.random() < 0.33
+        if rng.random() < 0.22
         else None,
         socks=socks,
-        sock_height=float(rng.choice([rng.uniform(0.15, 0.3), rng.uniform(0.4, 0.9)])),
+        sock_height=float(rng.uniform(0.3, 0.8)),
         shoes=shoes,
         shoe_colour=shoe_colour,
         sole_colour=(236.0, 234.0, 228.0) if rng.random() < 0.6 else shaded(shoe_colour, 0.5),

@@ -1,0 +1,211 @@
+"""What all layouts of drawn data sets share: the request, the manifest and the files' writing.
+
+A folder says what it holds in a manifest, which is there under another name until the last file is
+written. So drawing that was interrupted goes on where it stopped, and a folder that holds anything
+else is left alone.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import json
+import multiprocessing
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import cv2
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from .scene import check_image_size
+
+GENERATOR_VERSION = 2
+"""Grows whenever the same request gives other files than before."""
+
+MANIFEST_NAME = "drawn_scenes.json"
+_UNFINISHED_NAME = "drawn_scenes.unfinished.json"
+
+SPLITS = ("train", "val")
+
+# Manifests of CIHP's layout do not name it: at first there was no other.
+_UNNAMED_LAYOUT = "cihp"
+_DEFAULT_SIZES = ((320, 240), (300, 240), (320, 256), (256, 256), (256, 288), (240, 320))
+
+
+class FolderInUseError(Exception):
+    """The output folder holds something else than the requested data set."""
+
+
+@dataclass(frozen=True)
+class DataSetRequest(ABC):
+    """What a drawn data set is to hold; a subclass knows how it lies on disk.
+
+    Attributes:
+        num_train, num_val: units (see below) per split.
+        seed: unit i of a split depends on the seed, the split and i alone.
+        image_size: (height, width) of all images; None varies it around 240 x 320.
+        layout: name of the layout.
+        unit: what the data set is counted in, in the plural.
+    """
+
+    num_train: int
+    num_val: int
+    seed: int = 0
+    image_size: tuple[int, int] | None = None
+
+    layout: ClassVar[str]
+    unit: ClassVar[str] = "images"
+
+    def __post_init__(self) -> None:
+        if self.num_train < 0 or self.num_val < 0 or self.num_train + self.num_val == 0:
+            raise ValueError(f"Nothing to draw: {self.describe()}.")
+        if self.seed < 0:
+            raise ValueError(f"The seed must not be negative, got {self.seed}.")
+        if self.image_size is not None:
+            check_image_size(*self.image_size)
+
+    def describe(self) -> str:
+        """The size of the data set in words."""
+        return f"{self.num_train} training and {self.num_val} validation {self.unit}"
+
+    def manifest(self) -> dict[str, Any]:
+        """The layout, the request and the generator's version as JSON values."""
+        entries = {
+            "generator_version": GENERATOR_VERSION,
+            **dataclasses.asdict(self),
+            "image_size": None if self.image_size is None else list(self.image_size),
+        }
+        return entries if self.layout == _UNNAMED_LAYOUT else {"layout": self.layout, **entries}
+
+    def rng(self, split: str, index: int) -> np.random.Generator:
+        """The source of every choice for unit ``index`` of a split."""
+        return np.random.default_rng([self.seed, SPLITS.index(split), index])
+
+    def choose_size(self, rng: np.random.Generator) -> tuple[int, int]:
+        """Height and width of an image."""
+        return self.image_size or _DEFAULT_SIZES[rng.integers(len(_DEFAULT_SIZES))]
+
+    def numbers(self) -> dict[str, range]:
+        """The units' numbers by split. They start from 1 and run on over the splits."""
+        stop = 1 + self.num_train
+        return {"train": range(1, stop), "val": range(stop, stop + self.num_val)}
+
+    @abstractmethod
+    def prepare(self, root: Path) -> list[tuple]:
+        """Write the lists of the data set.
+
+        Returns:
+            One task for each image: what ``write_image`` is to be called with.
+        """
+
+    @abstractmethod
+    def write_image(self, root: Path, *task: Any) -> tuple[str, int]:
+        """Draw one image and write its files, unless they are there already.
+
+        Returns:
+            split, num_people: the image's split and how many people are annotated in it.
+        """
+
+
+def write_data_set(root: Path, request: DataSetRequest, num_workers: int = 1) -> dict | None:
+    """Draw a data set, or finish one that was interrupted.
+
+    Args:
+        root: folder for the data set; made if it is missing.
+        request: what to draw.
+        num_workers: processes to draw with; the files do not depend on it.
+
+    Returns:
+        The manifest, or None if the folder holds this very data set already.
+
+    Raises:
+        FolderInUseError: if the folder holds anything else. Nothing is changed then.
+        OSError: if the folder cannot be written to.
+    """
+    manifest_path, unfinished_path = root / MANIFEST_NAME, root / _UNFINISHED_NAME
+    wanted = request.manifest()
+    if manifest_path.exists():
+        _check_same_request(manifest_path, wanted)
+        return None
+    if unfinished_path.exists():
+        _check_same_request(unfinished_path, wanted)
+    elif root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise FolderInUseError(
+            f"{root} holds files that are no drawn data set; "
+            f"give a new or empty folder to write to."
+        )
+    write_text(unfinished_path, json.dumps(wanted, indent=2) + "\n")
+
+    tasks = request.prepare(root)
+    people = dict.fromkeys(SPLITS, 0)
+    write = functools.partial(_write_image, request, root)
+    with contextlib.ExitStack() as stack:
+        results = map(write, tasks)
+        if num_workers > 1:
+            # Workers start afresh: forking a process that holds OpenCV's threads can hang.
+            pool = multiprocessing.get_context("spawn").Pool(num_workers, cv2.setNumThreads, (1,))
+            results = stack.enter_context(pool).imap_unordered(write, tasks, chunksize=8)
+        for split, num_people in tqdm(results, "Drawing scenes", len(tasks), unit="image"):
+            people[split] += num_people
+
+    manifest = {**wanted, "num_people": people}
+    write_text(manifest_path, json.dumps(manifest, indent=2) + "\n")
+    unfinished_path.unlink()
+    return manifest
+
+
+def _write_image(request: DataSetRequest, root: Path, task: tuple) -> tuple[str, int]:
+    return request.write_image(root, *task)
+
+
+def _check_same_request(path: Path, wanted: dict) -> None:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise FolderInUseError(
+            f"{path} is not readable as JSON ({error}); remove {path.parent} to draw it anew."
+        ) from error
+    found, wanted = {"layout": _UNNAMED_LAYOUT, **found}, {"layout": _UNNAMED_LAYOUT, **wanted}
+    differing = [key for key in wanted if found.get(key) != wanted[key]]
+    if differing:
+        told = ", ".join(f"{key} {found.get(key)} instead of {wanted[key]}" for key in differing)
+        raise FolderInUseError(
+            f"{path.parent} holds another drawn data set ({told}); "
+            f"give another folder, or remove this one to draw it anew."
+        )
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file."""
+    _write_whole(path, lambda file: file.write(text.encode()))
+
+
+def write_lines(path: Path, lines: list[str]) -> None:
+    """Write a list, one entry a line."""
+    write_text(path, "".join(f"{line}\n" for line in lines))
+
+
+def write_jpeg(path: Path, image: np.ndarray, quality: int) -> None:
+    """Write an image, uint8 RGB (H, W, 3)."""
+    jpeg = Image.fromarray(image)
+    _write_whole(path, lambda file: jpeg.save(file, format="JPEG", quality=quality))
+
+
+def write_png(path: Path, pixels: np.ndarray) -> None:
+    """Write uint8 ids (H, W) or RGB (H, W, 3)."""
+    png = Image.fromarray(pixels)
+    _write_whole(path, lambda file: png.save(file, format="PNG"))
+
+
+def _write_whole(path: Path, write: Callable) -> None:
+    """Write a file that is never seen half written, and its folder if it is missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file:
+        write(file)
+    os.replace(part, path)
