@@ -7,14 +7,18 @@ Continue an interrupted run:
     the same with --resume
 Evaluate:
     the same with --eval-only train.init_checkpoint=/path/to/model.pth
+Evaluate with test-time augmentation too:
+    append test_time_augmentation.enabled=True
 Override any key:
     append e.g. train.device=cpu dataloader.train.total_batch_size=4
 """
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
+from collections import OrderedDict
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
@@ -39,15 +43,39 @@ from aiparsing_d2.engine import PersistentBestCheckpointer, check_output_dir
 logger = logging.getLogger("detectron2.train_net")
 
 
-def do_test(cfg, model):
-    """Evaluates on ``cfg.dataloader.test``; returns the evaluator's results."""
+def do_test(cfg, model, suffix=""):
+    """Evaluates on ``cfg.dataloader.test``.
+
+    Returns:
+        The evaluator's results, with ``suffix`` appended to the name of each group.
+    """
     if "evaluator" not in cfg.dataloader:
         return None
     results = inference_on_dataset(
         model, instantiate(cfg.dataloader.test), instantiate(cfg.dataloader.evaluator)
     )
+    results = OrderedDict((group + suffix, values) for group, values in results.items())
     print_csv_format(results)
     return results
+
+
+def do_test_with_tta(cfg, model):
+    """Evaluates with ``cfg.test_time_augmentation.wrapper`` around the model.
+
+    The views are made from the images at their original size. The evaluator writes into the folder
+    "tta" inside its output folder.
+
+    Returns:
+        As :func:`do_test`, the names ending with "_TTA".
+    """
+    cfg = copy.deepcopy(cfg)
+    cfg.dataloader.test.mapper.augmentations = []
+    evaluator = cfg.dataloader.get("evaluator", {})
+    if evaluator.get("output_dir"):
+        evaluator.output_dir = os.path.join(evaluator.output_dir, "tta")
+    cfg.test_time_augmentation.wrapper.model = model
+    logger.info("Evaluating with test-time augmentation")
+    return do_test(cfg, instantiate(cfg.test_time_augmentation.wrapper), suffix="_TTA")
 
 
 def do_train(args, cfg):
@@ -138,11 +166,19 @@ def main(args):
     setup_logger(cfg.train.output_dir, comm.get_rank(), name="aiparsing_d2")
 
     if args.eval_only:
+        use_tta = cfg.get("test_time_augmentation", {}).get("enabled")
+        if use_tta and "wrapper" not in cfg.test_time_augmentation:
+            raise ValueError(
+                f"{args.config_file} has no test_time_augmentation to enable; import one of "
+                "configs/common/tta.py there"
+            )
         model = instantiate(cfg.model)
         model.to(cfg.train.device)
         model = create_ddp_model(model)
         DetectionCheckpointer(model).load(cfg.train.init_checkpoint)
         do_test(cfg, model)
+        if use_tta:
+            do_test_with_tta(cfg, model)
     else:
         do_train(args, cfg)
 

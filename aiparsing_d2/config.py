@@ -53,7 +53,8 @@ def add_aiparsing_config(cfg: CN) -> None:
     head.setdefault("POOLER_TYPE", "ROIAlignV2")
     # Most positive RoIs per image to train on.
     head.setdefault("BATCH_SIZE_PER_IMAGE", 16)
-    # Multi-scale context module, a name in PARSING_CONTEXT_REGISTRY; "" for none.
+    # Multi-scale context module, a name in PARSING_CONTEXT_REGISTRY ("PGEC", "ASPP", "PSP"); "" for
+    # none.
     head.setdefault("CONTEXT", "PGEC")
     head.setdefault("NON_LOCAL_ON", True)
     # Shared 3x3 convolutions; CONV_DIM also is the context module's output.

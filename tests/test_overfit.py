@@ -12,7 +12,7 @@ from detectron2.engine import SimpleTrainer, hooks
 from detectron2.evaluation import inference_on_dataset
 
 from aiparsing_d2.data.datasets import register_cihp
-from aiparsing_d2.data.drawn_scenes import DataSetRequest, write_data_set
+from aiparsing_d2.data.drawn_scenes import CIHPRequest, write_data_set
 
 CONFIG = Path(__file__).parents[1] / "configs/demo/aiparsing_tiny_FPN_drawn_cihp.py"
 NUM_IMAGES = 3
@@ -21,7 +21,7 @@ NUM_ITERATIONS = 500
 
 @pytest.fixture
 def few_scenes(tmp_path):
-    write_data_set(tmp_path / "drawn", DataSetRequest(num_train=NUM_IMAGES, num_val=1, seed=3))
+    write_data_set(tmp_path / "drawn", CIHPRequest(num_train=NUM_IMAGES, num_val=1, seed=3))
     register_cihp("few_scenes", tmp_path / "drawn", "train")
     yield "few_scenes"
     DatasetCatalog.remove("few_scenes")

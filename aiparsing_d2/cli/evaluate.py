@@ -276,9 +276,9 @@ def _write_sheet(
 
     from aiparsing_d2.data.annotations import read_person_annotations
     from aiparsing_d2.data.dataset_mapper import read_image
-    from aiparsing_d2.evaluation.submissions.files import whole_file
     from aiparsing_d2.evaluation.submissions.scoring import read_prediction
     from aiparsing_d2.visualization import draw_parsing, image_grid, part_legend
+    from aiparsing_d2.whole_files import whole_file
 
     by_id = {record["image_id"]: record for record in records}
     rows, names, labels = [], [], set()
@@ -314,8 +314,8 @@ def _write_sheet(
         row_names=names,
         legend=part_legend(part_labels, labels),
     )
-    with whole_file(args.output / _SHEET_FILE_NAME, args.overwrite) as part:
-        Image.fromarray(sheet).save(part, format="PNG")
+    with whole_file(args.output / _SHEET_FILE_NAME, "wb", overwrite=args.overwrite) as file:
+        Image.fromarray(sheet).save(file, format="PNG")
 
 
 def _caption(scores: ImageScores) -> str:

@@ -18,7 +18,7 @@ __all__ = ["add_parser", "run"]
 # Name on the command line -> title, and what a folder holds as the archive unpacks.
 _DATA_SETS = {
     "cihp": ("CIHP", "Training/, Validation/, Testing/ and train_id.txt, val_id.txt, test_id.txt"),
-    "lv-mhp-v2": ("LV-MHP-v2", "train/, val/, test/ and list/"),
+    "lv_mhp_v2": ("LV-MHP-v2", "train/, val/, test/ and list/"),
     "vip": ("VIP", "Images/, Annotations/ and lists/"),
 }
 
@@ -52,7 +52,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         data_set.add_argument("root", type=Path, metavar="ROOT", help=f"the folder of {contents}")
-        _add_options(data_set, has_person_files=name == "lv-mhp-v2")
+        _add_options(data_set, has_person_files=name == "lv_mhp_v2")
         data_set.set_defaults(run=run, data_set=name)
 
 

@@ -127,7 +127,7 @@ class ParsingEvaluator(DatasetEvaluator):
             order, record = self._records[image_id]
             annotations = self._read_annotations(record, len(self._part_names))
             try:
-                prediction = _to_prediction(output["instances"], annotations.category_map.shape)
+                prediction = to_prediction(output["instances"], annotations.category_map.shape)
             except ValueError as error:
                 raise ValueError(f"image {image_id!r}: {error}") from error
             self._metrics.add_image(
@@ -239,15 +239,20 @@ class ParsingEvaluator(DatasetEvaluator):
         logger.info("Wrote %s", path)
 
 
-def _to_prediction(instances: Instances, image_size: tuple[int, int]) -> Prediction:
-    """Plain arrays of a model's output for an image of size ``(H, W)``.
+def to_prediction(instances: Instances, image_size: tuple[int, int]) -> Prediction:
+    """Plain arrays of a model's output for an image.
+
+    Args:
+        instances: as :class:`~aiparsing_d2.modeling.AIParsing` gives them at test; without any
+            field if nobody was found.
+        image_size: (H, W) of the image in pixels.
 
     Raises:
         ValueError: the output has another size, lacks a field or has maps of a wrong dtype.
     """
     if tuple(instances.image_size) != tuple(image_size):
         raise ValueError(
-            f"the model's instances have the size {instances.image_size}, the ground truth has "
+            f"the model's instances have the size {instances.image_size}, the image has "
             f"{image_size} (height, width)"
         )
     if not instances.get_fields():

@@ -11,11 +11,14 @@ from .roi_heads import (
     ParsingROIHeads,
     ParsingScoreHead,
 )
+from .soft_nms import soft_nms
+from .test_time_augmentation import AIParsingWithTTA
 
 __all__ = [
     "PARSING_CONTEXT_REGISTRY",
     "ROI_PARSING_HEAD_REGISTRY",
     "AIParsing",
+    "AIParsingWithTTA",
     "BilinearFPN",
     "EdgeGuidedParsingHead",
     "FCOSHead",
@@ -27,4 +30,5 @@ __all__ = [
     "parsing_postprocess",
     "proposal_generator",
     "roi_heads",
+    "soft_nms",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.meta_arch import GeneralizedRCNN
 from detectron2.structures import Instances
@@ -20,11 +21,22 @@ class AIParsing(GeneralizedRCNN):
       head has no score head;
     * ``box_scores``: (N,) cls * centre-ness;
     * ``pred_classes``: (N,) zeros, the class person;
-    * ``pred_mious``: (N,) in [0, 1], with a score head only;
+    * ``pred_mious``: (N,) with a score head only, in [0, 1] unless its head does not clamp them;
     * ``pred_part_maps``: ``PartMaps`` of the N people in original image pixels;
     * ``pred_part_scores``: (N, C) mean probability of each class over its pixels;
     * ``pred_edges``: ``PartMaps`` with 1 on part boundaries, if the head has ``edges_at_test``.
     """
+
+    @configurable
+    def __init__(self, *, inclusive_boxes: bool = False, **kwargs):
+        """
+        Args:
+            inclusive_boxes: whether the boxes' right and bottom sides are their last pixels'
+                indices, as the proposal generator decides; see :func:`parsing_postprocess`.
+            **kwargs: see ``GeneralizedRCNN``.
+        """
+        super().__init__(**kwargs)
+        self.inclusive_boxes = inclusive_boxes
 
     def inference(
         self,
@@ -48,6 +60,7 @@ class AIParsing(GeneralizedRCNN):
                     instances,
                     image_input.get("height", instances.image_size[0]),
                     image_input.get("width", instances.image_size[1]),
+                    self.inclusive_boxes,
                 )
             }
             for instances, image_input in zip(results, batched_inputs)

@@ -75,7 +75,9 @@ class ROIPartLogits:
         return logits.softmax(dim=1)
 
     @torch.no_grad()
-    def to_part_maps(self, boxes: Tensor, image_size: tuple[int, int]) -> tuple[PartMaps, Tensor]:
+    def to_part_maps(
+        self, boxes: Tensor, image_size: tuple[int, int], inclusive_boxes: bool = False
+    ) -> tuple[PartMaps, Tensor]:
         """Pastes each person into the image.
 
         The probabilities, with a border of one zero cell, are resized bilinearly to the box; the
@@ -84,6 +86,9 @@ class ROIPartLogits:
         Args:
             boxes: (N, 4) XYXY in pixels of the output image.
             image_size: (H, W) of the output image.
+            inclusive_boxes: whether right and bottom sides are the last pixels' indices. The box
+                then grows with the zero border and is cut to whole pixels before the resize, as in
+                the code the published weights were evaluated with.
 
         Returns:
             The part maps, and (N, C) the mean probability of each class over the person's pixels
@@ -91,15 +96,18 @@ class ROIPartLogits:
         """
         height, width = image_size
         num_classes = self.tensor.shape[1]
-        corners = boxes.detach().cpu().numpy()
-        # A pixel (x, y) is the unit square from (x, y): the window holds all that touch the box.
-        windows = np.concatenate([np.floor(corners[:, :2]), np.ceil(corners[:, 2:])], axis=1)
+        frames = boxes.detach().cpu().double().numpy()
+        if inclusive_boxes:
+            frames, windows = _whole_pixels(frames, self.tensor.shape[-1] * self.upsample_factor)
+        else:
+            # A pixel (x, y) is the unit square from (x, y): the window holds all that touch a box.
+            windows = np.concatenate([np.floor(frames[:, :2]), np.ceil(frames[:, 2:])], axis=1)
         windows = np.clip(windows, 0, [width, height, width, height]).astype(np.int64)
         windows[:, 2:] = np.maximum(windows[:, 2:], windows[:, :2])
 
         maps, scores = [], self.tensor.new_zeros((len(self), num_classes), dtype=torch.float32)
-        for i, (box, window) in enumerate(zip(boxes, windows.tolist())):
-            part_map, confidence = _paste(self[i].probabilities(), box, window)
+        for i, (frame, window) in enumerate(zip(frames.tolist(), windows.tolist())):
+            part_map, confidence = _paste(self[i].probabilities(), frame, window)
             maps.append(part_map)
             labels = part_map.flatten().long()
             total = torch.bincount(labels, confidence.flatten(), num_classes)
@@ -108,12 +116,34 @@ class ROIPartLogits:
         return PartMaps(maps, torch.from_numpy(windows), image_size), scores
 
 
-def _paste(probabilities: Tensor, box: Tensor, window: Sequence[int]) -> tuple[Tensor, Tensor]:
+def _whole_pixels(boxes: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where inclusive boxes lie once their zero border is cut to whole pixels.
+
+    Args:
+        boxes: float64 (N, 4) XYXY, right and bottom sides inclusive.
+        size: T, the cells of a box's side.
+
+    Returns:
+        (N, 4) the exact frames of the T x T cells, and (N, 4) the whole pixels of the cells and
+        their border; both XYXY, ends exclusive.
+    """
+    centers = (boxes[:, :2] + boxes[:, 2:]) / 2
+    reach = (boxes[:, 2:] - boxes[:, :2]) / 2 * ((size + 2) / size)
+    # Both corners are cut toward zero, and the box has one pixel at least.
+    low, high = np.trunc(centers - reach), np.trunc(centers + reach) + 1
+    high = np.maximum(high, low + 1)
+    border = (high - low) / (size + 2)
+    return np.concatenate([low + border, high - border], axis=1), np.concatenate([low, high], 1)
+
+
+def _paste(
+    probabilities: Tensor, box: Sequence[float], window: Sequence[int]
+) -> tuple[Tensor, Tensor]:
     """Resizes one person's probabilities to a window of the image and takes the best label.
 
     Args:
         probabilities: (1, C, T, T) over the box.
-        box: (4,) XYXY.
+        box: XYXY.
         window: integer (x0, y0, x1, y1), ends exclusive.
 
     Returns:
@@ -121,11 +151,15 @@ def _paste(probabilities: Tensor, box: Tensor, window: Sequence[int]) -> tuple[T
     """
     x0, y0, x1, y1 = window
     device = probabilities.device
+    # The centre of the zero border's cells in the frame that `normalized` gives.
+    border = 1 + 1 / probabilities.shape[-1]
 
-    def normalized(start: int, end: int, low: Tensor, high: Tensor) -> Tensor:
+    def normalized(start: int, end: int, low: float, high: float) -> Tensor:
         """Pixel centres in grid_sample's frame, where the box spans [-1, 1]."""
-        centers = torch.arange(start, end, device=device, dtype=torch.float32) + 0.5
-        return (centers - low) / (high - low).clamp(min=1e-6) * 2 - 1
+        positions = (np.arange(start, end) + 0.5 - low) / max(high - low, 1e-6) * 2 - 1
+        # Rounding must not let a trace of the last cell label pixels that only the border covers.
+        positions[np.abs(positions) > border - 1e-7] = 2
+        return torch.as_tensor(positions, dtype=torch.float32, device=device)
 
     xs = normalized(x0, x1, box[0], box[2])
     ys = normalized(y0, y1, box[1], box[3])

@@ -67,13 +67,13 @@ dataloader.train.mapper.augmentations[0].max_size = 288
 dataloader.test.mapper.augmentations[0].short_edge_length = 192
 dataloader.test.mapper.augmentations[0].max_size = 288
 
-train.max_iter = 2200
+train.max_iter = 2100
 optimizer.lr = 2e-3
 optimizer.weight_decay = 0.05
 lr_multiplier = cosine_schedule(train.max_iter, warmup_iters=50)
 
 train.output_dir = "./output/demo"
-train.checkpointer = dict(period=550, max_to_keep=2)
-train.eval_period = 1100
+train.checkpointer = dict(period=525, max_to_keep=2)
+train.eval_period = 2100
 train.log_period = 20
 train.channels_last = True

@@ -51,7 +51,7 @@ def test_second_call_overwrites_only_if_asked(command, capsys):
 def test_archive(tmp_path, capsys):
     archive = tmp_path / "LV-MHP-v2.zip"
     archive.write_bytes(b"PK")
-    assert main(["prepare", "lv-mhp-v2", str(archive), "--output", str(tmp_path / "out")]) == 1
+    assert main(["prepare", "lv_mhp_v2", str(archive), "--output", str(tmp_path / "out")]) == 1
     assert f"{archive} is an archive: unpack it first" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
@@ -74,7 +74,7 @@ def test_kinds_can_be_listed(capsys):
 
 def test_lv_mhp_v2_has_person_maps_already(capsys):
     with pytest.raises(SystemExit):
-        main(["prepare", "lv-mhp-v2", "ROOT", "--output", "DIR", "--person-maps"])
+        main(["prepare", "lv_mhp_v2", "ROOT", "--output", "DIR", "--person-maps"])
     assert "--person-maps" in capsys.readouterr().err
 
 

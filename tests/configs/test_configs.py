@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-import torch
+from built_configs import EXPERIMENTS, build_without_memory, built_model
 from detectron2.config import LazyConfig, instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from omegaconf import DictConfig, ListConfig
@@ -22,20 +22,16 @@ CIHP_75EP = CONFIGS / "cihp/aiparsing_R_50_FPN_cihp_75ep.py"
 
 
 def name_of(path):
-    return str(path.relative_to(CONFIGS))
-
-
-def build_without_memory(model_config):
-    with torch.device("meta"):
-        return instantiate(model_config)
+    return path.relative_to(CONFIGS).with_suffix("").as_posix()
 
 
 def test_there_are_configs_of_both_kinds():
     assert CIHP_75EP in LEAVES
     assert len(ALL) > len(LEAVES) >= 2
+    assert {name_of(path) for path in LEAVES} == set(EXPERIMENTS)
 
 
-@pytest.mark.parametrize("path", ALL, ids=name_of)
+@pytest.mark.parametrize("path", sorted(set(ALL) - set(LEAVES)), ids=name_of)
 def test_loads(path):
     config = LazyConfig.load(str(path))
     assert all(isinstance(value, (DictConfig, ListConfig)) for value in config.values())
@@ -46,6 +42,7 @@ def test_loads(path):
 @pytest.mark.parametrize("path", LEAVES, ids=name_of)
 def test_saves_to_yaml_and_loads_back(path, tmp_path):
     config = LazyConfig.load(str(path))
+    assert all(isinstance(value, (DictConfig, ListConfig)) for value in config.values())
     saved = tmp_path / "config.yaml"
     LazyConfig.save(config, str(saved))
     # What YAML cannot hold (a lambda, a module) Detectron2 pickles instead.
@@ -53,7 +50,7 @@ def test_saves_to_yaml_and_loads_back(path, tmp_path):
     loaded = LazyConfig.load(str(saved))
     assert set(loaded) == set(config)
     assert loaded.train == config.train
-    before, after = build_without_memory(config.model), build_without_memory(loaded.model)
+    before, after = built_model(name_of(path)), build_without_memory(loaded.model)
     assert {k: v.shape for k, v in after.state_dict().items()} == {
         k: v.shape for k, v in before.state_dict().items()
     }
@@ -73,7 +70,7 @@ def empty_split():
 def test_a_run_can_be_built(path, empty_split, tmp_path):
     config = LazyConfig.load(str(path))
     assert set(config) >= {"model", "dataloader", "optimizer", "lr_multiplier", "train"}
-    model = build_without_memory(config.model)
+    model = built_model(name_of(path))
     assert isinstance(model, AIParsing)
 
     config.optimizer.params.model = model
@@ -82,7 +79,7 @@ def test_a_run_can_be_built(path, empty_split, tmp_path):
     assert trained == {id(p) for p in model.parameters() if p.requires_grad}
 
     schedule = instantiate(config.lr_multiplier)
-    multipliers = [schedule(i / config.train.max_iter) for i in range(0, config.train.max_iter, 50)]
+    multipliers = [schedule(i / 1000) for i in range(1000)]
     assert 0 < multipliers[0] < max(multipliers) <= 1
     assert 0 <= multipliers[-1] < max(multipliers)
 

@@ -101,4 +101,4 @@ def make_vip(root: Path) -> Path:
     return root
 
 
-MAKERS = {"cihp": make_cihp, "lv-mhp-v2": make_lv_mhp_v2, "vip": make_vip}
+MAKERS = {"cihp": make_cihp, "lv_mhp_v2": make_lv_mhp_v2, "vip": make_vip}

@@ -38,7 +38,7 @@ FILES = {
     "part_frequencies.png",
     "box_sizes.png",
 }
-LISTS = {"cihp": "train_id.txt", "lv-mhp-v2": "list/train.txt", "vip": "lists/train_id.txt"}
+LISTS = {"cihp": "train_id.txt", "lv_mhp_v2": "list/train.txt", "vip": "lists/train_id.txt"}
 
 
 @pytest.fixture(params=folders.MAKERS)
@@ -135,7 +135,7 @@ def test_annotations_of_cihp(cihp):
 
 def test_annotations_of_lv_mhp_v2_refer_to_its_files(tmp_path):
     root = folders.make_lv_mhp_v2(tmp_path / "data")
-    prepare(root, "lv-mhp-v2", write_person_maps=True)
+    prepare(root, "lv_mhp_v2", write_person_maps=True)
     content = annotations(root, "LV_MHP_v2_train")
     assert content["images"][0] == {"id": 1, "file_name": "10.jpg", "height": 3, "width": 4}
     first, second = content["annotations"][:2]
@@ -150,7 +150,7 @@ def test_read_back_as_the_data_set_itself(root, name, write_person_maps):
     (split,) = report.splits
     load, labels = {
         "cihp": (load_cihp, CIHP_PART_LABELS),
-        "lv-mhp-v2": (load_lv_mhp_v2, LV_MHP_V2_PART_LABELS),
+        "lv_mhp_v2": (load_lv_mhp_v2, LV_MHP_V2_PART_LABELS),
         "vip": (load_vip, CIHP_PART_LABELS),
     }[name]
     converted = load_coco_parsing(

@@ -111,7 +111,7 @@ CASES = {
         "",
     ),
     "image is text": (
-        "lv-mhp-v2",
+        "lv_mhp_v2",
         write("train/images/10.jpg", b"<html>404</html>"),
         Kind.UNREADABLE_IMAGE,
         "train/images/10.jpg",
@@ -181,63 +181,63 @@ CASES = {
         r"1 pixels with label\(s\) 20; labels are 0..19",
     ),
     "label out of range of 59": (
-        "lv-mhp-v2",
+        "lv_mhp_v2",
         change_pixel(PERSON_FILE, 0, 0, (59, 0, 0)),
         Kind.LABEL_OUT_OF_RANGE,
         PERSON_FILE,
         r"label\(s\) 59; labels are 0..58",
     ),
     "person with green": (
-        "lv-mhp-v2",
+        "lv_mhp_v2",
         change_pixel(PERSON_FILE, 0, 1, (3, 1, 0)),
         Kind.UNREADABLE_LABELS,
         PERSON_FILE,
         "colour rendering",
     ),
     "person truncated": (
-        "lv-mhp-v2",
+        "lv_mhp_v2",
         cut(PERSON_FILE, 50),
         Kind.UNREADABLE_LABELS,
         PERSON_FILE,
         "decoded",
     ),
     "person of another size": (
-        "lv-mhp-v2",
+        "lv_mhp_v2",
         draw(PERSON_FILE, folders.red(GREY)),
         Kind.SIZE_MISMATCH,
         PERSON_FILE,
         "6x4 pixels .*its image is 4x3",
     ),
     "person without pixels": (
-        "lv-mhp-v2",
+        "lv_mhp_v2",
         draw(PERSON_FILE, folders.red(GREY[:3, :4])),
         Kind.EMPTY_PERSON,
         PERSON_FILE,
         "no labelled pixel",
     ),
     "person file missing": (
-        "lv-mhp-v2",
+        "lv_mhp_v2",
         remove("train/parsing_annos/10_02_02.png"),
         Kind.WRONG_PERSON_COUNT,
         PERSON_FILE,
         "2 people, but the people there are 1",
     ),
     "person files of two counts": (
-        "lv-mhp-v2",
+        "lv_mhp_v2",
         rename("train/parsing_annos/10_02_02.png", "train/parsing_annos/10_03_02.png"),
         Kind.WRONG_PERSON_COUNT,
         PERSON_FILE,
         "2 and 3 people",
     ),
     "person file misnamed": (
-        "lv-mhp-v2",
+        "lv_mhp_v2",
         write("train/parsing_annos/copy.png", b""),
         Kind.UNLISTED,
         "train/parsing_annos/copy.png",
         "<image id>_<people>_<person>.png",
     ),
     "person file without image": (
-        "lv-mhp-v2",
+        "lv_mhp_v2",
         draw("train/parsing_annos/12_01_01.png", folders.red(GREY)),
         Kind.LABELS_WITHOUT_IMAGE,
         "train/parsing_annos/12_01_01.png",
@@ -286,7 +286,7 @@ CASES = {
         "line 2, 'videos3'",
     ),
     "no person": (
-        "lv-mhp-v2",
+        "lv_mhp_v2",
         lambda root: [
             folders.save(root / PERSON_FILE.replace("_01.", f"_0{k}."), folders.red(GREY[:3, :4]))
             for k in (1, 2)
@@ -296,7 +296,7 @@ CASES = {
         "nobody",
     ),
     "all labels missing": (
-        "lv-mhp-v2",
+        "lv_mhp_v2",
         lambda root: [(root / f"train/parsing_annos/10_02_0{k}.png").unlink() for k in (1, 2)],
         Kind.MISSING_LABELS,
         "train/parsing_annos/10_*.png",
@@ -520,13 +520,13 @@ def test_files_of_other_kinds_are_passed_over(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "load"), [("cihp", load_cihp), ("lv-mhp-v2", load_lv_mhp_v2), ("vip", load_vip)]
+    ("name", "load"), [("cihp", load_cihp), ("lv_mhp_v2", load_lv_mhp_v2), ("vip", load_vip)]
 )
 def test_same_files_as_the_loaders(tmp_path, monkeypatch, name, load):
     monkeypatch.setenv("AIPARSING_INDEX_CACHE", "0")
     root = folders.MAKERS[name](tmp_path)
     images = take_inventory(root, DATA_SETS[name], ["train"]).images["train"]
-    height, width = (3, 4) if name == "lv-mhp-v2" else (4, 6)
+    height, width = (3, 4) if name == "lv_mhp_v2" else (4, 6)
     assert [files.record(root, height, width) for files in images] == load(root, "train")
 
 

@@ -142,6 +142,29 @@ def test_boxes_are_clipped_and_those_outside_dropped():
     assert proposals.proposal_boxes.tensor.tolist() == [[0, 0, 40, 24]]
 
 
+def test_inclusive_boxes_end_at_the_last_pixel_and_are_never_empty():
+    logits, distances, centerness = blank_predictions()
+    logits[0][0, 0, 0, 0] = 0.0
+    distances[0][0, :, 0, 0] = 1000.0
+    logits[0][0, 0, 3, 5] = 1.0  # at (44, 28), in the padding of a 24 x 40 image
+    generator = make_generator(logits, distances, centerness, inclusive_boxes=True)
+    (proposals,) = propose(generator, image_size=(24, 40))
+    assert proposals.proposal_boxes.tensor.tolist() == [[39, 23, 39, 23], [0, 0, 39, 23]]
+
+
+@pytest.mark.parametrize("second_width, kept", [(17.3, 1), (17.4, 2)])
+def test_nms_of_inclusive_boxes_counts_their_last_pixels(second_width, kept):
+    # Boxes of the same corner and height, widths 10 + 1 and w + 1: IoU 0.6 at w = 17.33.
+    logits, distances, centerness = blank_predictions()
+    for column, width, p in [(0, 10.0, 0.9), (1, second_width, 0.8)]:
+        x = 4 + 8 * column
+        logits[0][0, 0, 0, column] = logit(p)
+        distances[0][0, :, 0, column] = torch.tensor([x, 4, width - x, 6])
+    generator = make_generator(logits, distances, centerness, inclusive_boxes=True)
+    (proposals,) = propose(generator)
+    assert len(proposals) == kept
+
+
 def test_images_of_a_batch_are_decoded_apart():
     logits, distances, centerness = blank_predictions(num_images=3)
     logits[0][0, 0, 1, 1] = 0.0

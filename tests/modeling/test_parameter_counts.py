@@ -1,32 +1,26 @@
-"""Sizes of the full model, against figures counted from the layers' shapes by hand."""
+"""Sizes of the full models, against figures counted from the layers' shapes by hand."""
 
 import pytest
 import torch
-from detectron2.config import LazyCall as L
 from detectron2.config import LazyConfig, instantiate
-from detectron2.modeling.backbone import ResNet
-from detectron2.modeling.backbone.resnet import BottleneckBlock
 from fvcore.nn import FlopCountAnalysis
 from tiny_models import CONFIGS
 
 from aiparsing_d2.modeling.roi_heads import PGEC
 
-
-def load_model_config():
-    return LazyConfig.load(str(CONFIGS / "common/models/aiparsing_fpn.py")).model
+MODELS = CONFIGS / "common/models"
 
 
-def make_light(model):
-    """Half the channels and serial convolutions outside the backbone (paper, Table IX)."""
-    model.backbone.out_channels = 128
-    model.proposal_generator.head.num_convs = 2
-    head = model.roi_heads.parsing_head
-    head.context.out_channels = 256
-    head.conv_dims = [256, 256]
-    head.score_head.in_channels = 256
-    head.score_head.conv_dim = 64
-    head.score_head.fc_dim = 128
-    return model
+def load_model_config(name):
+    return LazyConfig.load(str(MODELS / f"{name}.py")).model
+
+
+def with_body(use_body):
+    """AIParsing and its training settings, after the function of that name in backbones.py."""
+    model = load_model_config("aiparsing_fpn")
+    train = LazyConfig.load(str(CONFIGS / "common/train.py")).train
+    LazyConfig.load(str(MODELS / "backbones.py"), use_body)(model, train)
+    return model, train
 
 
 def build_without_memory(model):
@@ -64,7 +58,7 @@ def count_blocks(model):
 
 
 def test_resnet_50():
-    model = build_without_memory(load_model_config())
+    model = build_without_memory(load_model_config("aiparsing_fpn"))
     assert count_blocks(model) == {
         "FPN laterals": 918_272,
         "FPN 3x3": 1_770_240,
@@ -90,7 +84,7 @@ def test_resnet_50():
 
 
 def test_light():
-    model = build_without_memory(make_light(load_model_config()))
+    model = build_without_memory(load_model_config("aiparsing_light_fpn"))
     assert count_blocks(model) == {
         "FPN laterals": 459_136,
         "FPN 3x3": 442_752,
@@ -112,32 +106,59 @@ def test_light():
 
 
 def test_resnet_101():
-    model = load_model_config()
-    model.backbone.bottom_up.stages.depth = 101
-    assert count(build_without_memory(model)) / 1e6 == pytest.approx(69.31, abs=5e-3)
+    config, train = with_body("use_resnet_101")
+    model = build_without_memory(config)
+    assert count(model) / 1e6 == pytest.approx(69.31, abs=5e-3)
+    # What Detectron2's MSRA weights were trained with.
+    assert train.init_checkpoint.endswith("MSRA/R-101.pkl")
+    assert config.pixel_std == [1.0, 1.0, 1.0]
+    assert model.backbone.bottom_up.res4[0].conv1.stride == (2, 2)
 
 
 def test_resnext_101_32x8d():
-    model = load_model_config()
-    model.backbone.bottom_up.stages = [
-        L(ResNet.make_stage)(
-            block_class=BottleneckBlock,
-            num_blocks=num_blocks,
-            stride_per_block=[first_stride] + [1] * (num_blocks - 1),
-            in_channels=in_channels,
-            bottleneck_channels=out_channels,
-            out_channels=out_channels,
-            num_groups=32,
-            norm="FrozenBN",
-        )
-        for num_blocks, in_channels, out_channels, first_stride in [
-            (3, 64, 256, 1),
-            (4, 256, 512, 2),
-            (23, 512, 1024, 2),
-            (3, 1024, 2048, 2),
-        ]
-    ]
-    assert count(build_without_memory(model)) / 1e6 == pytest.approx(113.45, abs=5e-3)
+    config, train = with_body("use_resnext_101_32x8d")
+    model = build_without_memory(config)
+    assert count(model) / 1e6 == pytest.approx(113.45, abs=5e-3)
+    # What Detectron2's FAIR weights were trained with.
+    assert train.init_checkpoint.endswith("FAIR/X-101-32x8d.pkl")
+    assert config.pixel_std == [57.375, 57.120, 58.395]
+    (first, *_), body = model.backbone.bottom_up.res4, model.backbone.bottom_up
+    assert (first.conv1.stride, first.conv2.stride) == ((1, 1), (2, 2))
+    assert [len(stage) for stage in body.stages] == [3, 4, 23, 3]
+    assert {name.split(".")[0] for name, p in body.named_parameters() if not p.requires_grad} == {
+        "stem",
+        "res2",
+    }
+
+
+def test_parsing_rcnn():
+    model = build_without_memory(load_model_config("parsing_rcnn_fpn"))
+    head = model.roi_heads.parsing_head
+    blocks = {
+        "FPN laterals": sum(map(count, model.backbone.lateral_convs)),
+        "FPN 3x3": sum(map(count, model.backbone.output_convs)),
+        "RPN": count(model.proposal_generator),
+        "box head": count(model.roi_heads.box_head),
+        "box predictor": count(model.roi_heads.box_predictor),
+        "ASPP": count(head.context),
+        "non-local": count(head.non_local),
+        "shared convolutions": count(head.convs),
+        "parsing predictor": count(head.parsing_predictor),
+    }
+    assert blocks == {
+        "FPN laterals": 984_064,  # 256 * (256 + 512 + 1024 + 2048) + 4 * 256
+        "FPN 3x3": 2_360_320,  # 4 * 590,080
+        "RPN": 593_935,  # 590,080 + 3 anchors * (1 + 4) * 257
+        "box head": 13_895_680,  # 256 * 7 * 7 * 1024 + 1024, 1024 * 1024 + 1024
+        "box predictor": 6_150,  # (2 classes + 4 sides) * 1025
+        "ASPP": 2_557_696,  # 2 * 65,792 + 3 * 590,080 + 655,872
+        "non-local": 1_051_648,
+        "shared convolutions": 9_439_232,  # 4 * 2,359,808
+        "parsing predictor": 163_860,
+    }
+    # Nothing has parameters but these blocks and ResNet-50 without its classifier.
+    assert count(model) - sum(blocks.values()) == 23_454_912
+    assert count(model, trainable_only=True) == 54_285_097  # the paper's 54.3 M
 
 
 @pytest.mark.parametrize(

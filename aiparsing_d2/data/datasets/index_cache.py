@@ -16,12 +16,14 @@ import json
 import logging
 import os
 import stat
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from iopath.common.file_io import get_cache_dir
+
+from aiparsing_d2.whole_files import whole_file
 
 __all__ = ["FileListing", "load_cached"]
 
@@ -133,13 +135,5 @@ def _read(file_name: str, header: dict[str, Any]) -> Any:
 def _write(file_name: str, header: dict[str, Any], value: Any) -> None:
     payload = json.dumps(value).encode()
     header = {**header, "sha256": hashlib.sha256(payload).hexdigest()}
-    folder = os.path.dirname(file_name)
-    os.makedirs(folder, exist_ok=True)
-    file = tempfile.NamedTemporaryFile(dir=folder, suffix=".unfinished", delete=False)
-    try:
-        with file:
-            file.write(json.dumps(header).encode() + b"\n" + payload)
-        os.replace(file.name, file_name)
-    except BaseException:
-        os.unlink(file.name)
-        raise
+    with whole_file(Path(file_name), "wb") as file:
+        file.write(json.dumps(header).encode() + b"\n" + payload)

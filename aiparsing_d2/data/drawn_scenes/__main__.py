@@ -47,7 +47,7 @@ def _parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         type=int,
         nargs=2,
         metavar=("H", "W"),
-        help="size of all images in pixels (default: varied around 240 x 320)",
+        help="size of all images in pixels (default: varied around 300 x 250)",
     )
     parser.add_argument(
         "--annotated-frames",

@@ -10,9 +10,7 @@ import dataclasses
 import functools
 import json
 import multiprocessing
-import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,6 +19,8 @@ import cv2
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
+
+from aiparsing_d2.whole_files import whole_file
 
 from .scene import check_image_size
 
@@ -182,7 +182,8 @@ def _check_same_request(path: Path, wanted: dict) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file."""
-    _write_whole(path, lambda file: file.write(text.encode()))
+    with whole_file(path) as file:
+        file.write(text)
 
 
 def write_lines(path: Path, lines: list[str]) -> None:
@@ -193,19 +194,12 @@ def write_lines(path: Path, lines: list[str]) -> None:
 def write_jpeg(path: Path, image: np.ndarray, quality: int) -> None:
     """Write an image, uint8 RGB (H, W, 3)."""
     jpeg = Image.fromarray(image)
-    _write_whole(path, lambda file: jpeg.save(file, format="JPEG", quality=quality))
+    with whole_file(path, "wb") as file:
+        jpeg.save(file, format="JPEG", quality=quality)
 
 
 def write_png(path: Path, pixels: np.ndarray) -> None:
     """Write uint8 ids (H, W) or RGB (H, W, 3)."""
     png = Image.fromarray(pixels)
-    _write_whole(path, lambda file: png.save(file, format="PNG"))
-
-
-def _write_whole(path: Path, write: Callable) -> None:
-    """Write a file that is never seen half written, and its folder if it is missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        write(file)
-    os.replace(part, path)
+    with whole_file(path, "wb") as file:
+        png.save(file, format="PNG")

@@ -19,16 +19,16 @@ MIN_SIDE = 64
 MIN_VISIBLE_PIXELS = 60
 """Fewest visible labelled pixels of every person in a scene."""
 
-_MIN_VISIBLE_SHARE = 0.4
+_MIN_VISIBLE_SHARE = 0.5
 _TRIES_PER_PERSON = 6
-_PEOPLE_FREQUENCIES = (0.48, 0.33, 0.12, 0.04, 0.02, 0.01)
+_PEOPLE_FREQUENCIES = (0.52, 0.32, 0.1, 0.03, 0.02, 0.01)
 
 # Height of an upright person in units of the image's height, and how often.
 _FRAMINGS = {
-    "full figure": (0.44, (0.84, 0.92)),
-    "to the knees": (0.3, (1.1, 1.4)),
-    "to the waist": (0.24, (1.4, 1.9)),
-    "far away": (0.02, (0.55, 0.75)),
+    "full figure": (0.4, (0.84, 0.92)),
+    "to the knees": (0.33, (1.1, 1.4)),
+    "to the waist": (0.26, (1.4, 1.9)),
+    "far away": (0.01, (0.55, 0.75)),
 }
 
 

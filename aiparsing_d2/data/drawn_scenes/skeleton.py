@@ -260,7 +260,7 @@ class Skeleton:
 
 def sample_body(rng: np.random.Generator, skins: list[tuple[int, int, int]]) -> BodyShape:
     """Draw a body shape at random, with a skin near one of ``skins``."""
-    child = rng.random() < 0.08
+    child = rng.random() < 0.06
     feminine = rng.uniform(0, 1)
     heavy = rng.beta(1.6, 3.0)
     skin = np.clip(np.array(skins[rng.integers(len(skins))]) + rng.normal(0, 5, 3), 25, 250)

@@ -360,7 +360,7 @@ def sample_outfit(rng: np.random.Generator) -> Outfit:
 
     bare_ankles = pants is None or pants.length < 1.8
     socks = None
-    if bare_ankles and rng.random() < 0.6:
+    if bare_ankles and rng.random() < 0.5:
         socks = sample_fabric(rng, _SOCK_PATTERNS, typical=_SOCK_COLOURS)
     shoes = _choose(
         rng,
@@ -374,20 +374,20 @@ def sample_outfit(rng: np.random.Generator) -> Outfit:
     shoe_colour = sample_colour(rng, 0.55, _SHOE_COLOURS)
     return Outfit(
         hair=_sample_hair(rng),
-        hat=_sample_hat(rng) if rng.random() < 0.27 else None,
+        hat=_sample_hat(rng) if rng.random() < 0.24 else None,
         sunglasses=Sunglasses(
             colour=shaded(sample_colour(rng, 0.6), 0.2),
             frame=shaded(sample_colour(rng, 0.5), 0.4),
             roundness=float(rng.uniform(0, 1)),
         )
-        if rng.random() < 0.27
+        if rng.random() < 0.22
         else None,
         scarf=Scarf(
             fabric=sample_fabric(rng, _SCARF_PATTERNS, 0.25, _SCARF_COLOURS),
             tail=float(rng.uniform(0.1, 0.3)) if rng.random() < 0.8 else 0.0,
             tail_side=float(rng.uniform(-0.6, 0.6)),
         )
-        if rng.random() < 0.23
+        if rng.random() < 0.19
         else None,
         top=top,
         is_dress=is_dress,
@@ -395,7 +395,7 @@ def sample_outfit(rng: np.random.Generator) -> Outfit:
         pants=pants,
         skirt=skirt,
         gloves=sample_fabric(rng, _GLOVE_PATTERNS, 0.3, _GLOVE_COLOURS)
-        if rng.random() < 0.22
+        if rng.random() < 0.17
         else None,
         socks=socks,
         sock_height=float(rng.uniform(0.3, 0.8)),

@@ -109,7 +109,7 @@ DATA_SETS: dict[str, DataSet] = {
         image_id=_PLAIN_ID,
         folders=_cihp_folders,
     ),
-    "lv-mhp-v2": DataSet(
+    "lv_mhp_v2": DataSet(
         title="LV-MHP-v2",
         key="LV_MHP_v2",
         part_labels=LV_MHP_V2_PART_LABELS,

@@ -11,7 +11,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from .output_files import replaced
+from aiparsing_d2.whole_files import whole_file
+
 from .statistics import PLOT_NAMES, SplitStatistics
 
 __all__ = ["plot_statistics"]
@@ -34,7 +35,7 @@ def plot_statistics(statistics: Mapping[str, SplitStatistics], folder: Path, tit
         FigureCanvasAgg(figure)
         figure.suptitle(title)
         draw(figure, statistics)
-        with replaced(folder / name, "wb") as file:
+        with whole_file(folder / name, "wb") as file:
             figure.savefig(file, format="png")
 
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import struct
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from aiparsing_d2.data.annotations import AnnotationError, read_label_png
+from aiparsing_d2.whole_files import whole_file
 
-__all__ = ["SubmissionError", "SubmissionFolder", "parse_score", "whole_file"]
+__all__ = ["SubmissionError", "SubmissionFolder", "parse_score"]
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GREY_16_BIT = b"\x10\x00"  # bit depth and colour type in the header of a PNG
@@ -136,8 +135,8 @@ class SubmissionFolder:
         Raises:
             FileExistsError: there is one already.
         """
-        with whole_file(self.path(name)) as part:
-            part.write_text(text, encoding="utf-8")
+        with whole_file(self.path(name), overwrite=False) as file:
+            file.write(text)
 
     def write_png(self, name: str, values: np.ndarray) -> None:
         """Writes a new grey PNG of 8 bits or, if a value is above 255, of 16 bits.
@@ -154,23 +153,8 @@ class SubmissionFolder:
         if highest > np.iinfo(np.uint16).max:
             raise ValueError(f"{name}: a PNG holds numbers up to 65535, not {highest}")
         pixels = values.astype(np.uint8 if highest <= 255 else np.uint16)
-        with whole_file(self.path(name)) as part:
-            Image.fromarray(pixels).save(part, format="PNG")
-
-
-@contextlib.contextmanager
-def whole_file(path: Path, overwrite: bool = False) -> Iterator[Path]:
-    """Path to write to; the file appears under its own name when it is complete.
-
-    Raises:
-        FileExistsError: there is one already and it is not to be overwritten.
-    """
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists; write to a new or empty folder")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    yield part
-    os.replace(part, path)
+        with whole_file(self.path(name), "wb", overwrite=False) as file:
+            Image.fromarray(pixels).save(file, format="PNG")
 
 
 def parse_score(text: str) -> float:

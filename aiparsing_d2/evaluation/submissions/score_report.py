@@ -13,9 +13,10 @@ from typing import Any
 
 from tabulate import tabulate
 
+from aiparsing_d2.whole_files import whole_file
+
 from ..image_statistics import IOU_THRESHOLDS
 from ..parsing_metrics import percentages
-from .files import whole_file
 from .scoring import SubmissionScores
 
 __all__ = ["REPORT_FILE_NAMES", "main_table", "notes", "write_report"]
@@ -95,10 +96,8 @@ def write_report(
         FileExistsError: there is an earlier report and it is not to be overwritten.
     """
     for name, render in _REPORT_FILES.items():
-        with whole_file(Path(folder, name), overwrite) as part:
-            text = render(result, class_names, description)
-            # Text with the line ends it has, on every system.
-            part.write_bytes(text.encode())
+        with whole_file(Path(folder, name), overwrite=overwrite) as file:
+            file.write(render(result, class_names, description))
 
 
 def _json(

@@ -10,7 +10,7 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
 from ..image_statistics import ScoreThresholds
-from ..parsing_evaluator import _to_prediction
+from ..parsing_evaluator import to_prediction
 from .formats import find_format
 
 __all__ = ["SubmissionWriter"]
@@ -113,7 +113,7 @@ class SubmissionWriter(DatasetEvaluator):
             order, record = self._records[image_id]
             image_size = (record["height"], record["width"])
             try:
-                prediction = _to_prediction(output["instances"], image_size)
+                prediction = to_prediction(output["instances"], image_size)
                 line = self._submission.write(image_id, prediction, image_size)
             except ValueError as error:
                 raise ValueError(f"image {image_id!r}: {error}") from error

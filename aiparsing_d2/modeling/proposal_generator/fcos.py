@@ -65,6 +65,7 @@ class FCOSProposalGenerator(nn.Module):
         pre_nms_topk: int = 1000,
         nms_thresh: float = 0.6,
         post_nms_topk: tuple[int, int] = (100, 50),
+        inclusive_boxes: bool = False,
     ):
         """
         Args:
@@ -80,6 +81,10 @@ class FCOSProposalGenerator(nn.Module):
             pre_nms_topk: candidates kept per level and image before NMS.
             nms_thresh: IoU above which NMS suppresses.
             post_nms_topk: proposals kept per image (while training, at test).
+            inclusive_boxes: whether a box's right and bottom sides are its last pixels' indices, as
+                in the code the published weights were trained with. Boxes are then clipped to
+                [0, W - 1] x [0, H - 1] of the image, count x1 - x0 + 1 by y1 - y0 + 1 pixels in
+                NMS, and are never empty. In Detectron2 sides lie between pixels.
 
         Raises:
             ValueError: the per-level settings differ in length, or the box loss is unknown.
@@ -108,6 +113,7 @@ class FCOSProposalGenerator(nn.Module):
         self.pre_nms_topk = pre_nms_topk
         self.nms_thresh = nms_thresh
         self.post_nms_topk = tuple(post_nms_topk)
+        self.inclusive_boxes = inclusive_boxes
 
     @classmethod
     def from_config(cls, cfg, input_shape: dict[str, ShapeSpec]):
@@ -266,10 +272,14 @@ class FCOSProposalGenerator(nn.Module):
                     "Lower the learning rate or lengthen the warm-up."
                 )
             boxes, scores = boxes[finite], scores[finite]
-        boxes.clip(image_size)
-        visible = boxes.nonempty()
-        boxes, scores = boxes[visible], scores[visible]
-        keep = nms(boxes.tensor, scores, self.nms_thresh)[:topk]
+        # From a box's right and bottom sides to where its pixels end.
+        beyond = int(self.inclusive_boxes)
+        height, width = image_size
+        boxes.clip((height - beyond, width - beyond))
+        areas = boxes.tensor + boxes.tensor.new_tensor([0, 0, beyond, beyond])
+        visible = Boxes(areas).nonempty()
+        boxes, scores, areas = boxes[visible], scores[visible], areas[visible]
+        keep = nms(areas, scores, self.nms_thresh)[:topk]
         proposals = Instances(image_size)
         proposals.proposal_boxes = boxes[keep]
         proposals.objectness_logits = torch.logit(scores[keep], eps=_PROBABILITY_EPS)

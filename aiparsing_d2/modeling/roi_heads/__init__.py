@@ -1,11 +1,13 @@
-from .context import PARSING_CONTEXT_REGISTRY, PGEC, GatherExcite, NonLocalBlock
+from .context import ASPP, PARSING_CONTEXT_REGISTRY, PGEC, PSP, GatherExcite, NonLocalBlock
 from .parsing_head import ROI_PARSING_HEAD_REGISTRY, EdgeGuidedParsingHead, build_parsing_head
 from .parsing_roi_heads import OneStageParsingROIHeads, ParsingROIHeads
 from .score_head import ParsingScoreHead
 
 __all__ = [
+    "ASPP",
     "PARSING_CONTEXT_REGISTRY",
     "PGEC",
+    "PSP",
     "ROI_PARSING_HEAD_REGISTRY",
     "EdgeGuidedParsingHead",
     "GatherExcite",

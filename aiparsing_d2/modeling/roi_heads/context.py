@@ -22,7 +22,8 @@ PARSING_CONTEXT_REGISTRY.__doc__ = """
 Registry for multi-scale context modules of parsing heads.
 
 Called with `obj(cfg, input_shape: ShapeSpec)`. The module maps (R, C, S, S) RoI features to
-(R, obj.out_channels, S, S).
+(R, obj.out_channels, S, S). The ones here have the keywords in_channels, out_channels and roi_size
+in common, so that replacing a LazyConfig node's `_target_` swaps them.
 """
 
 
@@ -123,6 +124,140 @@ class PGEC(nn.Module):
         return self.merge(torch.cat(branches, dim=1))
 
 
+@PARSING_CONTEXT_REGISTRY.register()
+class ASPP(nn.Module):
+    """Atrous spatial pyramid pooling (paper, Table VIII, [55]), also Parsing R-CNN's context.
+
+    Five branches of ``in_channels`` each: a 1x1 convolution, three dilated 3x3 convolutions, and
+    the mean over the RoI followed by a 1x1 convolution. A 1x1 convolution merges them. Biases and
+    ReLU everywhere, no normalisation.
+
+    The paper does not give the layout; this one is DeepLab's, whose rates 6, 12 and 18 were made
+    for maps of 33x33 and so suit RoIs of 32x32. Its width follows from Table IX: with 256 channels
+    a branch merged into the 512 of the non-local operation, Parsing R-CNN has the stated 54.3 M
+    parameters; 512 channels a branch would make it 56.8 M, a result of 256 channels 52.0 M.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        out_channels: int = 512,
+        roi_size: int = 32,
+        rates: Sequence[int] = (6, 12, 18),
+    ):
+        """
+        Args:
+            in_channels: of the RoI features; also of each branch.
+            out_channels: of the merged result.
+            roi_size: S.
+            rates: dilations at RoI size 32; they grow and shrink with ``roi_size``.
+        """
+        super().__init__()
+        dilations = [max(1, round(rate * roi_size / 32)) for rate in rates]
+        self.conv = Conv2d(in_channels, in_channels, 1, activation=nn.ReLU())
+        self.pyramid = nn.ModuleList(
+            Conv2d(
+                in_channels,
+                in_channels,
+                3,
+                padding=dilation,
+                dilation=dilation,
+                activation=nn.ReLU(),
+            )
+            for dilation in dilations
+        )
+        self.global_conv = Conv2d(in_channels, in_channels, 1, activation=nn.ReLU())
+        self.merge = Conv2d(
+            in_channels * (2 + len(self.pyramid)), out_channels, 1, activation=nn.ReLU()
+        )
+        self.out_channels = out_channels
+        for conv in (self.conv, *self.pyramid, self.global_conv, self.merge):
+            weight_init.c2_msra_fill(conv)
+
+    @classmethod
+    def from_config(cls, cfg, input_shape: ShapeSpec):
+        return {
+            "in_channels": input_shape.channels,
+            "out_channels": cfg.MODEL.ROI_PARSING_HEAD.CONV_DIM,
+            "roi_size": input_shape.height,
+        }
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(R, in_channels, S, S) -> (R, out_channels, S, S)."""
+        whole = self.global_conv(x.mean(dim=(2, 3), keepdim=True)).expand_as(x)
+        branches = [self.conv(x), *(conv(x) for conv in self.pyramid), whole]
+        return self.merge(torch.cat(branches, dim=1))
+
+
+@PARSING_CONTEXT_REGISTRY.register()
+class PSP(nn.Module):
+    """Pyramid pooling (paper, Table VIII, [72]).
+
+    The RoI is averaged over grids of 1x1, 2x2, 3x3 and 6x6 bins. A 1x1 convolution brings each to
+    a quarter of the channels, bilinear interpolation back to the RoI's size; a 3x3 convolution
+    merges them with the input. Biases and ReLU everywhere, no normalisation.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        out_channels: int = 512,
+        roi_size: int = 32,
+        bins: Sequence[int] = (1, 2, 3, 6),
+    ):
+        """
+        Args:
+            in_channels: of the RoI features; the grids share as many evenly.
+            out_channels: of the merged result.
+            roi_size: S.
+            bins: per side of each grid.
+
+        Raises:
+            ValueError: a grid has more bins than the RoI has cells.
+        """
+        super().__init__()
+        if max(bins) > roi_size:
+            raise ValueError(f"PSP bins must fit into the RoI size {roi_size}, got {tuple(bins)}")
+        channels = in_channels // len(bins)
+        self.pyramid = nn.ModuleList(
+            nn.Sequential(
+                nn.AdaptiveAvgPool2d(num_bins),
+                Conv2d(in_channels, channels, 1, activation=nn.ReLU()),
+            )
+            for num_bins in bins
+        )
+        self.merge = Conv2d(
+            in_channels + channels * len(self.pyramid),
+            out_channels,
+            3,
+            padding=1,
+            activation=nn.ReLU(),
+        )
+        self.out_channels = out_channels
+        for conv in (*(branch[1] for branch in self.pyramid), self.merge):
+            weight_init.c2_msra_fill(conv)
+
+    @classmethod
+    def from_config(cls, cfg, input_shape: ShapeSpec):
+        return {
+            "in_channels": input_shape.channels,
+            "out_channels": cfg.MODEL.ROI_PARSING_HEAD.CONV_DIM,
+            "roi_size": input_shape.height,
+        }
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(R, in_channels, S, S) -> (R, out_channels, S, S)."""
+        branches = [
+            F.interpolate(branch(x), size=x.shape[-2:], mode="bilinear", align_corners=True)
+            for branch in self.pyramid
+        ]
+        return self.merge(torch.cat([x, *branches], dim=1))
+
+
 class NonLocalBlock(nn.Module):
     """Embedded-Gaussian non-local operation with a residual connection (paper, Sec. III-B, [60]).
 
@@ -156,4 +291,7 @@ class NonLocalBlock(nn.Module):
         # Scaled before the product, whose sum over C could leave half precision's range.
         attention = (queries * x.shape[1] ** -0.5 @ keys).softmax(dim=2)
         related = (attention @ values).transpose(1, 2).reshape(x.shape)
-        return x + self.norm(self.out(related))
+        # In the channels-last layout, which `related` has, torch's group normalisation on the CPU
+        # takes the variance as a difference of large numbers: where attention is spread evenly and
+        # a channel is almost constant, nothing would be left of it.
+        return x + self.norm(self.out(related).contiguous())

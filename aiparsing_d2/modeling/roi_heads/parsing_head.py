@@ -68,6 +68,7 @@ class EdgeGuidedParsingHead(nn.Module):
         edges_at_test: bool = False,
         score_head: nn.Module | None = None,
         upsample_factor: int = 4,
+        clamp_mious: bool = True,
         parsing_loss_weight: float = 2.0,
         edge_loss_weight: float = 2.0,
         miou_loss_weight: float = 2.0,
@@ -86,6 +87,8 @@ class EdgeGuidedParsingHead(nn.Module):
                 does not depend on them.
             score_head: predicts the mIoU of each parsing map, e.g. :class:`ParsingScoreHead`.
             upsample_factor: bilinear factor from the predictors' 2 S to T.
+            clamp_mious: whether predicted mIoUs are clipped to [0, 1] at test, which the code of
+                the published weights does not do.
             parsing_loss_weight, edge_loss_weight: alpha and beta of Eq. 3.
             miou_loss_weight, score_loss_weight: theta and gamma of Eq. 5; a mIoU loss weight of 0
                 leaves that loss out.
@@ -96,6 +99,7 @@ class EdgeGuidedParsingHead(nn.Module):
         self.num_classes = num_classes
         self.edges_at_test = edges_at_test
         self.upsample_factor = upsample_factor
+        self.clamp_mious = clamp_mious
         self.context = context if context is not None else nn.Identity()
         channels = in_channels if context is None else context.out_channels
         self.non_local = non_local if non_local is not None else nn.Identity()
@@ -200,7 +204,9 @@ class EdgeGuidedParsingHead(nn.Module):
                     )
                 ]
             )
-            mious = mious.float().clamp(0, 1)
+            mious = mious.float()
+            if self.clamp_mious:
+                mious = mious.clamp(0, 1)
             for instances_per_image, pred_mious in zip(instances, mious.split(counts)):
                 instances_per_image.pred_mious = pred_mious
         return instances

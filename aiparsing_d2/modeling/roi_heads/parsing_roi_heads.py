@@ -121,7 +121,8 @@ class ParsingROIHeads(StandardROIHeads):
                 if not x.has("box_scores"):  # else they were parsed before
                     x.box_scores = x.scores
                 if x.has("pred_mious"):
-                    x.scores = (x.box_scores * x.pred_mious).sqrt()
+                    # A head that does not clamp mIoUs may predict negative ones.
+                    x.scores = (x.box_scores * x.pred_mious.clamp(min=0)).sqrt()
         return instances
 
     def _subsample(self, positives: Instances) -> Instances:

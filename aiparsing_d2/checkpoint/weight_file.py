@@ -1,0 +1,93 @@
+"""Reading other projects' ``.pth`` files and writing files for Detectron2's checkpointer."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from aiparsing_d2.whole_files import whole_file
+
+
+class WeightFileError(ValueError):
+    """A file cannot be read, or holds no weights."""
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """The content of a checkpoint.
+
+    Attributes:
+        path: of the file.
+        tensors: by name, without the ``module.`` that data-parallel training puts before names.
+        other_entries: names of what is no tensor, such as an optimiser's state or an iteration.
+    """
+
+    path: Path
+    tensors: dict[str, Tensor]
+    other_entries: tuple[str, ...] = ()
+
+
+def read_weights(path: Path) -> WeightFile:
+    """Reads a dict of tensors, or ``{"model": dict of tensors, ...}``, as torch.save writes it.
+
+    Only tensors and plain Python objects are unpickled, so a file cannot run code.
+
+    Args:
+        path: the file.
+
+    Raises:
+        FileNotFoundError: there is none.
+        WeightFileError: it is no checkpoint, or holds other objects.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise
+    except pickle.UnpicklingError as error:
+        raise WeightFileError(
+            f"{path} is no torch checkpoint, or holds more than tensors and plain Python objects, "
+            "which might run code when loaded. If you trust the file, load it with "
+            "torch.load(path, weights_only=False), and save its dict of tensors by itself.\n"
+            f"{error}"
+        ) from error
+    # Broken zip archives and files that end early.
+    except (EOFError, RuntimeError, ValueError) as error:
+        raise WeightFileError(f"{path} cannot be read; is it complete? {error}") from error
+    if not isinstance(content, Mapping):
+        raise WeightFileError(f"{path} holds a {type(content).__name__}, not a dict of tensors")
+
+    other_entries = []
+    if isinstance(content.get("model"), Mapping):
+        other_entries = [str(name) for name in content if name != "model"]
+        content = content["model"]
+    tensors: dict[str, Tensor] = {}
+    for name, value in content.items():
+        if not isinstance(value, Tensor):
+            other_entries.append(str(name))
+            continue
+        name = name.removeprefix("module.")
+        if name in tensors:
+            raise WeightFileError(f"{path} holds {name} both with and without a leading 'module.'")
+        tensors[name] = value
+    if not tensors:
+        raise WeightFileError(
+            f"{path} holds no tensors, neither at its top nor under 'model'; its entries are "
+            f"{', '.join(other_entries) or '(none)'}"
+        )
+    return WeightFile(Path(path), tensors, tuple(other_entries))
+
+
+def write_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
+    """Writes ``{"model": weights}``, which Detectron2's checkpointer loads by exact names.
+
+    Args:
+        path: the file, which appears when it is complete and takes the place of an earlier one.
+        weights: by the model's names.
+    """
+    with whole_file(path, "wb") as file:
+        torch.save({"model": dict(weights)}, file)

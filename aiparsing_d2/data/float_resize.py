@@ -1,0 +1,59 @@
+"""Resizing that keeps what rounding to grey levels would lose."""
+
+from __future__ import annotations
+
+import sys
+
+import cv2
+import numpy as np
+from detectron2.data import transforms as T
+
+__all__ = ["FloatResizeShortestEdge", "FloatResizeTransform"]
+
+
+class FloatResizeShortestEdge(T.Augmentation):
+    """``ResizeShortestEdge`` to float32 images, as the paper's authors resize test images.
+
+    One factor maps positions in both directions, where Detectron2 maps the sides onto each other;
+    images are not smoothed before they shrink, and grey levels are not rounded.
+    """
+
+    def __init__(self, short_edge_length: int, max_size: int = sys.maxsize):
+        """
+        Args:
+            short_edge_length: of the result, in pixels.
+            max_size: most pixels of the long edge; the short one is shorter where that binds.
+        """
+        super().__init__()
+        self._init(locals())
+
+    def get_transform(self, image: np.ndarray) -> T.Transform:
+        short, long = sorted(image.shape[:2])
+        return FloatResizeTransform(min(self.short_edge_length / short, self.max_size / long))
+
+
+class FloatResizeTransform(T.Transform):
+    """Bilinear resize by a factor; images become float32."""
+
+    def __init__(self, factor: float):
+        """
+        Args:
+            factor: size of the result / size of the image; sides are rounded to whole pixels.
+        """
+        super().__init__()
+        self._set_attributes(locals())
+
+    def apply_image(self, img: np.ndarray) -> np.ndarray:
+        """(H, W) or (H, W, C) of any type to float32."""
+        return self._resize(img.astype(np.float32), cv2.INTER_LINEAR)
+
+    def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
+        """uint8 (H, W) labels, each pixel's from the nearest."""
+        return self._resize(segmentation, cv2.INTER_NEAREST)
+
+    def apply_coords(self, coords: np.ndarray) -> np.ndarray:
+        """(N, 2) x, y in pixels."""
+        return coords * self.factor
+
+    def _resize(self, array: np.ndarray, interpolation: int) -> np.ndarray:
+        return cv2.resize(array, None, fx=self.factor, fy=self.factor, interpolation=interpolation)

@@ -1,0 +1,157 @@
+"""Configs and models by name, in the manner of :mod:`detectron2.model_zoo`.
+
+A name is a path below the folder configs/ of the repository: without suffix for a LazyConfig
+("cihp/aiparsing_R_50_FPN_cihp_75ep"), with ".yaml" for a yacs config
+("yaml/cihp/aiparsing_R_50_FPN_cihp_75ep.yaml"). MODEL_ZOO.md says which experiment each one is.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import CfgNode, LazyConfig, get_cfg, instantiate
+from detectron2.modeling import build_model
+from omegaconf import DictConfig
+from torch import nn
+
+from aiparsing_d2.config import add_aiparsing_config
+
+__all__ = ["get", "get_checkpoint", "get_config", "get_config_file", "list_configs"]
+
+_YAML_FOLDER = "yaml"
+# Not experiments: what the LazyConfigs import.
+_PARTS_FOLDER = "common"
+
+
+def _configs_folder() -> Path:
+    """Beside this file in a wheel; the repository's own in a clone or an editable install."""
+    installed = Path(__file__).parent / "configs"
+    return installed if installed.is_dir() else Path(__file__).parents[2] / "configs"
+
+
+def list_configs() -> list[str]:
+    """Names of all experiments, sorted, LazyConfigs before yacs configs."""
+    folder = _configs_folder()
+    lazy = (path.relative_to(folder).with_suffix("") for path in folder.rglob("*.py"))
+    # Base configs lie in the YAML folder itself, experiments below it.
+    yacs = (path.relative_to(folder) for path in (folder / _YAML_FOLDER).glob("*/*.yaml"))
+    return [
+        *sorted(path.as_posix() for path in lazy if path.parts[0] != _PARTS_FOLDER),
+        *sorted(path.as_posix() for path in yacs),
+    ]
+
+
+def get_config_file(name: str) -> str:
+    """
+    Args:
+        name: see the module; the suffix ".py" is allowed. The parts that experiments are made of
+            can be named too, e.g. "common/models/aiparsing_fpn".
+
+    Returns:
+        The config's file, e.g. for ``train_net.py --config-file``.
+
+    Raises:
+        ValueError: there is no such config; the message names similar ones.
+    """
+    file_name = name if name.endswith((".py", ".yaml")) else f"{name}.py"
+    folder = _configs_folder()
+    file = folder / file_name
+    if not file.is_file():
+        similar = difflib.get_close_matches(name.removesuffix(".py"), list_configs(), n=3)
+        hint = f"did you mean {' or '.join(map(repr, similar))}?" if similar else "see list_configs"
+        raise ValueError(f"no config {name!r} in {folder}: {hint}")
+    return str(file)
+
+
+def get_checkpoint(name: str) -> str:
+    """Weights trained with a config, from where a run of it leaves them.
+
+    No trained weights are published with this project. ``train_net.py`` leaves them in the config's
+    output folder, which is relative to the current folder.
+
+    Args:
+        name: as for :func:`get_config`.
+
+    Returns:
+        The file ``model_final.pth`` in the config's output folder.
+
+    Raises:
+        FileNotFoundError: it does not exist; the message says how to get weights.
+    """
+    cfg = get_config(name)
+    output_dir = cfg.OUTPUT_DIR if isinstance(cfg, CfgNode) else cfg.train.output_dir
+    checkpoint = os.path.join(output_dir, "model_final.pth")
+    if not os.path.isfile(checkpoint):
+        raise FileNotFoundError(
+            f"there are no trained weights for {name!r}: none are published with this project, and "
+            f"{os.path.abspath(checkpoint)} does not exist. Train with this config, or convert the "
+            "authors' published weights by 'python -m aiparsing_d2 convert-weights authors', and "
+            "give the file as weights=..."
+        )
+    return checkpoint
+
+
+def get_config(
+    name: str, trained: bool = False, weights: str | None = None
+) -> DictConfig | CfgNode:
+    """Loads a config.
+
+    The weights it starts from are its ``train.init_checkpoint``, in yacs ``MODEL.WEIGHTS``: unless
+    told otherwise the backbone's from ImageNet, by their name in Detectron2's catalogue
+    ("detectron2://ImageNetPretrained/…", downloaded when a model loads them).
+
+    Args:
+        name: see the module.
+        trained: whether to start from the weights that :func:`get_checkpoint` finds.
+        weights: what to start from: a file, a URL or a name of Detectron2's catalogue.
+
+    Raises:
+        ValueError: there is no such config, or both ``trained`` and ``weights`` are given.
+        FileNotFoundError: there are no trained weights.
+    """
+    if trained and weights is not None:
+        raise ValueError(f"give either trained=True or weights={weights!r}, not both")
+    file = get_config_file(name)
+    if trained:
+        weights = get_checkpoint(name)
+    if file.endswith(".yaml"):
+        cfg = get_cfg()
+        add_aiparsing_config(cfg)
+        cfg.merge_from_file(file)
+        if weights is not None:
+            cfg.MODEL.WEIGHTS = weights
+    else:
+        cfg = LazyConfig.load(file)
+        if weights is not None:
+            cfg.train.init_checkpoint = weights
+    return cfg
+
+
+def get(
+    name: str, trained: bool = False, weights: str | None = None, device: str | None = None
+) -> nn.Module:
+    """Builds a config's model and loads its weights.
+
+    Args:
+        name, trained, weights: see :func:`get_config`. ``weights=""`` loads none.
+        device: e.g. "cpu"; the default is a GPU where there is one.
+
+    Returns:
+        The model, in training mode.
+
+    Raises:
+        ValueError, FileNotFoundError: see :func:`get_config`.
+    """
+    cfg = get_config(name, trained, weights)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if isinstance(cfg, CfgNode):
+        cfg.MODEL.DEVICE = device
+        model, checkpoint = build_model(cfg), cfg.MODEL.WEIGHTS
+    else:
+        model, checkpoint = instantiate(cfg.model).to(device), cfg.train.init_checkpoint
+    DetectionCheckpointer(model).load(checkpoint)
+    return model

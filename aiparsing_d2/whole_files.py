@@ -1,0 +1,38 @@
+"""Writing files that are never seen half written."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+__all__ = ["whole_file"]
+
+
+@contextlib.contextmanager
+def whole_file(path: Path, mode: str = "w", *, overwrite: bool = True) -> Iterator[IO]:
+    """Open a file that takes its place, and its name, only once it has been written without error.
+
+    Several processes may write the same file; the last one wins.
+
+    Args:
+        path: the file; folders above it are made.
+        mode: "w" for UTF-8 text with the line ends it has, "wb" for bytes.
+        overwrite: whether an earlier file may be replaced.
+
+    Raises:
+        FileExistsError: there is a file already and it is not to be overwritten.
+    """
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists; write to a new or empty folder")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
+    try:
+        with open(part, mode, **text) as file:
+            yield file
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,15 @@
+"""Table VIII, PSP: the fourth row of Table VI with PSP in place of PGEC."""
+
+from aiparsing_d2.modeling.roi_heads import PSP
+
+from ..table_vi.pgec_non_local import (
+    dataloader,
+    lr_multiplier,
+    model,
+    optimizer,
+    test_time_augmentation,
+    train,
+)
+
+model.roi_heads.parsing_head.context._target_ = PSP
+train.output_dir = "./output/ablations/table_viii/psp"

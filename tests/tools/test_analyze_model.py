@@ -1,0 +1,197 @@
+import importlib.util
+import sys
+from dataclasses import astuple
+from pathlib import Path
+
+import pytest
+from detectron2.config import LazyConfig
+
+ROOT = Path(__file__).parents[2]
+TOOL = ROOT / "tools" / "analyze_model.py"
+DEMO = str(ROOT / "configs/demo/aiparsing_tiny_FPN_drawn_cihp.py")
+PARSING_RCNN = str(ROOT / "configs/common/models/parsing_rcnn_fpn.py")
+
+
+@pytest.fixture(scope="module")
+def tool():
+    spec = importlib.util.spec_from_file_location("analyze_model", TOOL)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look up their annotations
+    spec.loader.exec_module(module)
+    return module
+
+
+# The sizes that the figures below are counted from.
+SIZES = [
+    "model.backbone.out_channels=64",
+    "model.proposal_generator.head.num_convs=2",
+    "model.roi_heads.parsing_pooler.output_size=16",
+    "model.roi_heads.parsing_head.context.out_channels=96",
+    "model.roi_heads.parsing_head.conv_dims=[96,96]",
+    "model.roi_heads.parsing_head.edges_at_test=True",
+    "model.roi_heads.parsing_head.score_head.in_channels=96",
+    "model.roi_heads.parsing_head.score_head.conv_dim=16",
+    "model.roi_heads.parsing_head.score_head.fc_dim=64",
+]
+
+
+@pytest.fixture(scope="module")
+def demo_model(tool):
+    return tool.build_untrained(DEMO, SIZES)
+
+
+@pytest.fixture(scope="module")
+def demo_costs(tool, demo_model):
+    """Of a 96x128 image with two people."""
+    return {cost.name: cost for cost in tool.analyze(demo_model, (96, 128), num_people=2)}
+
+
+def test_the_stages_are_the_whole_model(demo_model, demo_costs):
+    num_parameters = sum(p.numel() for p in demo_model.parameters())
+    assert sum(cost.parameters for cost in demo_costs.values()) == num_parameters
+    assert list(demo_costs) == [
+        "backbone body",
+        "FPN",
+        "detection head",
+        "context: PGEC",
+        "non-local",
+        "shared convolutions",
+        "parsing predictor",
+        "edge predictor",
+        "score head",
+        "resizing of part logits",
+    ]
+
+
+# A group normalisation counts 5 operations a value; biases and activations do not count.
+GN = 5
+# P3 to P7 of a 96x128 image.
+LOCATIONS = 12 * 16 + 6 * 8 + 3 * 4 + 2 * 2 + 1
+# Two RoIs of 16x16.
+CELLS = 2 * 16 * 16
+
+
+@pytest.mark.parametrize(
+    "stage, parameters, multiply_adds, activations",
+    [
+        (
+            "detection head",  # two towers of two, three outputs, five scales
+            4 * (9 * 64**2 + 64 + 2 * 64) + (9 * 64 * 6 + 6) + 5,
+            LOCATIONS * (4 * (9 * 64**2 + GN * 64) + 9 * 64 * 6),
+            LOCATIONS * (4 * 64 + 6),
+        ),
+        (
+            "non-local",  # keys and values of every other cell in both directions
+            4 * (96**2 + 96) + 2 * 96,
+            CELLS * (2 * 96**2 + GN * 96 + 2 * 64 * 96) + CELLS // 4 * 2 * 96**2,
+            CELLS * (96 + 96 + 64 + 96) + CELLS // 4 * 2 * 96,
+        ),
+        (
+            "shared convolutions",
+            2 * (9 * 96**2 + 96) + 2 * 96,
+            CELLS * (2 * 9 * 96**2 + GN * 96),
+            CELLS * 2 * 96,
+        ),
+        (
+            "parsing predictor",
+            16 * 96 * 20 + 20,
+            CELLS * 16 * 96 * 20,
+            4 * CELLS * 20,
+        ),
+        (
+            "edge predictor",
+            4 * 96 * 2 + 2,
+            CELLS * 4 * 96 * 2,
+            4 * CELLS * 2,
+        ),
+        (
+            "score head",
+            (9 * 116 * 16 + 16) + (9 * 16 * 16 + 16) + (16 * 64 + 64) + (64 * 64 + 64) + 65,
+            CELLS * 9 * 116 * 16 + CELLS // 4 * 9 * 16 * 16 + 2 * (16 * 64 + 64 * 64 + 64),
+            CELLS * 16 + CELLS // 4 * 16 + 2 * (64 + 64 + 1),
+        ),
+    ],
+)
+def test_costs_by_hand(demo_costs, stage, parameters, multiply_adds, activations):
+    cost = demo_costs[stage]
+    assert cost.parameters == cost.trainable == parameters
+    assert cost.multiply_adds == multiply_adds
+    assert cost.activations == activations
+
+
+def test_only_parsing_grows_with_the_people(tool, demo_model, demo_costs):
+    for cost in tool.analyze(demo_model, (96, 128), num_people=6):
+        before = demo_costs[cost.name]
+        factor = 1 if cost.name in ("backbone body", "FPN", "detection head") else 3
+        assert cost.multiply_adds == factor * before.multiply_adds
+        assert cost.activations == factor * before.activations
+
+
+@pytest.fixture(scope="module")
+def parsing_rcnn_costs(tool):
+    """Of a 224x224 image, one small RoI and three proposals."""
+    model = tool.build_untrained(PARSING_RCNN, ["model.roi_heads.parsing_pooler.output_size=8"])
+    return tool.analyze(model, (224, 224), num_people=1, num_proposals=3)
+
+
+def test_two_stage_model(parsing_rcnn_costs):
+    costs = {cost.name: cost for cost in parsing_rcnn_costs}
+    assert sum(cost.trainable for cost in costs.values()) == 54_285_097
+    body = costs["backbone body"]
+    assert body.parameters - body.trainable == 222_400  # stem and res2
+    # He et al., "Deep Residual Learning", Table 1: 3.8 * 10 ** 9 multiply-adds.
+    assert body.multiply_adds == pytest.approx(3.8e9, rel=0.03)
+    locations = 56**2 + 28**2 + 14**2 + 7**2 + 4**2
+    assert costs["detection head"].multiply_adds == locations * (9 * 256**2 + 256 * 3 * 5)
+    per_proposal = 7 * 7 * 256 * 1024 + 1024 * 1024 + 1024 * (2 + 4)
+    assert costs["box head"].multiply_adds == 3 * per_proposal
+    assert "context: ASPP" in costs
+    assert not {"edge predictor", "score head"} & set(costs)
+
+
+def test_yacs_files_give_the_same(tool, parsing_rcnn_costs):
+    yaml = str(ROOT / "configs/yaml/cihp/parsing_rcnn_R_50_FPN_cihp_75ep.yaml")
+    model = tool.build_untrained(yaml, ["MODEL.ROI_PARSING_HEAD.POOLER_RESOLUTION", "8"])
+    costs = tool.analyze(model, (224, 224), num_people=1, num_proposals=3)
+    assert list(map(astuple, costs)) == list(map(astuple, parsing_rcnn_costs))
+
+
+def test_printed_beside_the_paper(tool, tmp_path, capsys):
+    # As a run saves it.
+    saved = tmp_path / "config.yaml"
+    LazyConfig.save(LazyConfig.load(DEMO), str(saved))
+    options = ["--config-file", str(saved), "--image-size", "64", "64", "--num-people", "1"]
+    tool.main([*options, "model.roi_heads.parsing_pooler.output_size=14"])
+    printed = capsys.readouterr().out
+    rows = {
+        cells[0]: cells[1:]
+        for line in printed.splitlines()
+        if len(cells := [cell.strip() for cell in line.strip("|").split("|")]) > 1
+    }
+    total, body = rows["total"], rows["backbone body"]
+    assert float(total[0]) > float(body[0]) > 0 and float(total[2]) > float(body[2]) > 0
+    assert rows["IX"] == [
+        "trainable parameters (M)",
+        total[1],
+        "AIParsing 50.2, AIParsing-light 28.5, Parsing R-CNN 54.3",
+    ]
+    assert rows["V"][2] == "1.2"
+
+
+@pytest.mark.parametrize("roi_size, paper", [(14, 1.2), (32, 6.4), (48, 14.5)])
+def test_pgec_agrees_with_table_v(tool, roi_size, paper):
+    pgec = tool.PGEC(in_channels=256, roi_size=roi_size)
+    multiply_adds = tool.pgec_multiply_adds(pgec, 256, roi_size)
+    assert round(multiply_adds / 2**30, 1) == paper
+    assert float(tool.PAPER_PGEC_MULTIPLY_ADDS[roi_size]) == paper
+
+
+def test_tells_what_is_wrong(tool, tmp_path):
+    with pytest.raises(SystemExit, match="optim.py defines no model"):
+        tool.main(["--config-file", str(ROOT / "configs/common/optim.py")])
+    with pytest.raises(SystemExit):
+        tool.main(["--config-file", DEMO, "--num-people", "0"])
+    no_detector = tmp_path / "identity.yaml"
+    no_detector.write_text("model: {_target_: torch.nn.Identity}\n")
+    with pytest.raises(SystemExit, match="identity.yaml has no FPN or no parsing branch"):
+        tool.main(["--config-file", str(no_detector)])
