@@ -70,7 +70,7 @@ $(DONE)/detectron2: tools/install_detectron2.py $(DONE)/torch
 	@$(BIN)/python tools/install_detectron2.py
 	@touch $@
 
-$(DONE)/project: pyproject.toml $(DONE)/detectron2
+$(DONE)/project: pyproject.toml setup.py $(DONE)/detectron2
 	@echo "Installing aiparsing_d2 and its tools into $(VENV) ..."
 	@$(PIP) install --editable '.[dev]' \
 		|| $(call fail,aiparsing_d2 is not installed: see pip above; make again resumes)

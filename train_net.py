@@ -9,6 +9,8 @@ Evaluate:
     the same with --eval-only train.init_checkpoint=/path/to/model.pth
 Evaluate with test-time augmentation too:
     append test_time_augmentation.enabled=True
+Another batch size, with rate, length and periods scaled alike:
+    append train.scale_to_batch_size=2
 Override any key:
     append e.g. train.device=cpu dataloader.train.total_batch_size=4
 """
@@ -38,7 +40,11 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 import aiparsing_d2.data.datasets  # noqa: F401  registers the splits for configs saved as YAML
-from aiparsing_d2.engine import PersistentBestCheckpointer, check_output_dir
+from aiparsing_d2.engine import (
+    PersistentBestCheckpointer,
+    check_output_dir,
+    scale_to_batch_size,
+)
 
 logger = logging.getLogger("detectron2.train_net")
 
@@ -157,6 +163,8 @@ def do_train(args, cfg):
 def main(args):
     cfg = LazyConfig.load(args.config_file)
     cfg = LazyConfig.apply_overrides(cfg, args.opts)
+    if cfg.train.get("scale_to_batch_size"):
+        cfg = scale_to_batch_size(cfg, cfg.train.scale_to_batch_size)
     if args.eval_only:
         # The run's own config and logs stay as they are.
         cfg.train.output_dir = os.path.join(cfg.train.output_dir, "eval")

@@ -19,7 +19,7 @@ class AIParsing(GeneralizedRCNN):
     * ``pred_boxes``: ``Boxes`` (N, 4), XYXY in original image pixels;
     * ``scores``: (N,) person score sqrt(cls * centre-ness * mIoU), or the box score if the parsing
       head has no score head;
-    * ``box_scores``: (N,) cls * centre-ness;
+    * ``box_scores``: (N,) the detector's: cls * centre-ness, or the box head's score;
     * ``pred_classes``: (N,) zeros, the class person;
     * ``pred_mious``: (N,) with a score head only, in [0, 1] unless its head does not clamp them;
     * ``pred_part_maps``: ``PartMaps`` of the N people in original image pixels;

@@ -6,7 +6,14 @@ python train_net.py --config-file configs/cihp/aiparsing_R_50_FPN_cihp_authors.p
 """
 
 from ..common.authors_conventions import use_authors_conventions
-from .aiparsing_R_50_FPN_cihp_75ep import dataloader, lr_multiplier, model, optimizer, train
+from .aiparsing_R_50_FPN_cihp_75ep import (
+    dataloader,
+    lr_multiplier,
+    model,
+    optimizer,
+    test_time_augmentation,
+    train,
+)
 
 use_authors_conventions(model, dataloader.test.mapper)
 train.init_checkpoint = "output/authors_R_50_cihp.pth"

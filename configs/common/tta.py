@@ -34,5 +34,5 @@ cihp = _test_time_augmentation([500, 600, 700, 800, 850])
 vip = _test_time_augmentation([500, 600, 700, 800, 850])
 # Crowds: people who overlap more remain.
 lv_mhp_v2 = _test_time_augmentation([500, 600, 700, 800, 850, 1000], nms_thresh=0.75)
-# Around the 240 pixels that the demo's model was trained at.
-demo = _test_time_augmentation([210, 240, 270])
+# Around the 192 pixels that the demo's model was trained at.
+demo = _test_time_augmentation([176, 192, 208])

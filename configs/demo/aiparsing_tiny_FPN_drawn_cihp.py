@@ -13,6 +13,7 @@ from ..common.models.aiparsing_fpn import model
 from ..common.optim import AdamW as optimizer
 from ..common.schedule import cosine_schedule
 from ..common.train import train
+from ..common.tta import demo as test_time_augmentation
 
 # A ResNet-18 of half the width.
 _backbone = model.backbone

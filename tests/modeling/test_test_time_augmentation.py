@@ -464,7 +464,7 @@ def test_from_yacs():
         ("cihp", "cihp_val", [500, 600, 700, 800, 850], 0.5),
         ("vip", "vip_val", [500, 600, 700, 800, 850], 0.5),
         ("lv_mhp_v2", "lv_mhp_v2_val", [500, 600, 700, 800, 850, 1000], 0.75),
-        ("demo", "drawn_cihp_val", [210, 240, 270], 0.5),
+        ("demo", "drawn_cihp_val", [176, 192, 208], 0.5),
     ],
 )
 def test_configs(model, name, split, min_sizes, nms_thresh):
