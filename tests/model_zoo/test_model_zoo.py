@@ -101,7 +101,6 @@ print(aiparsing_d2.__file__, *model_zoo.list_configs(), sep="\\n")
 
 
 def test_the_configs_are_installed(tmp_path):
-    pytest.importorskip("setuptools", reason="builds what goes into a wheel")
     source, installed, elsewhere = (tmp_path / n for n in ("source", "installed", "elsewhere"))
     elsewhere.mkdir()
     for folder in ("aiparsing_d2", "configs"):
