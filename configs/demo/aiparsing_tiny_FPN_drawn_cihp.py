@@ -48,6 +48,8 @@ _roi_heads = model.roi_heads
 _roi_heads.parsing_in_features = ["p2"]
 _roi_heads.parsing_pooler.scales = [1.0 / 4]
 _roi_heads.parsing_pooler.output_size = 24
+# A bin is hardly larger than a cell of P2 here.
+_roi_heads.parsing_pooler.sampling_ratio = 1
 _roi_heads.parsing_batch_size_per_image = 2
 _head = _roi_heads.parsing_head
 _head.context.out_channels = 64
@@ -71,8 +73,10 @@ dataloader.test.mapper.augmentations[0].max_size = 288
 train.max_iter = 2100
 optimizer.lr = 2e-3
 optimizer.weight_decay = 0.05
+optimizer.fused = True
 lr_multiplier = cosine_schedule(train.max_iter, warmup_iters=50)
 
+train.seed = 1
 train.output_dir = "./output/demo"
 train.checkpointer = dict(period=525, max_to_keep=2)
 train.eval_period = 2100

@@ -24,7 +24,7 @@ from aiparsing_d2.whole_files import whole_file
 
 from .scene import check_image_size
 
-GENERATOR_VERSION = 2
+GENERATOR_VERSION = 3
 """Grows whenever the same request gives other files than before."""
 
 MANIFEST_NAME = "drawn_scenes.json"

@@ -20,8 +20,8 @@ SUPERSAMPLING = 2
 """Canvas pixels per image pixel."""
 
 # Radii along the bones, in body units.
-_UPPER_ARM = (0.034, 0.038, 0.035, 0.031)
-_FOREARM = (0.030, 0.033, 0.029, 0.023)
+_UPPER_ARM = (0.036, 0.042, 0.039, 0.035)
+_FOREARM = (0.034, 0.037, 0.033, 0.027)
 _THIGH = (0.057, 0.055, 0.048, 0.038)
 _SHIN = (0.038, 0.042, 0.034, 0.024)
 
@@ -626,9 +626,9 @@ class FigureArtist:
         radius = size * self._skeleton.limb_scale
         palm = hull(
             [
-                self._disc(arm.wrist, 0.017 * radius),
-                self._disc(arm.wrist + 0.42 * along, 0.024 * radius),
-                self._disc(arm.wrist + (0.62 + 0.2 * size) * along, 0.013 * radius),
+                self._disc(arm.wrist, 0.021 * radius),
+                self._disc(arm.wrist + 0.42 * along, 0.03 * radius),
+                self._disc(arm.wrist + (0.62 + 0.2 * size) * along, 0.018 * radius),
             ]
         )
         start, end = self._thumb(arm, side)
@@ -735,9 +735,9 @@ class FigureArtist:
             return
         lift = 0.03 if outfit.shoes is ShoeStyle.HIGH_HEELS else 0.0
         shoe = [
-            self._disc(leg.heel + (0.024 + lift) * up, 0.026 * scale),
-            self._disc(leg.heel + 0.66 * foot + 0.022 * up, 0.028 * scale),
-            self._disc(leg.heel + 0.92 * foot + 0.016 * up, 0.022 * scale),
+            self._disc(leg.heel + (0.024 + lift) * up, 0.03 * scale),
+            self._disc(leg.heel + 0.66 * foot + 0.024 * up, 0.036 * scale),
+            self._disc(leg.heel + 0.92 * foot + 0.02 * up, 0.03 * scale),
         ]
         outlines = [hull(shoe)]
         if lift:

@@ -252,13 +252,13 @@ class HeadArtist:
         if style is HairStyle.BALD and self._towards_viewer((0, 0, 1)) > -0.3:
             return
         volume = {
-            HairStyle.BALD: 1.02,
-            HairStyle.BUZZ: 1.03,
+            HairStyle.BALD: 1.04,
+            HairStyle.BUZZ: 1.08,
             HairStyle.CURLY: 1.2,
             HairStyle.AFRO: 1.3,
-            HairStyle.LONG: 1.1,
-            HairStyle.BOB: 1.13,
-        }.get(style, 1.08)
+            HairStyle.LONG: 1.18,
+            HairStyle.BOB: 1.2,
+        }.get(style, 1.15)
         covers_ears = style in (HairStyle.LONG, HairStyle.BOB, HairStyle.AFRO)
         # Edges of the face, as seen from the middle of the head: forehead height and half width.
         forehead = 0.62 - 0.3 * hair.fringe

@@ -61,21 +61,20 @@ def _pocket_arm(rng: np.random.Generator) -> LimbPose:
     )
 
 
+_ARM_FREQUENCIES = {
+    _hanging_arm: 0.56,
+    _arm_on_hip: 0.24,
+    _pocket_arm: 0.08,
+    _raised_arm: 0.03,
+    _spread_arm: 0.03,
+    _forward_arm: 0.03,
+    _hand_at_face: 0.03,
+}
+
+
 def _any_arm(rng: np.random.Generator) -> LimbPose:
-    makers = [
-        _hanging_arm,
-        _hanging_arm,
-        _hanging_arm,
-        _hanging_arm,
-        _arm_on_hip,
-        _arm_on_hip,
-        _raised_arm,
-        _spread_arm,
-        _forward_arm,
-        _hand_at_face,
-        _pocket_arm,
-    ]
-    return makers[rng.integers(len(makers))](rng)
+    makers = list(_ARM_FREQUENCIES)
+    return makers[rng.choice(len(makers), p=list(_ARM_FREQUENCIES.values()))](rng)
 
 
 def _straight_leg(rng: np.random.Generator, spread: float = 6.0) -> LimbPose:
@@ -261,14 +260,14 @@ def crouching(rng: np.random.Generator) -> Pose:
 
 
 _FREQUENCIES: dict[PoseMaker, float] = {
-    standing: 0.48,
-    at_ease: 0.28,
-    walking: 0.08,
+    standing: 0.5,
+    at_ease: 0.34,
+    walking: 0.06,
     running: 0.01,
-    sitting: 0.04,
-    arms_raised: 0.03,
+    sitting: 0.03,
+    arms_raised: 0.01,
     arms_crossed: 0.01,
-    waving: 0.05,
+    waving: 0.03,
     jumping: 0.01,
     crouching: 0.01,
 }

@@ -25,9 +25,9 @@ _PEOPLE_FREQUENCIES = (0.52, 0.32, 0.1, 0.03, 0.02, 0.01)
 
 # Height of an upright person in units of the image's height, and how often.
 _FRAMINGS = {
-    "full figure": (0.4, (0.84, 0.92)),
-    "to the knees": (0.33, (1.1, 1.4)),
-    "to the waist": (0.26, (1.4, 1.9)),
+    "full figure": (0.34, (0.84, 0.92)),
+    "to the knees": (0.36, (1.1, 1.4)),
+    "to the waist": (0.29, (1.4, 1.9)),
     "far away": (0.01, (0.55, 0.75)),
 }
 
@@ -268,7 +268,7 @@ def choose_placement(
     """
     distance = 1 + 0.05 * depth + rng.uniform(0, 0.06)
     stature = rng.uniform(0.92, 1.04)
-    if person.body.head > 0.19:  # a child
+    if person.body.head > 0.2:  # a child
         stature *= rng.uniform(0.62, 0.8)
     scale = base * stature / distance
     # The farther, the higher in the picture; people who jump leave the ground.

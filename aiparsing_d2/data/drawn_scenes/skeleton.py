@@ -14,16 +14,17 @@ import numpy as np
 from .geometry import rotation_x, rotation_y, rotation_z
 from .parts import Side
 
-# Proportions of an adult, in body units.
+# Proportions in body units: an adult's but for larger hands, so that labels of few pixels are rare
+# in small images. Heads are larger, too: see ``sample_body``.
 _HEAD = 0.15
 _TORSO = 0.315
-_UPPER_ARM, _FOREARM, _HAND = 0.165, 0.145, 0.075
+_UPPER_ARM, _FOREARM, _HAND = 0.165, 0.145, 0.085
 _THIGH, _SHIN, _ANKLE, _FOOT = 0.235, 0.232, 0.042, 0.135
 
 # Half widths and half depths of the torso along the spine: 0 is the hip joints' level, 1 the base
 # of the neck.
 _TORSO_LEVELS = np.array([-0.15, 0.0, 0.2, 0.4, 0.62, 0.8, 0.88, 0.94, 0.99, 1.06])
-_TORSO_WIDTHS = np.array([0.080, 0.097, 0.090, 0.079, 0.089, 0.099, 0.101, 0.087, 0.058, 0.034])
+_TORSO_WIDTHS = np.array([0.080, 0.097, 0.090, 0.079, 0.089, 0.099, 0.101, 0.087, 0.060, 0.041])
 _TORSO_DEPTHS = np.array([0.060, 0.070, 0.062, 0.056, 0.066, 0.064, 0.056, 0.048, 0.040, 0.032])
 _TABLE_LEVELS = np.linspace(-0.4, 1.1, 76)
 
@@ -33,7 +34,8 @@ class BodyShape:
     """Build of a person.
 
     Attributes:
-        head: height of the head (chin to crown); about 0.15 for adults, 0.2 for children.
+        head: height of the head (chin to crown); about 0.15 in life; larger as drawn: 0.185 for
+            adults, 0.22 for children.
         girth: factor on the thickness of torso and limbs.
         shoulders: factor on the width of the shoulders.
         hips: factor on the width of the hips.
@@ -165,7 +167,7 @@ class Skeleton:
         self._torso_table = self._make_torso_table()
         self.neck = self.torso_section(1.0).centre
         chest_up, chest_front = self.chest_rotation[:, 1], self.chest_rotation[:, 2]
-        self.head_centre = self.neck + chest_up * (0.62 * body.head + 0.016) + chest_front * 0.016
+        self.head_centre = self.neck + chest_up * (0.62 * body.head + 0.026) + chest_front * 0.016
         self.arms = {side: self._pose_arm(side) for side in Side}
         self.legs = {side: self._pose_leg(side) for side in Side}
 
@@ -265,7 +267,7 @@ def sample_body(rng: np.random.Generator, skins: list[tuple[int, int, int]]) -> 
     heavy = rng.beta(1.6, 3.0)
     skin = np.clip(np.array(skins[rng.integers(len(skins))]) + rng.normal(0, 5, 3), 25, 250)
     return BodyShape(
-        head=rng.uniform(0.2, 0.22) if child else rng.uniform(0.165, 0.185),
+        head=rng.uniform(0.21, 0.23) if child else rng.uniform(0.175, 0.195),
         girth=(1.0 if child else 0.95) + 0.4 * heavy,
         shoulders=1.1 - 0.2 * feminine,
         hips=0.93 + 0.14 * feminine,

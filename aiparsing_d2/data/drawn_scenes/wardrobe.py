@@ -296,13 +296,13 @@ def _sample_hat(rng: np.random.Generator) -> Hat:
 
 
 def _sample_top(rng: np.random.Generator) -> Top:
-    sleeves = _choose(rng, {0.0: 0.25, 0.4: 0.45, 0.55: 0.08, 0.8: 0.06, 1.0: 0.16})
+    sleeves = _choose(rng, {0.0: 0.3, 0.4: 0.52, 0.55: 0.06, 0.8: 0.03, 1.0: 0.09})
     hem = _choose(rng, {-0.12: 0.3, 0.02: 0.25, 0.12: 0.25, 0.46: 0.14, -0.25: 0.06})
     return Top(
         fabric=sample_fabric(rng, _TOP_PATTERNS, typical=_TOP_COLOURS),
         sleeves=sleeves,
         hem=hem,
-        neckline=float(rng.uniform(0.03, 0.2)),
+        neckline=float(rng.uniform(0.08, 0.26)),
         v_neck=bool(rng.random() < 0.4),
         looseness=float(rng.uniform(1.02, 1.2)),
         buttons=bool(rng.random() < 0.25),
@@ -336,9 +336,9 @@ def sample_outfit(rng: np.random.Generator) -> Outfit:
         fabric = sample_fabric(rng, _DRESS_PATTERNS, typical=_DRESS_COLOURS)
         top = Top(
             fabric=fabric,
-            sleeves=_choose(rng, {0.0: 0.4, 0.35: 0.35, 1.0: 0.25}),
+            sleeves=_choose(rng, {0.0: 0.48, 0.35: 0.4, 1.0: 0.12}),
             hem=0.0,
-            neckline=float(rng.uniform(0.05, 0.24)),
+            neckline=float(rng.uniform(0.1, 0.28)),
             v_neck=bool(rng.random() < 0.5),
             looseness=float(rng.uniform(1.02, 1.1)),
         )
@@ -350,7 +350,7 @@ def sample_outfit(rng: np.random.Generator) -> Outfit:
         )
 
     coat = None
-    if rng.random() < 0.32:
+    if rng.random() < 0.26:
         coat = Coat(
             fabric=sample_fabric(rng, _COAT_PATTERNS, typical=_COAT_COLOURS),
             lining=sample_colour(rng, 0.8),

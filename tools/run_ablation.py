@@ -1,0 +1,333 @@
+#!/usr/bin/env python
+"""Trains the rows of the paper's Table VI on drawn scenes and shows them beside the paper's.
+
+    python tools/run_ablation.py
+    python tools/run_ablation.py --seeds 1 2 3 --rows baseline pgec train.max_iter=1000
+    python tools/run_ablation.py --start-from output/demo/model_final.pth train.max_iter=500
+
+Every row is the model of a small config (``--config-file``) less the components that the row's
+config in configs/ablations/table_vi lacks. All of them get the same data, seeds and iterations.
+Each run is a call of train_net.py and has a folder of its own below ``--output``: called again, the
+tool keeps what is finished and resumes what is not. It ends with the tables, which it also leaves
+as ablation.md and ablation.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import torch
+from detectron2.config import LazyConfig
+from omegaconf import DictConfig, OmegaConf
+from tabulate import tabulate
+
+from aiparsing_d2.checkpoint.weight_file import read_weights
+from aiparsing_d2.model_zoo import get_config
+from aiparsing_d2.whole_files import whole_file
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+TRAIN_NET = REPOSITORY / "train_net.py"
+SMALL_CONFIG = REPOSITORY / "configs/demo/aiparsing_tiny_FPN_drawn_cihp.py"
+METRICS = ("mIoU", "APpvol", "APp50", "PCP50")
+WHOLE_MODEL = "all"
+PARSING_BRANCH = "roi_heads.parsing_head."
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of Table VI.
+
+    Attributes:
+        name: of its config in configs/ablations/table_vi.
+        title: what the model has.
+        paper: the paper's figures, in the order of ``METRICS``, in percent.
+        before: the row that it adds something to.
+    """
+
+    name: str
+    title: str
+    paper: tuple[float, float, float, float]
+    before: str | None
+
+
+TABLE_VI = (
+    Row("baseline", "baseline", (49.6, 45.8, 43.1, 47.9), None),
+    Row("pgec", "PGEC", (52.5, 50.8, 55.6, 56.6), "baseline"),
+    Row("non_local", "non-local", (52.7, 50.7, 55.7, 56.0), "baseline"),
+    Row("pgec_non_local", "PGEC, non-local", (54.0, 52.6, 60.5, 59.6), "baseline"),
+    Row("pgec_non_local_edge", "+ edges", (54.8, 53.8, 62.7, 61.5), "pgec_non_local"),
+    Row("pgec_non_local_edge_gn", "+ GN", (55.6, 54.4, 64.4, 62.8), "pgec_non_local_edge"),
+    Row(
+        "pgec_non_local_edge_gn_miou_loss",
+        "+ mIoU loss",
+        (57.6, 54.4, 64.8, 63.9),
+        "pgec_non_local_edge_gn",
+    ),
+    Row(
+        "pgec_non_local_edge_gn_miou_score",
+        "+ mIoU score",
+        (55.8, 56.8, 69.1, 62.1),
+        "pgec_non_local_edge_gn",
+    ),
+    Row(WHOLE_MODEL, "+ both", (57.3, 56.9, 69.4, 64.4), "pgec_non_local_edge_gn"),
+)
+
+Figures = dict[str, list[dict[str, float]]]
+"""By row: the figures of each seed, in the order of the seeds."""
+
+
+def differences(whole: Any, part: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+    """Keys of ``part`` with other values than in ``whole``, dots between their levels.
+
+    Args:
+        whole, part: nested dicts.
+        path: of the two in the config.
+
+    Raises:
+        ValueError: ``part`` lacks a key, so its value there is unknown.
+    """
+    if not (isinstance(whole, dict) and isinstance(part, dict)):
+        if whole != part:
+            yield ".".join(path), part
+        return
+    if missing := whole.keys() - part.keys():
+        raise ValueError(f"{'.'.join(path)} lacks {', '.join(sorted(missing))}")
+    for key, value in part.items():
+        if key in whole:
+            yield from differences(whole[key], value, (*path, key))
+        else:
+            yield ".".join((*path, key)), value
+
+
+def row_settings(row: Row) -> dict[str, Any]:
+    """What the config of a row changes in the whole model: keys below ``model`` and values."""
+    whole, part = (
+        OmegaConf.to_container(get_config(f"ablations/table_vi/{name}").model, resolve=False)
+        for name in (WHOLE_MODEL, row.name)
+    )
+    return dict(differences(whole, part))
+
+
+def run_config(small: DictConfig, row: Row, seed: int, output_dir: Path) -> DictConfig:
+    """The config of one run: the small one, changed as the row changes the paper's model."""
+    cfg = copy.deepcopy(small)
+    for key, value in row_settings(row).items():
+        OmegaConf.update(cfg, f"model.{key}", value, merge=False, force_add=True)
+    cfg.train.output_dir = str(output_dir)
+    cfg.train.seed = seed
+    # One evaluation, at the end: no row gets to choose its best checkpoint.
+    cfg.train.eval_period = 0
+    cfg.train.best_checkpointer = None
+    cfg.train.checkpointer.max_to_keep = 1
+    return cfg
+
+
+def write_start(checkpoint: Path, start: Path) -> None:
+    """Writes a checkpoint's backbone and detector, without its parsing branch."""
+    tensors = read_weights(checkpoint).tensors
+    kept = {name: t for name, t in tensors.items() if not name.startswith(PARSING_BRANCH)}
+    with whole_file(start, "wb") as file:
+        torch.save(
+            {"model": kept, "__author__": "aiparsing_d2", "matching_heuristics": False}, file
+        )
+
+
+def train(cfg: DictConfig) -> None:
+    """Trains and evaluates in a process of its own, or goes on where an earlier one stopped.
+
+    Raises:
+        FileExistsError: the folder holds a run with another config.
+        RuntimeError: train_net.py failed; the message ends with the last lines it wrote.
+    """
+    run_dir = Path(cfg.train.output_dir)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    config_file = run_dir / "ablation_run.yaml"
+    new_file = run_dir / "ablation_run.new.yaml"
+    LazyConfig.save(cfg, str(new_file))
+    if config_file.is_file() and config_file.read_bytes() != new_file.read_bytes():
+        new_file.unlink()
+        raise FileExistsError(
+            f"{run_dir} holds a run with other settings. Give another folder by --output, or "
+            "remove this one."
+        )
+    new_file.replace(config_file)
+    if finished_figures(run_dir) is not None:
+        return
+    console = run_dir / "console.txt"
+    command = [sys.executable, str(TRAIN_NET), "--config-file", str(config_file), "--resume"]
+    with open(console, "a", encoding="utf-8") as file:
+        status = subprocess.run(
+            command, stdout=file, stderr=subprocess.STDOUT, check=False
+        ).returncode
+    if status != 0 or finished_figures(run_dir) is None:
+        tail = "\n".join(console.read_text(encoding="utf-8").splitlines()[-15:])
+        raise RuntimeError(f"train_net.py exited with status {status}; see {console}\n{tail}")
+
+
+def finished_figures(run_dir: Path) -> dict[str, float] | None:
+    """The figures of a run in percent, None if it has not finished."""
+    results = run_dir / "parsing_results.json"
+    if not ((run_dir / "model_final.pth").is_file() and results.is_file()):
+        return None
+    figures = json.loads(results.read_text(encoding="utf-8"))["results"]
+    return {name: figures["parsing"][name] for name in METRICS}
+
+
+def spread(values: Sequence[float]) -> float | None:
+    """The standard deviation over seeds, None for a single one."""
+    return stdev(values) if len(values) > 1 else None
+
+
+def with_spread(values: Sequence[float], sign: str = "") -> str:
+    deviation = spread(values)
+    text = f"{mean(values):{sign}.1f}"
+    return text if deviation is None else f"{text} ± {deviation:.1f}"
+
+
+def figures_table(rows: Sequence[Row], figures: Figures) -> str:
+    """Each row's figures, mean and standard deviation over seeds, beside the paper's."""
+    headers = ["row"] + [f"{metric}{of}" for metric in METRICS for of in ("", " (paper)")]
+    lines = []
+    for row in rows:
+        line = [row.title]
+        for metric, paper in zip(METRICS, row.paper, strict=True):
+            line += [with_spread([run[metric] for run in figures[row.name]]), f"{paper:.1f}"]
+        lines.append(line)
+    return tabulate(lines, headers=headers, tablefmt="github", disable_numparse=True)
+
+
+def steps(rows: Sequence[Row], figures: Figures, metric: str) -> Iterator[tuple[Row, list, float]]:
+    """What each row adds to the one before it.
+
+    Yields:
+        the row, the differences between its runs and the earlier row's of the same seeds, and the
+        paper's difference.
+    """
+    paper = {row.name: row.paper[METRICS.index(metric)] for row in TABLE_VI}
+    names = {row.name for row in rows}
+    for row in rows:
+        if row.before in names:
+            pairs = zip(figures[row.name], figures[row.before], strict=True)
+            gains = [after[metric] - earlier[metric] for after, earlier in pairs]
+            yield row, gains, paper[row.name] - paper[row.before]
+
+
+def direction(gains: Sequence[float], paper: float) -> str:
+    """Whether a step goes the paper's way: no more can be said of one within its spread."""
+    if abs(mean(gains)) <= (spread(gains) or 0.0):
+        return "within the spread"
+    return "agrees" if mean(gains) * paper > 0 else "DISAGREES"
+
+
+def steps_table(rows: Sequence[Row], figures: Figures) -> str:
+    """What each row adds, seed by seed, beside what it adds in the paper."""
+    titles = {row.name: row.title for row in TABLE_VI}
+    lines = [
+        [row.title, titles[row.before], metric, with_spread(gains, "+"), f"{paper:+.1f}"]
+        + [direction(gains, paper)]
+        for metric in METRICS
+        for row, gains, paper in steps(rows, figures, metric)
+    ]
+    headers = ["row", "after", "metric", "gain", "gain (paper)", "direction"]
+    return tabulate(lines, headers=headers, tablefmt="github", disable_numparse=True)
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    names = [row.name for row in TABLE_VI]
+    parser.add_argument("--rows", nargs="+", choices=names, default=names, metavar="ROW")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2], metavar="SEED")
+    parser.add_argument(
+        "--config-file", default=str(SMALL_CONFIG), help="a LazyConfig of the whole model"
+    )
+    parser.add_argument("--output", type=Path, default=Path("output/ablations/drawn_table_vi"))
+    parser.add_argument(
+        "--start-from",
+        type=Path,
+        metavar="CHECKPOINT",
+        help="weights of every run's backbone and detector; parsing branches start at random",
+    )
+    parser.add_argument("opts", nargs="*", metavar="KEY=VALUE", help="overrides for all runs")
+    # Overrides may follow a list of rows or seeds, which would take them in.
+    words = sys.argv[1:] if argv is None else argv
+    overrides = [word for word in words if "=" in word and not word.startswith("-")]
+    args = parser.parse_args([*(word for word in words if word not in overrides), "--", *overrides])
+    if len(set(args.seeds)) < len(args.seeds):
+        parser.error("--seeds: every seed once")
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse_args(argv)
+    rows = [row for row in TABLE_VI if row.name in args.rows]
+    small = LazyConfig.apply_overrides(LazyConfig.load(args.config_file), args.opts)
+    if args.start_from is not None:
+        start = args.output / "start.pth"
+        write_start(args.start_from, start)
+        small.train.init_checkpoint = str(start)
+
+    # Seed by seed, so that an early stop leaves whole columns.
+    runs = [(seed, row) for seed in args.seeds for row in rows]
+    configs = [
+        run_config(small, row, seed, args.output / f"{row.name}_seed_{seed}") for seed, row in runs
+    ]
+    failed = []
+    seconds = []
+    for number, ((seed, row), cfg) in enumerate(zip(runs, configs, strict=True), start=1):
+        print(f"[{number}/{len(runs)}] {row.name}, seed {seed}: ", end="", flush=True)
+        begin = time.perf_counter()
+        try:
+            train(cfg)
+        except FileExistsError as error:
+            sys.exit(str(error))
+        except RuntimeError as error:
+            failed.append(f"{row.name}, seed {seed}")
+            print(f"failed: {error}", flush=True)
+            continue
+        seconds.append(time.perf_counter() - begin)
+        figures = finished_figures(Path(cfg.train.output_dir))
+        left = (len(runs) - number) * max(seconds) / 60
+        told = ", ".join(f"{name} {value:.1f}" for name, value in figures.items())
+        print(f"{told}; {seconds[-1]:.0f} s, at most about {left:.0f} min left", flush=True)
+    if failed:
+        print(f"No tables: {'; '.join(failed)} failed. The same call tries again.", file=sys.stderr)
+        return 1
+
+    found: Figures = {row.name: [] for row in rows}
+    for (_, row), cfg in zip(runs, configs, strict=True):
+        found[row.name].append(finished_figures(Path(cfg.train.output_dir)))
+    report = (
+        f"{small.train.max_iter} iterations a run; mean ± standard deviation over the seeds "
+        f"{', '.join(map(str, args.seeds))}, in percent.\n\n{figures_table(rows, found)}\n\n"
+        f"Gains over the row named, of runs with the same seed:\n\n{steps_table(rows, found)}\n"
+    )
+    record = {
+        "config_file": os.path.relpath(args.config_file, REPOSITORY),
+        "overrides": args.opts,
+        "start_from": None if args.start_from is None else str(args.start_from),
+        "seeds": args.seeds,
+        "figures": found,
+    }
+    with whole_file(args.output / "ablation.md") as file:
+        file.write(report)
+    with whole_file(args.output / "ablation.json") as file:
+        json.dump(record, file, indent=2)
+    print(f"\n{report}\nTables: {args.output / 'ablation.md'}, {args.output / 'ablation.json'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
