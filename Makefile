@@ -18,7 +18,7 @@ DEMO_ENV := ONEDNN_PRIMITIVE_CACHE_CAPACITY=8192
 
 fail = { echo "make: error: $(1)" >&2; exit 1; }
 
-.PHONY: help install demo test test-slow lint format clean distclean
+.PHONY: help install data demo ablation test test-slow lint format clean distclean
 
 help: ## Show this help (the default)
 	@echo "Targets:"
@@ -26,10 +26,15 @@ help: ## Show this help (the default)
 
 install: $(DONE)/project ## Set up the environment: torch, Detectron2, this project and its tools
 
-demo: install ## Draw a small data set, train on it, evaluate and show the results
+data: install ## Draw a small data set, unless it is there
 	$(BIN)/python -m aiparsing_d2.data.drawn_scenes --output "$${DETECTRON2_DATASETS:-datasets}/drawn_cihp"
+
+demo: data ## Draw a small data set, train on it, evaluate and show the results
 	$(DEMO_ENV) $(BIN)/python train_net.py --config-file configs/demo/aiparsing_tiny_FPN_drawn_cihp.py --resume
 	$(BIN)/python tools/show_results.py output/demo --edges
+
+ablation: data ## Train the rows of the paper's Table VI on the small data set (hours)
+	$(DEMO_ENV) $(BIN)/python tools/run_ablation.py
 
 test: install ## Run the tests, without those that take minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2

@@ -41,6 +41,8 @@ def add_aiparsing_config(cfg: CN) -> None:
     # Per image.
     fcos.setdefault("POST_NMS_TOPK_TRAIN", 100)
     fcos.setdefault("POST_NMS_TOPK_TEST", 50)
+    # Right and bottom sides of boxes are their last pixels' indices, here and in pasting.
+    fcos.setdefault("INCLUSIVE_BOXES", False)
 
     head = cfg.MODEL.setdefault("ROI_PARSING_HEAD", CN())
     head.setdefault("NAME", "EdgeGuidedParsingHead")
@@ -70,6 +72,8 @@ def add_aiparsing_config(cfg: CN) -> None:
     head.setdefault("SCORE_ON", True)
     head.setdefault("SCORE_CONV_DIM", 128)
     head.setdefault("SCORE_FC_DIM", 256)
+    # Clip predicted mIoUs to [0, 1] at test.
+    head.setdefault("CLAMP_MIOUS", True)
     # alpha and beta of Eq. 3, theta and gamma of Eq. 5.
     head.setdefault("PARSING_LOSS_WEIGHT", 2.0)
     head.setdefault("EDGE_LOSS_WEIGHT", 2.0)

@@ -38,6 +38,11 @@ class AIParsing(GeneralizedRCNN):
         super().__init__(**kwargs)
         self.inclusive_boxes = inclusive_boxes
 
+    @classmethod
+    def from_config(cls, cfg):
+        inclusive_boxes = cfg.MODEL.FCOS_PROPOSALS.INCLUSIVE_BOXES
+        return {**super().from_config(cfg), "inclusive_boxes": inclusive_boxes}
+
     def inference(
         self,
         batched_inputs: list[dict],

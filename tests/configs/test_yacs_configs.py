@@ -90,6 +90,29 @@ def test_the_model_is_the_lazy_configs(name):
     assert cfg.MODEL.WEIGHTS == config.train.init_checkpoint
 
 
+def test_the_authors_conventions_have_keys_too():
+    config = load_lazy("cihp/aiparsing_R_50_FPN_cihp_authors")
+    cfg = load_yacs("cihp/aiparsing_R_50_FPN_cihp_75ep")
+    overrides = {
+        "MODEL.DEVICE": "meta",
+        "MODEL.PIXEL_MEAN": list(config.model.pixel_mean),
+        "MODEL.PIXEL_STD": list(config.model.pixel_std),
+        "MODEL.FPN.BILINEAR_TOP_DOWN": True,
+        "MODEL.FCOS_PROPOSALS.INCLUSIVE_BOXES": True,
+        "MODEL.ROI_PARSING_HEAD.POOLER_TYPE": "ROIAlign",
+        "MODEL.ROI_PARSING_HEAD.UPSAMPLE_FACTOR": 4,
+        "MODEL.ROI_PARSING_HEAD.CLAMP_MIOUS": False,
+    }
+    cfg.merge_from_list([x for pair in overrides.items() for x in pair])
+    with torch.device("meta"):
+        from_yacs, from_lazy = build_model(cfg), instantiate(config.model)
+    assert str(from_yacs) == str(from_lazy)
+    settings = settings_of(from_yacs)
+    assert settings == settings_of(from_lazy)
+    assert settings[".inclusive_boxes"] and settings["proposal_generator.inclusive_boxes"]
+    assert not settings["roi_heads.parsing_head.clamp_mious"]
+
+
 # The full body, and few channels, people and cells after it; alike in both systems.
 FEWER = {
     CIHP_75EP: (

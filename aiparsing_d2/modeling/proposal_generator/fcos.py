@@ -135,6 +135,7 @@ class FCOSProposalGenerator(nn.Module):
             "pre_nms_topk": node.PRE_NMS_TOPK,
             "nms_thresh": node.NMS_THRESH,
             "post_nms_topk": (node.POST_NMS_TOPK_TRAIN, node.POST_NMS_TOPK_TEST),
+            "inclusive_boxes": node.INCLUSIVE_BOXES,
         }
 
     def forward(

@@ -159,6 +159,7 @@ class EdgeGuidedParsingHead(nn.Module):
             "edges_at_test": node.EDGES_AT_TEST,
             "score_head": score_head,
             "upsample_factor": node.UPSAMPLE_FACTOR,
+            "clamp_mious": node.CLAMP_MIOUS,
             "parsing_loss_weight": node.PARSING_LOSS_WEIGHT,
             "edge_loss_weight": node.EDGE_LOSS_WEIGHT,
             "miou_loss_weight": node.MIOU_LOSS_WEIGHT,

@@ -13,6 +13,9 @@ from torch import Tensor
 
 from aiparsing_d2.data.part_labels import IGNORE_LABEL
 
+# Errors that the Lovász loss sorts at once; each takes about 50 bytes until the backward pass.
+_MAX_SORTED = 1 << 22
+
 
 def parsing_loss(logits: Tensor, target: Tensor) -> Tensor:
     """Cross-entropy, mean over the counted pixels; 0 if there are none (L_parsing of Eq. 3).
@@ -58,17 +61,34 @@ def lovasz_softmax_loss(logits: Tensor, target: Tensor) -> Tensor:
         target: (R, S, S).
     """
     counted = target != IGNORE_LABEL
-    probabilities = logits.softmax(dim=1).transpose(0, 1)[:, counted].unbind()  # C x (pixels,)
     labels = target[counted]
-    losses = []
-    # One class at a time: sorting all at once would take C times the memory.
-    for label in labels.unique().tolist():
-        is_class = labels == label
-        errors = torch.where(is_class, 1 - probabilities[label], probabilities[label])
-        errors, order = errors.sort(descending=True)
-        # Not a matrix product: autocast would take it in half precision, where the slopes vanish.
-        losses.append((errors * _jaccard_slopes(is_class[order], errors.dtype)).sum())
-    return torch.stack(losses).mean() if losses else logits.sum() * 0.0
+    present = labels.unique()
+    if len(present) == 0:
+        return logits.sum() * 0.0
+    probabilities = logits.softmax(dim=1).transpose(0, 1)[:, counted]  # (C, pixels)
+    # As many classes at once as a moderate memory holds.
+    at_once = max(1, _MAX_SORTED // len(labels))
+    total = sum(
+        _lovasz_hinges(probabilities[group], labels == group[:, None]).sum()
+        for group in present.split(at_once)
+    )
+    return total / len(present)
+
+
+def _lovasz_hinges(probabilities: Tensor, is_class: Tensor) -> Tensor:
+    """Lovász extensions of the Jaccard losses of some classes.
+
+    Args:
+        probabilities: (K, pixels).
+        is_class: bool (K, pixels), at least one true in each row.
+
+    Returns:
+        (K,).
+    """
+    errors = torch.where(is_class, 1 - probabilities, probabilities)
+    errors, order = errors.sort(dim=1, descending=True)
+    # Not a matrix product: autocast would take it in half precision, where the slopes vanish.
+    return (errors * _jaccard_slopes(is_class.gather(1, order), errors.dtype)).sum(dim=1)
 
 
 def _jaccard_slopes(sorted_is_class: Tensor, dtype: torch.dtype) -> Tensor:
@@ -79,15 +99,17 @@ def _jaccard_slopes(sorted_is_class: Tensor, dtype: torch.dtype) -> Tensor:
     union, a missed pixel of the class adds 1 / U and a false alarm I / (U (U - 1)).
 
     Args:
-        sorted_is_class: bool (pixels,), at least one true.
+        sorted_is_class: bool (K, pixels), at least one true in each row.
         dtype: of the result.
 
     Returns:
-        (pixels,), at least 0, their sum 1.
+        (K, pixels), at least 0, the sum of each row 1.
     """
-    total = sorted_is_class.sum()
-    intersection = (total - sorted_is_class.cumsum(0)).to(dtype)
-    union = (total + (~sorted_is_class).cumsum(0)).to(dtype)
+    found = sorted_is_class.cumsum(1)
+    total = found[:, -1:]
+    intersection = (total - found).to(dtype)
+    rank = torch.arange(1, found.shape[1] + 1, device=found.device)
+    union = (total + rank - found).to(dtype)
     # A false alarm makes the union at least 2; elsewhere the second value is not used.
     return torch.where(
         sorted_is_class, 1 / union, intersection / (union * (union - 1).clamp(min=1))
