@@ -63,14 +63,15 @@ _head.upsample_factor = 1
 model.pixel_std = [57.375, 57.120, 58.395]
 
 dataloader.train.total_batch_size = 4
-dataloader.train.num_workers = 2
+# Small images are read faster than they pass from one process to another.
+dataloader.train.num_workers = 0
 dataloader.test.num_workers = 1
 dataloader.train.mapper.augmentations[0].short_edge_length = (192, 192)
 dataloader.train.mapper.augmentations[0].max_size = 288
 dataloader.test.mapper.augmentations[0].short_edge_length = 192
 dataloader.test.mapper.augmentations[0].max_size = 288
 
-train.max_iter = 2100
+train.max_iter = 2000
 optimizer.lr = 2e-3
 optimizer.weight_decay = 0.05
 optimizer.fused = True
@@ -78,7 +79,7 @@ lr_multiplier = cosine_schedule(train.max_iter, warmup_iters=50)
 
 train.seed = 1
 train.output_dir = "./output/demo"
-train.checkpointer = dict(period=525, max_to_keep=2)
-train.eval_period = 2100
+train.checkpointer = dict(period=500, max_to_keep=2)
+train.eval_period = 2000
 train.log_period = 20
 train.channels_last = True
