@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from aiparsing_d2.modeling.roi_heads import parsing_losses
 from aiparsing_d2.modeling.roi_heads.parsing_losses import (
     edge_loss,
     lovasz_softmax_loss,
@@ -85,7 +86,9 @@ def lovasz_extension(errors, is_class):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_lovasz_loss_equals_its_definition(seed):
+@pytest.mark.parametrize("max_sorted", [1, 110, 1 << 22], ids=["by class", "in pairs", "at once"])
+def test_lovasz_loss_equals_its_definition(seed, max_sorted, monkeypatch):
+    monkeypatch.setattr(parsing_losses, "_MAX_SORTED", max_sorted)
     logits, target = random_case(num_classes=5, seed=seed)
     target[target == 3] = 0  # a class that is predicted but absent does not count
     pixels = counted_pixels(logits, target)
