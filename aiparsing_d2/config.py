@@ -41,7 +41,8 @@ def add_aiparsing_config(cfg: CN) -> None:
     # Per image.
     fcos.setdefault("POST_NMS_TOPK_TRAIN", 100)
     fcos.setdefault("POST_NMS_TOPK_TEST", 50)
-    # Right and bottom sides of boxes are their last pixels' indices, here and in pasting.
+    # Right and bottom sides of boxes are their last pixels' indices, here and in pasting;
+    # ParsingEvaluator has an argument of that name.
     fcos.setdefault("INCLUSIVE_BOXES", False)
 
     head = cfg.MODEL.setdefault("ROI_PARSING_HEAD", CN())

@@ -31,9 +31,18 @@ AUTHORS_SETTINGS: dict[str, Any] = {
     "model.backbone._target_": "aiparsing_d2.modeling.BilinearFPN",
     "model.inclusive_boxes": True,
     "model.proposal_generator.inclusive_boxes": True,
+    "model.proposal_generator.score_thresh": 0.03,
+    "model.proposal_generator.nms_thresh": 0.6,
     "model.roi_heads.parsing_pooler.pooler_type": "ROIAlign",
+    "model.roi_heads.parsing_pooler.sampling_ratio": 2,
     "model.roi_heads.parsing_head.upsample_factor": 4,
     "model.roi_heads.parsing_head.clamp_mious": False,
+    "dataloader.test.mapper.image_format": "BGR",
+    "dataloader.test.mapper.augmentations.0._target_": (
+        "aiparsing_d2.data.float_resize.FloatResizeShortestEdge"
+    ),
+    "dataloader.evaluator.inclusive_boxes": True,
+    "test_time_augmentation.wrapper.mapper._target_": "aiparsing_d2.modeling.FloatDatasetMapperTTA",
 }
 
 _DETECTOR = "proposal_generator.head"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,7 +17,8 @@ def differing_settings(config: DictConfig, wanted: Mapping[str, Any]) -> list[st
 
     Args:
         config: a LazyConfig.
-        wanted: values by dotted key. Keys below nodes that the config does not have do not count.
+        wanted: values by dotted key. Keys below nodes that the config does not have do not count;
+            a key that a node does not have is at the default of the class that the node builds.
 
     Returns:
         For each such key the override that mends it, ``key=value``, and what it is now.
@@ -25,9 +27,9 @@ def differing_settings(config: DictConfig, wanted: Mapping[str, Any]) -> list[st
     for key, value in wanted.items():
         node, _, leaf = key.rpartition(".")
         node = OmegaConf.select(config, node)
-        if node is None:
+        if not isinstance(node, DictConfig):
             continue
-        now = node.get(leaf)
+        now = node[leaf] if leaf in node else _default(node, leaf)
         if leaf == "_target_":
             same = _as_object(now) is _as_object(value)
         else:
@@ -56,6 +58,14 @@ def differing_stride(model: nn.Module, in_1x1: bool, grouped: bool = True) -> li
     if all((block.conv1.stride[0] > 1) == in_1x1 for block in halving):
         return []
     return [f"model.backbone.bottom_up.stages.stride_in_1x1={in_1x1} (is {not in_1x1})"]
+
+
+def _default(node: DictConfig, argument: str) -> Any:
+    """Default of an argument of what a node builds; None if it has none or is not known."""
+    if "_target_" not in node:
+        return None
+    parameter = inspect.signature(_as_object(node._target_)).parameters.get(argument)
+    return None if parameter is None or parameter.default is parameter.empty else parameter.default
 
 
 def _as_object(target: Any) -> Any:

@@ -12,6 +12,11 @@ from torch import Tensor
 
 from aiparsing_d2.whole_files import whole_file
 
+from .unpickling import load_tensors
+
+# Where a checkpoint that holds more than weights has them.
+_WEIGHT_ENTRIES = ("model", "state_dict")
+
 
 class WeightFileError(ValueError):
     """A file cannot be read, or holds no weights."""
@@ -33,9 +38,11 @@ class WeightFile:
 
 
 def read_weights(path: Path) -> WeightFile:
-    """Reads a dict of tensors, or ``{"model": dict of tensors, ...}``, as torch.save writes it.
+    """Reads a file of torch.save.
 
-    Only tensors and plain Python objects are unpickled, so a file cannot run code.
+    It may hold a dict of tensors, or one under ``"model"`` or ``"state_dict"`` and other entries.
+    Only tensors and plain Python objects are unpickled, so a file cannot run code; NumPy's numbers
+    and arrays, as in the state of a scheduler, are passed over.
 
     Args:
         path: the file.
@@ -45,14 +52,15 @@ def read_weights(path: Path) -> WeightFile:
         WeightFileError: it is no checkpoint, or holds other objects.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_tensors(path)
     except FileNotFoundError:
         raise
     except pickle.UnpicklingError as error:
         raise WeightFileError(
             f"{path} is no torch checkpoint, or holds more than tensors and plain Python objects, "
             "which might run code when loaded. If you trust the file, load it with "
-            "torch.load(path, weights_only=False), and save its dict of tensors by itself.\n"
+            "torch.load(path, weights_only=False), and save its dict of tensors by itself "
+            "(docs/WEIGHTS.md has the command).\n"
             f"{error}"
         ) from error
     # Broken zip archives and files that end early.
@@ -62,9 +70,11 @@ def read_weights(path: Path) -> WeightFile:
         raise WeightFileError(f"{path} holds a {type(content).__name__}, not a dict of tensors")
 
     other_entries = []
-    if isinstance(content.get("model"), Mapping):
-        other_entries = [str(name) for name in content if name != "model"]
-        content = content["model"]
+    for entry in _WEIGHT_ENTRIES:
+        if isinstance(content.get(entry), Mapping):
+            other_entries = [str(name) for name in content if name != entry]
+            content = content[entry]
+            break
     tensors: dict[str, Tensor] = {}
     for name, value in content.items():
         if not isinstance(value, Tensor):
@@ -76,8 +86,8 @@ def read_weights(path: Path) -> WeightFile:
         tensors[name] = value
     if not tensors:
         raise WeightFileError(
-            f"{path} holds no tensors, neither at its top nor under 'model'; its entries are "
-            f"{', '.join(other_entries) or '(none)'}"
+            f"{path} holds no tensors, neither at its top nor under 'model' or 'state_dict'; its "
+            f"entries are {', '.join(other_entries) or '(none)'}"
         )
     return WeightFile(Path(path), tensors, tuple(other_entries))
 

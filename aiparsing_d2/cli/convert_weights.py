@@ -82,6 +82,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _convert(args: argparse.Namespace) -> None:
+    if args.output.suffix != ".pth":
+        raise ValueError(
+            f"{args.output} has to end with .pth: Detectron2's checkpointer reads files with other "
+            "endings, such as .pkl, as other formats"
+        )
     if args.output.exists() and not args.overwrite:
         raise FileExistsError(f"{args.output} exists; give another name, or --overwrite")
 

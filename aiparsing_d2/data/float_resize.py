@@ -55,5 +55,9 @@ class FloatResizeTransform(T.Transform):
         """(N, 2) x, y in pixels."""
         return coords * self.factor
 
+    def inverse(self) -> FloatResizeTransform:
+        """Maps points back; to images it gives their size only to the nearest pixel."""
+        return FloatResizeTransform(1 / self.factor)
+
     def _resize(self, array: np.ndarray, interpolation: int) -> np.ndarray:
         return cv2.resize(array, None, fx=self.factor, fy=self.factor, interpolation=interpolation)

@@ -12,7 +12,7 @@ from .roi_heads import (
     ParsingScoreHead,
 )
 from .soft_nms import soft_nms
-from .test_time_augmentation import AIParsingWithTTA
+from .test_time_augmentation import AIParsingWithTTA, FloatDatasetMapperTTA
 
 __all__ = [
     "PARSING_CONTEXT_REGISTRY",
@@ -23,6 +23,7 @@ __all__ = [
     "EdgeGuidedParsingHead",
     "FCOSHead",
     "FCOSProposalGenerator",
+    "FloatDatasetMapperTTA",
     "OneStageParsingROIHeads",
     "ParsingROIHeads",
     "ParsingScoreHead",

@@ -16,7 +16,9 @@ class AIParsing(GeneralizedRCNN):
 
     Built and called like Detectron2's ``GeneralizedRCNN``. At test each image's ``instances`` have
 
-    * ``pred_boxes``: ``Boxes`` (N, 4), XYXY in original image pixels;
+    * ``pred_boxes``: ``Boxes`` (N, 4), XYXY in original image pixels; with ``inclusive_boxes`` the
+      right and bottom sides are the last pixels' indices, of which ``ParsingEvaluator`` and
+      ``SubmissionWriter`` are to be told by their arguments of that name;
     * ``scores``: (N,) person score sqrt(cls * centre-ness * mIoU), or the box score if the parsing
       head has no score head;
     * ``box_scores``: (N,) the detector's: cls * centre-ness, or the box head's score;

@@ -15,6 +15,6 @@ from .aiparsing_R_50_FPN_cihp_75ep import (
     train,
 )
 
-use_authors_conventions(model, dataloader.test.mapper)
+use_authors_conventions(model, dataloader, test_time_augmentation)
 train.init_checkpoint = "output/authors_R_50_cihp.pth"
 train.output_dir = "./output/aiparsing_R_50_FPN_cihp_authors"

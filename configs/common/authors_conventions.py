@@ -7,11 +7,11 @@ differs from Detectron2.
 from detectron2.config import LazyCall as L
 
 from aiparsing_d2.data.float_resize import FloatResizeShortestEdge
-from aiparsing_d2.modeling import BilinearFPN
+from aiparsing_d2.modeling import BilinearFPN, FloatDatasetMapperTTA
 
 
-def use_authors_conventions(model, test_mapper):
-    """Sets the conventions of any of the AIParsing models and of the mapper of its test images.
+def use_authors_conventions(model, dataloader, test_time_augmentation=None):
+    """Sets the conventions of any of the AIParsing models, its test images and their evaluator.
 
     The body keeps its stride, which is in the 1x1 convolutions of the authors' ResNets.
     """
@@ -19,18 +19,22 @@ def use_authors_conventions(model, test_mapper):
     model.pixel_std = [1.0, 1.0, 1.0]
     # Test images are not padded, so the top-down path resizes to whatever size a lateral has.
     model.backbone._target_ = BilinearFPN
-    # In decoding and suppression, and in pasting.
+    # In decoding and suppression, in pasting, and in box AP.
     model.proposal_generator.inclusive_boxes = True
     model.inclusive_boxes = True
+    dataloader.evaluator.inclusive_boxes = True
     # Without the half-pixel shift of ROIAlignV2.
     model.roi_heads.parsing_pooler.pooler_type = "ROIAlign"
     # Part logits of 256x256.
     model.roi_heads.parsing_head.upsample_factor = 4
     model.roi_heads.parsing_head.clamp_mious = False
 
-    resize = test_mapper.augmentations[0]
-    test_mapper.augmentations = [
+    mapper = dataloader.test.mapper
+    resize = mapper.augmentations[0]
+    mapper.augmentations = [
         L(FloatResizeShortestEdge)(
             short_edge_length=resize.short_edge_length, max_size=resize.max_size
         )
     ]
+    if test_time_augmentation is not None:
+        test_time_augmentation.wrapper.mapper._target_ = FloatDatasetMapperTTA

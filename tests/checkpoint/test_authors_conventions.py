@@ -8,11 +8,12 @@ from detectron2.config import LazyConfig, instantiate
 from detectron2.layers import ShapeSpec
 from detectron2.structures import Boxes, ImageList, Instances
 from naive_conventions import detections, paste, resize_image
+from omegaconf import OmegaConf
 from torch import nn
 
 from aiparsing_d2.checkpoint import AUTHORS_SETTINGS
 from aiparsing_d2.checkpoint.settings import differing_settings, differing_stride
-from aiparsing_d2.modeling import parsing_postprocess
+from aiparsing_d2.modeling import FloatDatasetMapperTTA, parsing_postprocess
 from aiparsing_d2.structures import ROIPartLogits
 
 HEIGHT, WIDTH = 75, 109
@@ -148,5 +149,89 @@ def test_the_config_has_every_setting_and_the_ordinary_one_lacks_them(config):
     assert keys == set(AUTHORS_SETTINGS) - {
         "model.input_format",
         "model.pixel_std",
+        "model.proposal_generator.nms_thresh",
+        "model.proposal_generator.score_thresh",
         "model.roi_heads.parsing_head.upsample_factor",
+        "model.roi_heads.parsing_pooler.sampling_ratio",
+        "dataloader.test.mapper.image_format",
     }
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("model.proposal_generator.nms_thresh", 0.5),
+        ("model.proposal_generator.score_thresh", 0.05),
+        ("model.roi_heads.parsing_pooler.sampling_ratio", 0),
+        ("dataloader.test.mapper.image_format", "RGB"),
+        ("dataloader.evaluator.inclusive_boxes", False),
+    ],
+)
+def test_a_setting_that_differs_is_named_with_the_override_that_mends_it(key, value):
+    config = LazyConfig.load(str(AUTHORS_CONFIG))
+    assert OmegaConf.select(config, key) != value
+    OmegaConf.update(config, key, value)
+    (line,) = differing_settings(config, AUTHORS_SETTINGS)
+    override, _, now = line.partition(" ")
+    assert override.partition("=")[0] == key and now == f"(is {value})"
+    assert (
+        differing_settings(LazyConfig.apply_overrides(config, [override]), AUTHORS_SETTINGS) == []
+    )
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "dataloader.test.mapper.augmentations.0._target_",
+        "test_time_augmentation.wrapper.mapper._target_",
+    ],
+)
+def test_another_resize_is_named_with_the_override_that_mends_it(config, key):
+    ordinary = LazyConfig.load(str(AUTHORS_CONFIG.with_name("aiparsing_R_50_FPN_cihp_75ep.py")))
+    (line,) = [x for x in differing_settings(ordinary, AUTHORS_SETTINGS) if x.startswith(key)]
+    mended = LazyConfig.apply_overrides(ordinary, [line.partition(" ")[0]])
+    assert not any(x.startswith(key) for x in differing_settings(mended, AUTHORS_SETTINGS))
+    # The arguments of one fit the other.
+    node = key.removesuffix("._target_")
+    resize, expected = (instantiate(OmegaConf.select(c, node)) for c in (mended, config))
+    assert type(resize) is type(expected)
+    for name in ("short_edge_length", "min_sizes", "max_size", "flip"):
+        assert getattr(resize, name, None) == getattr(expected, name, None)
+
+
+def test_an_absent_key_is_at_its_default(config):
+    wanted = {
+        "detector.nms_thresh": 0.6,
+        "detector.inclusive_boxes": True,
+        "detector.no_such_key": 1,
+        "pooler.sampling_ratio": 2,
+        "plain.key": 3,
+        "resizes.0._target_": "builtins.dict",
+        "nothing.key": 4,
+    }
+    lines = differing_settings(
+        OmegaConf.create(
+            {
+                "detector": {"_target_": "aiparsing_d2.modeling.FCOSProposalGenerator"},
+                "pooler": {"_target_": "detectron2.modeling.poolers.ROIPooler"},
+                "plain": {},
+                "resizes": [],
+            }
+        ),
+        wanted,
+    )
+    assert lines == [
+        "detector.inclusive_boxes=True (is False)",
+        "detector.no_such_key=1 (is not set)",
+        "pooler.sampling_ratio=2 (is not set)",
+        "plain.key=3 (is not set)",
+    ]
+    # The authors' config leaves the thresholds to the class.
+    assert "nms_thresh" not in config.model.proposal_generator
+    assert "score_thresh" not in config.model.proposal_generator
+
+
+def test_views_of_the_config(config):
+    mapper = instantiate(config.test_time_augmentation.wrapper.mapper)
+    assert type(mapper) is FloatDatasetMapperTTA
+    assert list(mapper.min_sizes) == [500, 600, 700, 800, 850]

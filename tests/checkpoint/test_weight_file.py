@@ -1,6 +1,8 @@
 import collections
+import re
 import types
 
+import numpy as np
 import pytest
 import torch
 
@@ -26,10 +28,97 @@ def test_reads_bare_and_wrapped_weights(tmp_path, prefix):
     assert_tensors(file)
     assert file.other_entries == () and file.path == tmp_path / "bare.pth"
 
-    wrapped = {"model": named, "optimizer": {"state": {}, "lr": 0.1}, "iteration": 7}
-    file = read_weights(save(wrapped, tmp_path / "wrapped.pth"))
+    for entry in ("model", "state_dict"):
+        wrapped = {entry: named, "optimizer": {"state": {}, "lr": 0.1}, "iteration": 7}
+        file = read_weights(save(wrapped, tmp_path / "wrapped.pth"))
+        assert_tensors(file)
+        assert file.other_entries == ("optimizer", "iteration")
+
+
+def test_a_model_counts_before_a_state_dict(tmp_path):
+    both = {"state_dict": {"c": torch.ones(1)}, "model": TENSORS}
+    file = read_weights(save(both, tmp_path / "both.pth"))
     assert_tensors(file)
-    assert file.other_entries == ("optimizer", "iteration")
+    assert file.other_entries == ("state_dict",)
+
+
+def by_products():
+    momenta = collections.defaultdict(dict, {0: {"momentum": torch.ones(2)}})
+    return {
+        "scheduler": {"lr": np.float64(0.1), "gamma": np.float32(0.5), "steps": np.int64(3)},
+        "milestones": np.array([50, 65]),
+        "scores": np.ones((2, 3), dtype=np.float32)[:, ::2],
+        "names": np.array(["one", None], dtype=object),
+        "nothing": np.array([]),
+        "done": np.bool_(True),
+        "optimizer": momenta,
+        "counts": collections.defaultdict(int, a=1),
+        "lists": collections.defaultdict(list, {"a": [1], "b": []}),
+        "raw": b"\x80\xff",
+    }
+
+
+@pytest.mark.parametrize("core", ["numpy.core", "numpy._core"], ids=["NumPy 1", "NumPy 2"])
+def test_by_products_of_training_are_passed_over(tmp_path, core):
+    path = tmp_path / "trained.pth"
+    # The older format, without checksums, can be changed to what the other NumPy would write.
+    torch.save({"model": TENSORS, **by_products()}, path, _use_new_zipfile_serialization=False)
+    content, replaced = re.subn(rb"numpy\._?core", core.encode(), path.read_bytes())
+    assert replaced >= 2
+    path.write_bytes(content)
+    file = read_weights(path)
+    assert_tensors(file)
+    assert file.other_entries == tuple(by_products())
+
+
+def test_by_products_beside_bare_weights_in_the_present_format(tmp_path):
+    weights = collections.defaultdict(list, TENSORS)
+    weights.update(by_products())
+    file = read_weights(save(weights, tmp_path / "trained.pth"))
+    assert_tensors(file)
+    assert file.other_entries == tuple(by_products())
+
+
+def test_what_the_process_allows_stays_as_it_is(tmp_path):
+    allowed = list(torch.serialization.get_safe_globals())
+    torch.serialization.add_safe_globals([np.dtype, types.SimpleNamespace])
+    try:
+        before = set(torch.serialization.get_safe_globals())
+        # NumPy's own dtype does not get in the way.
+        trained = save({"model": TENSORS, **by_products()}, tmp_path / "trained.pth")
+        assert_tensors(read_weights(trained))
+        assert set(torch.serialization.get_safe_globals()) == before
+        config = save({"model": TENSORS, "cfg": types.SimpleNamespace(a=1)}, tmp_path / "cfg.pth")
+        with pytest.raises(WeightFileError, match="SimpleNamespace"):
+            read_weights(config)
+        assert set(torch.serialization.get_safe_globals()) == before
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(allowed)
+
+
+class Calls:
+    """Pickled as the call of a function."""
+
+    def __init__(self, function, *arguments):
+        self.call = (function, arguments)
+
+    def __reduce__(self):
+        return self.call
+
+
+def test_nothing_of_numpy_is_called(tmp_path):
+    # Either of them would raise, or worse, if it were.
+    forged = {
+        "array": Calls(np.ndarray, "no shape"),
+        "dtype": Calls(np.dtype, "no such type"),
+    }
+    file = read_weights(save({"model": TENSORS, **forged}, tmp_path / "forged.pth"))
+    assert_tensors(file)
+    for function in (np.fromfile, np.loadtxt, eval):
+        path = save({"model": TENSORS, "x": Calls(function, "file")}, tmp_path / "calls.pth")
+        with pytest.raises(WeightFileError, match=function.__name__):
+            read_weights(path)
 
 
 def test_what_is_no_tensor_is_named(tmp_path):

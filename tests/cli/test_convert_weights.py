@@ -95,6 +95,15 @@ def test_nothing_is_overwritten_unasked(theirs, tmp_path, capsys):
     assert torch.load(out, weights_only=True)["model"]
 
 
+@pytest.mark.parametrize("name", ["ours.pkl", "ours.pyth", "ours.pt", "ours"])
+def test_a_name_that_the_checkpointer_reads_otherwise_is_refused(theirs, tmp_path, capsys, name):
+    out = tmp_path / name
+    arguments = ("torchvision", tmp_path / "resnet18.pth", out, "--config-file", CONFIG)
+    assert run(*arguments) == 1
+    assert f"{out} has to end with .pth" in capsys.readouterr().err
+    assert not out.exists()
+
+
 def test_an_error_writes_nothing(theirs, tmp_path, capsys):
     out = tmp_path / "ours.pth"
     assert run("authors", tmp_path / "resnet18.pth", out, "--config-file", CONFIG) == 1

@@ -31,6 +31,8 @@ def test_labels_and_points_follow():
     expected = labels.repeat(2, axis=0).repeat(2, axis=1)
     np.testing.assert_array_equal(transform.apply_segmentation(labels), expected)
     np.testing.assert_allclose(transform.apply_coords(np.array([[1.0, 2.5]])), [[2, 5]])
+    boxes = np.array([[2.0, 5, 7, 8]])
+    np.testing.assert_allclose(transform.inverse().apply_box(boxes), [[1, 2.5, 3.5, 4]])
 
 
 def test_in_the_mapper(tmp_path):

@@ -177,14 +177,33 @@ def test_images_of_a_batch_are_decoded_apart():
     assert third.proposal_boxes.tensor.tolist() == [[16, 16, 24, 24]]
 
 
+@pytest.mark.parametrize("inclusive, right, bottom", [(False, 48, 32), (True, 47, 31)])
+def test_a_distance_that_overflowed_reaches_the_border(inclusive, right, bottom):
+    logits, distances, centerness = blank_predictions()
+    logits[0][0, 0, 1, 1] = 2.0  # at (12, 12)
+    distances[0][0, :, 1, 1] = torch.tensor([5.0, 7, math.inf, 4])
+    logits[1][0, 0, 0, 2] = 1.0
+    distances[1][0, :, 0, 2] = math.inf
+    generator = make_generator(logits, distances, centerness, inclusive_boxes=inclusive)
+    (proposals,) = propose(generator)
+    assert proposals.proposal_boxes.tensor.tolist() == [[7, 5, right, 16], [0, 0, right, bottom]]
+
+
+def test_a_box_that_is_not_a_number_is_dropped_at_test():
+    logits, distances, centerness = blank_predictions()
+    logits[0][0, 0, :3, 0] = 2.0
+    distances[0][0, 2, 0, 0] = math.nan
+    centerness[0][0, 0, 2, 0] = math.nan
+    (proposals,) = propose(make_generator(logits, distances, centerness))
+    assert proposals.proposal_boxes.tensor.tolist() == [[0, 8, 8, 16]]
+
+
 @pytest.mark.parametrize("value", [math.inf, math.nan])
-def test_non_finite_boxes_stop_training_and_are_dropped_at_test(value):
+def test_non_finite_boxes_stop_training(value):
     logits, distances, centerness = blank_predictions()
     logits[0][0, 0, :2, 0] = 2.0
     distances[0][0, 2, 0, 0] = value
     generator = make_generator(logits, distances, centerness)
-    (proposals,) = propose(generator)
-    assert proposals.proposal_boxes.tensor.tolist() == [[0, 8, 8, 16]]
     generator.train()
     with EventStorage(), pytest.raises(FloatingPointError, match="diverged"):
         generator(

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -20,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from aiparsing_d2.data.datasets import register_cihp, register_parsing_dataset
 from aiparsing_d2.data.part_labels import CIHP_PART_LABELS, PartLabels, distinct_colors
-from aiparsing_d2.modeling import AIParsingWithTTA, soft_nms
+from aiparsing_d2.modeling import AIParsingWithTTA, FloatDatasetMapperTTA, soft_nms
 from aiparsing_d2.structures import PartMaps, ROIPartLogits
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -380,6 +381,46 @@ def test_boxes_of_pixel_indices():
     assert people.box_scores.tolist() == pytest.approx([0.9, 0.8, 0.1])
     (output,) = wrapper([image])
     check_fields(output["instances"], (96, 128))
+
+
+@pytest.mark.parametrize("inclusive", [False, True])
+def test_float_views(inclusive):
+    """Short sides 40 and 51, but no side above 80, of 33x61 pixels shown as 66x122."""
+    pixels = np.random.default_rng(0).integers(0, 256, (33, 61, 3)).astype(np.uint8)
+    image = {
+        "image": torch.from_numpy(pixels.transpose(2, 0, 1).copy()),
+        "height": 66,
+        "width": 122,
+        "image_id": 7,
+    }
+    model = build()
+    model.proposal_generator.inclusive_boxes = inclusive
+    mapper = FloatDatasetMapperTTA(min_sizes=[40, 51], max_size=80, flip=True)
+    wrapper = wrap(model, mapper=mapper)
+    views = mapper(image)
+    assert len(views) == 4
+    # The second factor is 80 / 61, as 51 / 33 would make the long side 94.
+    for (plain, mirrored), factor, width in zip(
+        (views[:2], views[2:]), (40 / 33, 80 / 61), (74, 80)
+    ):
+        resized = cv2.resize(pixels.astype(np.float32), None, fx=factor, fy=factor)
+        assert resized.shape[1] == width
+        assert (resized % 1 != 0).mean() > 0.5
+        for view, expected in ((plain, resized), (mirrored, resized[:, ::-1])):
+            assert view["image"].dtype == torch.float32 and view["image_id"] == 7
+            np.testing.assert_array_equal(view["image"], expected.transpose(2, 0, 1))
+        box = torch.tensor([[10.0, 20, 41, 61]]).double()
+        scaled = np.array([5.0, 10, 20.5, 30.5]) * factor
+        last = width - 1 if inclusive else width
+        turned = [last - scaled[2], scaled[1], last - scaled[0], scaled[3]]
+        for view, expected in ((plain, scaled), (mirrored, turned)):
+            view, _ = wrapper._detect(view, (66, 122))
+            in_view = view.boxes_to_view(box)
+            np.testing.assert_allclose(in_view, [expected])
+            torch.testing.assert_close(view.boxes_to_output(in_view), box)
+    assert len(FloatDatasetMapperTTA(min_sizes=[40], max_size=80, flip=False)(image)) == 1
+    (output,) = wrapper([image])
+    check_fields(output["instances"], (66, 122))
 
 
 class LargestTensor(TorchDispatchMode):

@@ -265,14 +265,17 @@ class FCOSProposalGenerator(nn.Module):
     def _suppress(
         self, boxes: Boxes, scores: Tensor, image_size: tuple[int, int], topk: int
     ) -> Instances:
-        finite = boxes.tensor.isfinite().all(dim=1) & scores.isfinite()
-        if not finite.all():
-            if self.training:
+        if self.training:
+            if not (boxes.tensor.isfinite().all() & scores.isfinite().all()):
                 raise FloatingPointError(
                     "FCOS predicted infinite or NaN boxes or scores: training has diverged. "
                     "Lower the learning rate or lengthen the warm-up."
                 )
-            boxes, scores = boxes[finite], scores[finite]
+        else:
+            valid = ~(boxes.tensor.isnan().any(dim=1) | scores.isnan())
+            # An infinite distance is one that the exponential overflowed at; it is to be clipped
+            # like a very large one, but Boxes.clip takes finite numbers only.
+            boxes, scores = Boxes(boxes.tensor[valid].nan_to_num()), scores[valid]
         # From a box's right and bottom sides to where its pixels end.
         beyond = int(self.inclusive_boxes)
         height, width = image_size
