@@ -42,7 +42,10 @@ from detectron2.utils.logger import setup_logger
 import aiparsing_d2.data.datasets  # noqa: F401  registers the splits for configs saved as YAML
 from aiparsing_d2.engine import (
     PersistentBestCheckpointer,
+    check_init_checkpoint,
     check_output_dir,
+    has_checkpoint,
+    load_lazy_config,
     scale_to_batch_size,
 )
 
@@ -102,6 +105,8 @@ def do_train(args, cfg):
                 best_checkpointer (dict): val_metric and mode of BestCheckpointer; optional
                 eval_period, log_period (int): in iterations
                 channels_last (bool): memory layout of the weights; optional
+                seed (int): of all random numbers; negative: another one each run; optional
+                scale_to_batch_size (int): applied by main before this; optional
     """
     model = instantiate(cfg.model)
     logger.info("Model:\n%s", model)
@@ -161,7 +166,7 @@ def do_train(args, cfg):
 
 
 def main(args):
-    cfg = LazyConfig.load(args.config_file)
+    cfg = load_lazy_config(args.config_file)
     cfg = LazyConfig.apply_overrides(cfg, args.opts)
     if cfg.train.get("scale_to_batch_size"):
         cfg = scale_to_batch_size(cfg, cfg.train.scale_to_batch_size)
@@ -170,6 +175,10 @@ def main(args):
         cfg.train.output_dir = os.path.join(cfg.train.output_dir, "eval")
     elif not args.resume:
         check_output_dir(cfg.train.output_dir)
+    is_resumed = args.resume and has_checkpoint(cfg.train.output_dir)
+    # The other processes get from the main one what they cannot read.
+    if comm.is_main_process() and not is_resumed:
+        check_init_checkpoint(cfg.train.init_checkpoint)
     default_setup(cfg, args)
     setup_logger(cfg.train.output_dir, comm.get_rank(), name="aiparsing_d2")
 

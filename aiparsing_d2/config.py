@@ -6,7 +6,7 @@ from detectron2.config import CfgNode as CN
 
 
 def add_aiparsing_config(cfg: CN) -> None:
-    """Adds the keys of the FCOS proposal generator, the parsing branch and the FPN.
+    """Adds the keys of the FPN, the FCOS proposals, the parsing branch and test-time augmentation.
 
     Keys that are there already keep their values, so calling it twice changes nothing.
 
@@ -80,3 +80,9 @@ def add_aiparsing_config(cfg: CN) -> None:
     head.setdefault("EDGE_LOSS_WEIGHT", 2.0)
     head.setdefault("MIOU_LOSS_WEIGHT", 2.0)
     head.setdefault("SCORE_LOSS_WEIGHT", 1.0)
+
+    augmentation = cfg.TEST.AUG
+    # Box score a view's detection must exceed to be merged.
+    augmentation.setdefault("SCORE_THRESH", 0.05)
+    # IoU above which merging lowers a score (soft-NMS).
+    augmentation.setdefault("NMS_THRESH", 0.5)

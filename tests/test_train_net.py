@@ -164,6 +164,27 @@ def test_eval_only_reproduces_the_figures_and_keeps_the_run(run):
     assert trained == evaluated
 
 
+@pytest.mark.parametrize("mode", [[], ["--resume"], ["--eval-only"]])
+def test_missing_initial_weights_are_reported_before_anything_is_written(run, mode, tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere.pth.*convert-weights"):
+        run(*mode, "train.init_checkpoint=nowhere.pth")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_continued_run_does_without_its_initial_weights(run):
+    run(max_iter=1)
+    run("--resume", "train.init_checkpoint=nowhere.pth", max_iter=2)
+    with pytest.raises(FileNotFoundError, match="nowhere.pth"):
+        run("--resume", "--eval-only", "train.init_checkpoint=nowhere.pth", max_iter=2)
+
+
+def test_a_yacs_config_is_refused():
+    config = REPOSITORY / "configs/yaml/cihp/aiparsing_R_50_FPN_cihp_75ep.yaml"
+    args = default_argument_parser().parse_args(["--config-file", str(config)])
+    with pytest.raises(ValueError, match="yacs config.*aiparsing_R_50_FPN_cihp_75ep.py"):
+        load_train_net().main(args)
+
+
 def test_mixed_precision_without_a_gpu_trains_in_full_precision(run, caplog):
     run("train.amp.enabled=True", max_iter=1)
     assert "train.amp.enabled needs a GPU" in caplog.text

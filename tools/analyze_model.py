@@ -13,28 +13,54 @@ people. Left out is what costs little or depends on the pixels: box selection, R
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
 
+import numpy as np
 import torch
-from detectron2.config import LazyConfig, get_cfg, instantiate
+from detectron2.config import CfgNode, LazyConfig, get_cfg, instantiate
+from detectron2.data.detection_utils import build_augmentation
+from detectron2.data.transforms import apply_augmentations
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis
 from fvcore.nn.jit_analysis import JitModelAnalysis
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from tabulate import tabulate
 from torch import Tensor, nn
+from yaml import YAMLError
 
 from aiparsing_d2.config import add_aiparsing_config
 from aiparsing_d2.modeling.roi_heads import PGEC
 from aiparsing_d2.structures import ROIPartLogits
 
-# Table V by RoI size: multiply-adds of PGEC, in units of 2 ** 30.
+# Table V by RoI size: multiply-adds of PGEC, in units of 2 ** 30, and the channels they are for.
 PAPER_PGEC_MULTIPLY_ADDS = {14: "1.2", 32: "6.4", 48: "14.5"}
+PAPER_PGEC_CHANNELS = (256, 512)
 # Table IX, in millions.
 PAPER_PARAMETERS = "AIParsing 50.2, AIParsing-light 28.5, Parsing R-CNN 54.3"
+
+# Height and width of a photo of the usual 3:2, in pixels.
+PHOTO_SIZE = (800, 1200)
+
+# What a mistake in a config or an override leads to.
+CONFIG_ERRORS = (
+    AssertionError,
+    HydraException,
+    ImportError,
+    KeyError,
+    OmegaConfBaseException,
+    OSError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    YAMLError,
+)
 
 
 @dataclass(frozen=True)
@@ -187,33 +213,57 @@ def pgec_multiply_adds(pgec: PGEC, in_channels: int, roi_size: int) -> int:
     return int(quiet(FlopCountAnalysis(pgec, roi)).by_operator()["conv"])
 
 
-def build_untrained(config_file: str, overrides: Sequence[str]) -> nn.Module:
-    """The model of a LazyConfig file (.py, or .yaml as saved with a run) or of a yacs YAML file.
+def read_config(config_file: str, overrides: Sequence[str]) -> DictConfig | CfgNode:
+    """Reads a LazyConfig file (.py, or .yaml as saved with a run) or a yacs YAML file.
 
     Args:
         config_file: its path.
         overrides: ``key=value ...`` for LazyConfig, ``KEY VALUE ...`` for yacs.
 
     Raises:
-        ValueError: it defines no model with a backbone, an FPN and a parsing branch.
+        ValueError: it defines no model.
     """
     cfg = LazyConfig.load(config_file)
     if "model" in cfg:
-        model = instantiate(LazyConfig.apply_overrides(cfg, list(overrides)).model)
-    elif "MODEL" in cfg or "_BASE_" in cfg:
+        return LazyConfig.apply_overrides(cfg, list(overrides))
+    if "MODEL" in cfg or "_BASE_" in cfg:
         cfg = get_cfg()
         add_aiparsing_config(cfg)
         cfg.merge_from_file(config_file)
         cfg.merge_from_list(list(overrides))
+        return cfg
+    raise ValueError("it defines no model: give a file with `model` or `MODEL`")
+
+
+def build_untrained(cfg: DictConfig | CfgNode) -> nn.Module:
+    """The config's model with random weights, on the CPU.
+
+    Raises:
+        ValueError: it has no backbone with an FPN, or no parsing branch.
+    """
+    if isinstance(cfg, CfgNode):
+        cfg = cfg.clone()
         cfg.MODEL.DEVICE = "cpu"
         model = build_model(cfg)
     else:
-        raise ValueError(f"{config_file} defines no model: give a file with `model` or `MODEL`")
+        model = instantiate(cfg.model)
     if not hasattr(getattr(model, "roi_heads", None), "parsing_head") or not hasattr(
         model.backbone, "bottom_up"
     ):
-        raise ValueError(f"The model of {config_file} has no FPN or no parsing branch to analyse")
+        raise ValueError("its model has no FPN or no parsing branch to analyse")
     return model
+
+
+def image_size_at_test(cfg: DictConfig | CfgNode) -> tuple[int, int]:
+    """(height, width) that a photo of ``PHOTO_SIZE`` has after the config's test augmentations."""
+    if isinstance(cfg, CfgNode):
+        augmentations = build_augmentation(cfg, is_train=False)
+    else:
+        # A config of the model alone has none.
+        path = "dataloader.test.mapper.augmentations"
+        augmentations = instantiate(OmegaConf.select(cfg, path, default=[]))
+    image, _ = apply_augmentations(augmentations, np.zeros((*PHOTO_SIZE, 3), np.uint8))
+    return image.shape[:2]
 
 
 def cost_table(costs: Sequence[StageCost]) -> str:
@@ -241,13 +291,15 @@ def paper_table(model: nn.Module, costs: Sequence[StageCost]) -> str:
     context = model.roi_heads.parsing_head.context
     if isinstance(context, PGEC):
         size = model.roi_heads.parsing_pooler.output_size[0]
+        channels = (context.conv.in_channels, context.out_channels)
         multiply_adds = pgec_multiply_adds(context, context.conv.in_channels, size)
+        stated = PAPER_PGEC_MULTIPLY_ADDS if channels == PAPER_PGEC_CHANNELS else {}
         rows.append(
             (
                 "V",
                 f"PGEC multiply-adds per person at RoI {size} (2^30)",
                 f"{multiply_adds / 2**30:.3f}",
-                PAPER_PGEC_MULTIPLY_ADDS.get(size, "not stated"),
+                stated.get(size, "-"),
             )
         )
     headers = ["table", "figure", "this model", "paper"]
@@ -264,8 +316,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         nargs=2,
         type=int,
         metavar=("HEIGHT", "WIDTH"),
-        default=[800, 1200],
-        help="of the network's input, in pixels; default: 800 1200",
+        help="of the network's input, in pixels; default: of a 3:2 photo as the config resizes it "
+        "at test, 800 1200 for the paper's models and 600 900 for AIParsing-light",
     )
     parser.add_argument(
         "--num-people",
@@ -281,22 +333,28 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("overrides", nargs="*", help="config overrides, as in the examples")
     args = parser.parse_intermixed_args(argv)
-    if min(*args.image_size, args.num_people, args.num_proposals) < 1:
+    if min(*(args.image_size or ()), args.num_people, args.num_proposals) < 1:
         parser.error("sizes and numbers must be positive")
     return args
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
+    # It logs what the message below says.
+    logging.getLogger("detectron2.config.instantiate").setLevel(logging.CRITICAL)
     try:
-        model = build_untrained(args.config_file, args.overrides)
-    except ValueError as e:
-        sys.exit(str(e))
-    height, width = args.image_size
+        cfg = read_config(args.config_file, args.overrides)
+        model = build_untrained(cfg)
+        height, width = args.image_size or image_size_at_test(cfg)
+    except CONFIG_ERRORS as e:
+        message = " ".join(str(e).split())
+        print(f"error: {args.config_file}: {type(e).__name__}: {message}", file=sys.stderr)
+        return 2
     print(f"Running one image of {height} x {width} pixels with {args.num_people} people ...")
     costs = analyze(model, (height, width), args.num_people, args.num_proposals)
     print(f"\n{cost_table(costs)}\n\n{paper_table(model, costs)}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

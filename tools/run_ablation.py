@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import hashlib
 import json
 import os
 import subprocess
@@ -133,14 +134,24 @@ def run_config(small: DictConfig, row: Row, seed: int, output_dir: Path) -> Dict
     return cfg
 
 
-def write_start(checkpoint: Path, start: Path) -> None:
-    """Writes a checkpoint's backbone and detector, without its parsing branch."""
+def write_start(checkpoint: Path, folder: Path) -> Path:
+    """Writes a checkpoint's backbone and detector, without its parsing branch.
+
+    Returns:
+        The file. Other weights get another name, so that their runs do not pass for the same.
+    """
     tensors = read_weights(checkpoint).tensors
     kept = {name: t for name, t in tensors.items() if not name.startswith(PARSING_BRANCH)}
+    digest = hashlib.sha256()
+    for name, tensor in sorted(kept.items()):
+        digest.update(name.encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy())
+    start = folder / f"start_{digest.hexdigest()[:12]}.pth"
     with whole_file(start, "wb") as file:
         torch.save(
             {"model": kept, "__author__": "aiparsing_d2", "matching_heuristics": False}, file
         )
+    return start
 
 
 def train(cfg: DictConfig) -> None:
@@ -190,6 +201,7 @@ def spread(values: Sequence[float]) -> float | None:
 
 
 def with_spread(values: Sequence[float], sign: str = "") -> str:
+    """The mean and, of several seeds, the standard deviation; ``sign`` as in a format."""
     deviation = spread(values)
     text = f"{mean(values):{sign}.1f}"
     return text if deviation is None else f"{text} ± {deviation:.1f}"
@@ -225,6 +237,8 @@ def steps(rows: Sequence[Row], figures: Figures, metric: str) -> Iterator[tuple[
 
 def direction(gains: Sequence[float], paper: float) -> str:
     """Whether a step goes the paper's way: no more can be said of one within its spread."""
+    if abs(paper) < 0.05:
+        return "none in the paper"
     if abs(mean(gains)) <= (spread(gains) or 0.0):
         return "within the spread"
     return "agrees" if mean(gains) * paper > 0 else "DISAGREES"
@@ -275,9 +289,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows = [row for row in TABLE_VI if row.name in args.rows]
     small = LazyConfig.apply_overrides(LazyConfig.load(args.config_file), args.opts)
     if args.start_from is not None:
-        start = args.output / "start.pth"
-        write_start(args.start_from, start)
-        small.train.init_checkpoint = str(start)
+        small.train.init_checkpoint = str(write_start(args.start_from, args.output))
 
     # Seed by seed, so that an early stop leaves whole columns.
     runs = [(seed, row) for seed in args.seeds for row in rows]

@@ -2,9 +2,10 @@
 """Shows what a finished run has learned: its figures, a sheet of predictions, training curves.
 
     python tools/show_results.py output/demo --edges
+    python tools/show_results.py output/demo --edges --tta
 
 Reads the run's config.yaml, model_final.pth, parsing_results.json and metrics.json; writes
-predictions.png and training_curves.png beside them.
+predictions.png, or predictions_tta.png, and training_curves.png beside them.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import itertools
 import json
 import os
 import sys
+from collections.abc import Sequence
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
@@ -38,7 +40,7 @@ MAIN_FIGURES = [
 ]
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -46,29 +48,59 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--weights", help="checkpoint to show; default: the run's model_final.pth")
     parser.add_argument("--num-images", type=int, default=8, help="rows of the sheet")
     parser.add_argument("--edges", action="store_true", help="add a column of predicted edges")
-    parser.add_argument("--score-threshold", type=float, default=0.3, help="of the people drawn")
-    return parser.parse_args()
+    parser.add_argument(
+        "--tta",
+        action="store_true",
+        help="predict with the config's test-time augmentation, into predictions_tta.png",
+    )
+    parser.add_argument(
+        "--score-threshold",
+        type=float,
+        default=0.3,
+        help="of the people drawn, and of those whose edges are; default: %(default)s",
+    )
+    return parser.parse_args(argv)
+
+
+def usable_device(device: str) -> str:
+    """The run's device, or the CPU, saying so, where that is a GPU and this machine has none."""
+    if str(device).startswith("cuda") and not torch.cuda.is_available():
+        print(f"The run's device {device} is not available: using the CPU")
+        return "cpu"
+    return device
 
 
 def load_model(cfg, weights: str, with_edges: bool) -> torch.nn.Module:
     """The run's model with trained weights, in evaluation mode."""
     if with_edges:
         cfg.model.roi_heads.parsing_head.edges_at_test = True
-    model = instantiate(cfg.model).to(cfg.train.device).eval()
+    model = instantiate(cfg.model).to(usable_device(cfg.train.device)).eval()
     DetectionCheckpointer(model).load(weights)
     return model
 
 
+def with_test_time_augmentation(cfg, model: torch.nn.Module) -> torch.nn.Module:
+    """The config's wrapper around the model; the test images keep their original size for it."""
+    cfg.dataloader.test.mapper.augmentations = []
+    cfg.test_time_augmentation.wrapper.model = model
+    return instantiate(cfg.test_time_augmentation.wrapper)
+
+
 @torch.no_grad()
-def predict_examples(cfg, model: torch.nn.Module, num_images: int) -> list[ParsingExample]:
-    """The first test images with their ground truth and what the model makes of them."""
+def predict_examples(
+    cfg, model: torch.nn.Module, num_images: int, score_threshold: float
+) -> list[ParsingExample]:
+    """The first test images with their ground truth and what the model makes of them.
+
+    The edges, if it predicts them, are those of people with at least the given score.
+    """
     examples = []
     loader = instantiate(cfg.dataloader.test)
     for inputs in itertools.islice(itertools.chain.from_iterable(loader), num_images):
         prediction = model([inputs])[0]["instances"].to("cpu")
         edges = None
         if prediction.has("pred_edges"):
-            found = prediction[prediction.scores >= 0.3].pred_edges.to_full()
+            found = prediction[prediction.scores >= score_threshold].pred_edges.to_full()
             edges = found.any(dim=0).float() if len(found) else torch.zeros(prediction.image_size)
         examples.append(
             ParsingExample(
@@ -89,8 +121,8 @@ def figures_table(results: dict) -> str:
     return tabulate([row], headers=headers, floatfmt=".1f", tablefmt="github")
 
 
-def main() -> None:
-    args = parse_args()
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
 
     def in_run(name: str) -> str:
         return os.path.join(args.run_dir, name)
@@ -107,18 +139,27 @@ def main() -> None:
             sys.exit(f"{path} is missing: {args.run_dir} is not the folder of a finished run")
 
     cfg = LazyConfig.load(in_run("config.yaml"))
+    if args.tta and "wrapper" not in cfg.get("test_time_augmentation", {}):
+        sys.exit(
+            f"{in_run('config.yaml')} has no test_time_augmentation.wrapper: show the run without "
+            "--tta, or add one of configs/common/tta.py there"
+        )
     model = load_model(cfg, weights, args.edges)
-    examples = predict_examples(cfg, model, args.num_images)
+    if args.tta:
+        model = with_test_time_augmentation(cfg, model)
+    examples = predict_examples(cfg, model, args.num_images, args.score_threshold)
     part_labels = get_part_labels(cfg.dataloader.test.dataset.names)
     sheet = result_sheet(examples, part_labels, score_threshold=args.score_threshold)
-    Image.fromarray(sheet).save(in_run("predictions.png"))
+    predictions = in_run("predictions_tta.png" if args.tta else "predictions.png")
+    Image.fromarray(sheet).save(predictions)
     plot_training_curves(in_run("metrics.json"), in_run("training_curves.png"))
 
     with open(in_run("parsing_results.json")) as f:
         results = json.load(f)["results"]
     print(figures_table(results))
-    print(f"\nFigures:     {in_run('parsing_results.json')}")
-    print(f"Predictions: {in_run('predictions.png')}")
+    note = " (without test-time augmentation)" if args.tta else ""
+    print(f"\nFigures:     {in_run('parsing_results.json')}{note}")
+    print(f"Predictions: {predictions}")
     print(f"Curves:      {in_run('training_curves.png')}")
 
 

@@ -85,6 +85,11 @@ def training_samples(dataloader_cfg: Any) -> Iterator[Sample]:
 
 
 def draw_sample(sample: Sample, part_labels: PartLabels) -> np.ndarray:
+    """The image, and beside it its people and their boxes, with a legend of the parts that occur.
+
+    Returns:
+        uint8 (height, width, 3), RGB.
+    """
     _, image, part_maps, boxes = sample
     drawing = draw_parsing(image, part_maps, part_labels, boxes=boxes)
     labels = {label for part_map in part_maps.maps for label in part_map.unique().tolist()}

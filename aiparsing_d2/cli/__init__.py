@@ -30,7 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(
         prog="aiparsing",
-        description="Prepare data sets of instance-level human parsing and evaluate results.",
+        description="Prepare data sets of instance-level human parsing, evaluate results and "
+        "convert weights.",
     )
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in _COMMANDS:

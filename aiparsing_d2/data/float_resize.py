@@ -28,6 +28,7 @@ class FloatResizeShortestEdge(T.Augmentation):
         self._init(locals())
 
     def get_transform(self, image: np.ndarray) -> T.Transform:
+        """The resize of an image, which is (H, W) or (H, W, C)."""
         short, long = sorted(image.shape[:2])
         return FloatResizeTransform(min(self.short_edge_length / short, self.max_size / long))
 

@@ -1,4 +1,4 @@
-"""Keeping what a run has written."""
+"""What a run starts from, and keeping what it has written."""
 
 from __future__ import annotations
 
@@ -44,6 +44,11 @@ class PersistentBestCheckpointer(hooks.BestCheckpointer):
                 json.dump(record, f)
 
 
+def has_checkpoint(output_dir: str) -> bool:
+    """Whether a run has left checkpoints in its output folder, to continue from."""
+    return os.path.isfile(os.path.join(output_dir, "last_checkpoint"))
+
+
 def check_output_dir(output_dir: str) -> None:
     """Refuses to start a new run where another one has left checkpoints.
 
@@ -53,8 +58,29 @@ def check_output_dir(output_dir: str) -> None:
     Raises:
         FileExistsError: the folder holds a checkpoint.
     """
-    if os.path.isfile(os.path.join(output_dir, "last_checkpoint")):
+    if has_checkpoint(output_dir):
         raise FileExistsError(
             f"{output_dir} holds the checkpoints of an earlier run. Add --resume to continue it, "
             "or set train.output_dir to another folder."
+        )
+
+
+def check_init_checkpoint(checkpoint: str) -> None:
+    """Refuses to start from weights that are not there, before anything is built for them.
+
+    Args:
+        checkpoint: a file, a URL, a name of Detectron2's catalogue ("detectron2://…"), or "" for
+            random weights. Whether a URL or a name exists shows only when it is loaded.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    # Detectron2 after v0.6 takes options behind a question mark.
+    file = checkpoint.partition("?")[0]
+    if file and "://" not in file and not os.path.isfile(file):
+        raise FileNotFoundError(
+            f"{os.path.abspath(file)}, the weights to start from, does not exist. Train the config "
+            "that leaves it there, convert the authors' weights by 'python -m aiparsing_d2 "
+            "convert-weights authors', or give another file: train.init_checkpoint=... to "
+            "train_net.py, weights=... to model_zoo."
         )

@@ -19,6 +19,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from aiparsing_d2.config import add_aiparsing_config
+from aiparsing_d2.engine import check_init_checkpoint
 
 __all__ = ["get", "get_checkpoint", "get_config", "get_config_file", "list_configs"]
 
@@ -144,14 +145,17 @@ def get(
         The model, in training mode.
 
     Raises:
-        ValueError, FileNotFoundError: see :func:`get_config`.
+        ValueError: see :func:`get_config`.
+        FileNotFoundError: the weights are a file that does not exist.
     """
     cfg = get_config(name, trained, weights)
+    checkpoint = cfg.MODEL.WEIGHTS if isinstance(cfg, CfgNode) else cfg.train.init_checkpoint
+    check_init_checkpoint(checkpoint)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if isinstance(cfg, CfgNode):
         cfg.MODEL.DEVICE = device
-        model, checkpoint = build_model(cfg), cfg.MODEL.WEIGHTS
+        model = build_model(cfg)
     else:
-        model, checkpoint = instantiate(cfg.model).to(device), cfg.train.init_checkpoint
+        model = instantiate(cfg.model).to(device)
     DetectionCheckpointer(model).load(checkpoint)
     return model

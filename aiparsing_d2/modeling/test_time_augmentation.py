@@ -182,6 +182,8 @@ class AIParsingWithTTA(nn.Module):
             "model": model,
             "mapper": DatasetMapperTTA(cfg),
             "part_labels": get_part_labels(cfg.DATASETS.TEST),
+            "score_thresh": cfg.TEST.AUG.SCORE_THRESH,
+            "nms_thresh": cfg.TEST.AUG.NMS_THRESH,
             "max_people": cfg.TEST.DETECTIONS_PER_IMAGE,
         }
 

@@ -43,9 +43,11 @@ class ROIPartLogits:
 
     @property
     def device(self) -> torch.device:
+        """Where the logits are."""
         return self.tensor.device
 
     def to(self, *args, **kwargs) -> ROIPartLogits:
+        """On another device or of another type; the arguments are those of ``Tensor.to``."""
         return ROIPartLogits(self.tensor.to(*args, **kwargs), self.upsample_factor)
 
     def __len__(self) -> int:

@@ -17,6 +17,10 @@ train = dict(
     log_period=20,
     # Memory layout of the weights; channels last is faster for small models on the CPU.
     channels_last=False,
+    # Of all random numbers; each process adds its rank. Negative: another one in each run.
+    seed=-1,
+    # Batch size to scale rate, length and periods to; None: the data loader's, as they are.
+    scale_to_batch_size=None,
     device="cuda" if torch.cuda.is_available() else "cpu",
 )
 del torch

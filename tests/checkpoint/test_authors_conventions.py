@@ -1,9 +1,12 @@
 """The authors' conventions of boxes and maps, against loops over single numbers."""
 
+import re
+import shutil
+
 import numpy as np
 import pytest
 import torch
-from authors_layout import AUTHORS_CONFIG
+from authors_layout import AUTHORS_CONFIG, CONFIGS
 from detectron2.config import LazyConfig, instantiate
 from detectron2.layers import ShapeSpec
 from detectron2.structures import Boxes, ImageList, Instances
@@ -235,3 +238,20 @@ def test_views_of_the_config(config):
     mapper = instantiate(config.test_time_augmentation.wrapper.mapper)
     assert type(mapper) is FloatDatasetMapperTTA
     assert list(mapper.min_sizes) == [500, 600, 700, 800, 850]
+
+
+def test_the_documents_config_of_another_published_model(tmp_path):
+    text = (CONFIGS.parent / "docs/WEIGHTS.md").read_text(encoding="utf-8")
+    (snippet,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    for folder in ("common", "cihp"):
+        ignore = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(CONFIGS / folder, tmp_path / folder, ignore=ignore)
+    (tmp_path / "cihp/other.py").write_text(snippet)
+    other = LazyConfig.load(str(tmp_path / "cihp/other.py"))
+
+    assert other.model.backbone.bottom_up.stages.depth == 101
+    assert other.train.init_checkpoint == "output/authors_R_101_cihp.pth"
+    assert other.train.output_dir == "./output/aiparsing_R_101_FPN_cihp_authors"
+    assert other.model.roi_heads.parsing_pooler.pooler_type == "ROIAlign"
+    assert not differing_settings(other, AUTHORS_SETTINGS)
+    assert {"lr_multiplier", "optimizer", "test_time_augmentation"} <= set(other)

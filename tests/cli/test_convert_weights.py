@@ -11,7 +11,7 @@ import torchvision
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import LazyConfig, instantiate
 
-from aiparsing_d2.cli import convert_weights
+from aiparsing_d2.cli import convert_weights, main
 
 CONFIG = Path(__file__).parents[2] / "configs/demo/aiparsing_tiny_FPN_drawn_cihp.py"
 
@@ -125,3 +125,10 @@ def test_what_is_missing_is_named(theirs, tmp_path, capsys, source, config, mess
     out = tmp_path / "ours.pth"
     assert run("torchvision", tmp_path / source, out, "--config-file", config) == 1
     assert message in capsys.readouterr().err
+
+
+def test_the_commands_help_speaks_of_it(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    description = capsys.readouterr().out.partition("\noptions:")[0]
+    assert "convert weights" in " ".join(description.split())

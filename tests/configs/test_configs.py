@@ -1,5 +1,6 @@
 """Every file under configs/: it loads, saves to readable YAML and instantiates."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,16 @@ def test_a_run_can_be_built(path, empty_split, tmp_path):
     assert 0 < config.train.eval_period <= config.train.max_iter
     assert 0 < config.train.checkpointer.period <= config.train.max_iter
     assert config.train.best_checkpointer.val_metric.split("/")[0] in ("parsing", "bbox")
+
+
+def test_all_that_train_net_reads_has_a_default():
+    train = LazyConfig.load(str(CONFIGS / "common/train.py")).train
+    source = (CONFIGS.parent / "train_net.py").read_text()
+    read = set(re.findall(r'cfg\.train\.(?:get\("(\w+)"|(?!get\b)(\w+))', source))
+    names = {a or b for a, b in read}
+    assert {"output_dir", "scale_to_batch_size"} <= names <= set(train)
+    # What Detectron2's default_setup takes for none.
+    assert train.seed < 0
 
 
 def test_the_cihp_run_is_the_papers():

@@ -1,11 +1,14 @@
 """The data configs: every one names splits that fit together, and differs in nothing else."""
 
+import ast
+import re
 from pathlib import Path
 
 import pytest
 from detectron2.config import LazyConfig, instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from aiparsing_d2.data.drawn_scenes.cihp_writer import CIHPRequest
 from aiparsing_d2.data.part_labels import (
     CIHP_PART_LABELS,
     LV_MHP_V2_PART_LABELS,
@@ -48,3 +51,10 @@ def test_splits_labels_and_sizes(name):
     (resize,) = instantiate(test.mapper).augmentations.augs
     assert list(resize.short_edge_length) == [800, 800] and resize.max_size == 1333
     assert dataloader.evaluator.dataset_name == f"{name}_val"
+
+
+@pytest.mark.parametrize("name", [name for name in DATA_SETS if name.startswith("drawn_")])
+def test_the_command_in_the_docstring_draws_this_layout(name):
+    docstring = ast.get_docstring(ast.parse((FOLDER / f"{name}.py").read_text()))
+    command = re.search(r"data\.drawn_scenes(?: --layout (\w+))?``", docstring)
+    assert (command[1] or CIHPRequest.layout) == name.removeprefix("drawn_")

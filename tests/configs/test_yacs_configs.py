@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from built_configs import built_model
 from detectron2.config import LazyConfig, get_cfg, instantiate
 from detectron2.modeling import build_model
 from detectron2.solver import build_lr_scheduler, build_optimizer
@@ -14,6 +15,7 @@ import aiparsing_d2.data.datasets  # noqa: F401  registers the splits
 from aiparsing_d2.config import add_aiparsing_config
 from aiparsing_d2.data.dataset_mapper import ParsingDatasetMapper
 from aiparsing_d2.data.part_labels import get_part_labels
+from aiparsing_d2.modeling import AIParsingWithTTA
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 YAML = CONFIGS / "yaml"
@@ -240,3 +242,25 @@ def test_light_trains_and_tests_on_small_images():
     node = load_yacs(LIGHT).INPUT
     assert (node.MIN_SIZE_TRAIN, node.MIN_SIZE_TRAIN_SAMPLING) == ((580, 600), "range")
     assert (node.MIN_SIZE_TEST, node.MAX_SIZE_TRAIN, node.MAX_SIZE_TEST) == (600, 1000, 1000)
+
+
+@pytest.mark.parametrize("name", LEAVES)
+def test_the_augmentation_at_test_is_the_lazy_configs(name):
+    node = load_lazy(name).test_time_augmentation.wrapper
+    node.model = built_model(name)
+    wrappers = AIParsingWithTTA(load_yacs(name), node.model), instantiate(node)
+    from_yacs, from_lazy = (
+        {
+            "mapper": type(wrapper.mapper),
+            "min_sizes": tuple(wrapper.mapper.min_sizes),
+            "max_size": wrapper.mapper.max_size,
+            "flip": wrapper.mapper.flip,
+            "part_labels": wrapper.part_labels,
+            "score_thresh": wrapper.score_thresh,
+            "nms_thresh": wrapper.nms_thresh,
+            "max_people": wrapper.max_people,
+            "people_at_once": wrapper.people_at_once,
+        }
+        for wrapper in wrappers
+    )
+    assert from_yacs == from_lazy

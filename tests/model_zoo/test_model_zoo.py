@@ -88,6 +88,22 @@ def test_a_model_with_given_weights(tmp_path):
         assert torch.equal(again.state_dict()[name], tensor), name
 
 
+@pytest.mark.parametrize(
+    "name, weights",
+    [
+        ("vip/aiparsing_R_50_FPN_vip_25ep_from_cihp", None),
+        ("cihp/aiparsing_R_50_FPN_cihp_authors", None),
+        (YAML_NAME, "elsewhere.pth"),
+    ],
+)
+def test_a_model_of_missing_weights(name, weights, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = weights or model_zoo.get_config(name).train.init_checkpoint
+    with pytest.raises(FileNotFoundError, match="convert-weights") as error:
+        model_zoo.get(name, weights=weights, device="cpu")
+    assert str(tmp_path / file) in str(error.value)
+
+
 # Run in a folder of its own by a Python that finds the installed package first.
 USE_INSTALLED = f"""
 import aiparsing_d2
@@ -96,6 +112,12 @@ from detectron2.config import LazyConfig
 
 LazyConfig.save(model_zoo.get_config("{NAME}"), "config.yaml")
 assert model_zoo.get_config("{YAML_NAME}").SOLVER.MAX_ITER == 265125
+use_authors_conventions = LazyConfig.load(
+    model_zoo.get_config_file("common/authors_conventions"), "use_authors_conventions"
+)
+cfg = model_zoo.get_config("cihp/aiparsing_R_101_FPN_cihp_75ep")
+use_authors_conventions(cfg.model, cfg.dataloader, cfg.test_time_augmentation)
+assert cfg.model.inclusive_boxes and cfg.dataloader.evaluator.inclusive_boxes
 print(aiparsing_d2.__file__, *model_zoo.list_configs(), sep="\\n")
 """
 

@@ -27,11 +27,13 @@ from tiny_models import (
     tiny_yacs_config,
 )
 
+import aiparsing_d2.data.datasets  # noqa: F401  registers the splits
 from aiparsing_d2.config import add_aiparsing_config
 from aiparsing_d2.modeling import (
     PARSING_CONTEXT_REGISTRY,
     ROI_PARSING_HEAD_REGISTRY,
     AIParsing,
+    AIParsingWithTTA,
     BilinearFPN,
     EdgeGuidedParsingHead,
     FCOSHead,
@@ -175,8 +177,10 @@ def test_adding_the_config_twice_changes_nothing():
     add_aiparsing_config(cfg)
     # Detectron2's own keys keep their values.
     for key, value in before.items():
-        if key != "MODEL":
+        if key not in ("MODEL", "TEST"):
             assert cfg[key] == value
+    for key, value in before.TEST.items():
+        assert ({k: cfg.TEST[key][k] for k in value} if key == "AUG" else cfg.TEST[key]) == value
     for key, value in before.MODEL.items():
         assert (
             {k: cfg.MODEL[key][k] for k in value} == value
@@ -185,6 +189,7 @@ def test_adding_the_config_twice_changes_nothing():
         )
     cfg.MODEL.FCOS_PROPOSALS.NMS_THRESH = 0.5
     cfg.MODEL.ROI_PARSING_HEAD.NUM_CLASSES = 59
+    cfg.TEST.AUG.NMS_THRESH = 0.75
     changed = cfg.clone()
     add_aiparsing_config(cfg)
     assert cfg == changed
@@ -194,6 +199,7 @@ def test_yacs_defaults_are_the_lazy_configs():
     """Each key's default equals the keyword's, so the two systems describe one model."""
     cfg = get_cfg()
     add_aiparsing_config(cfg)
+    cfg.DATASETS.TEST = ("cihp_val",)
     shapes = {name: ShapeSpec(channels=256, stride=s.stride) for name, s in FPN_SHAPE.items()}
     for cls, arguments in [
         (FCOSProposalGenerator, FCOSProposalGenerator.from_config(cfg, shapes)),
@@ -203,6 +209,7 @@ def test_yacs_defaults_are_the_lazy_configs():
             EdgeGuidedParsingHead,
             EdgeGuidedParsingHead.from_config(cfg, ShapeSpec(channels=256, height=32, width=32)),
         ),
+        (AIParsingWithTTA, AIParsingWithTTA.from_config(cfg, model=None)),
     ]:
         parameters = inspect.signature(inspect.unwrap(cls.__init__)).parameters
         compared = 0

@@ -1,4 +1,5 @@
 import math
+import re
 
 import numpy as np
 import pytest
@@ -280,6 +281,28 @@ def test_parts_can_be_left_out(without, missing):
 def test_edges_at_test_need_an_edge_predictor():
     with pytest.raises(ValueError, match="needs edge_on"):
         make_head(edge_on=False, edges_at_test=True)
+
+
+@pytest.mark.parametrize(
+    "wrong, named",
+    [
+        ({"non_local": NonLocalBlock(64)}, ("non_local.channels", 64, "context.out_channels", 32)),
+        ({"context": None}, ("non_local.channels", 32, "in_channels", 4)),
+        ({"conv_dims": [64, 32]}, ("score_head.in_channels", 64, "conv_dims[1]", 32)),
+        ({"conv_dims": []}, ("score_head.in_channels", 64, "context.out_channels", 32)),
+    ],
+)
+def test_parts_that_do_not_fit_each_other(wrong, named):
+    message = "{} is {}, but must equal {}, which is {}".format(*named)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        make_head(**wrong)
+
+
+def test_parts_that_do_not_tell_their_channels():
+    head = EdgeGuidedParsingHead(
+        in_channels=4, non_local=nn.Identity(), conv_dims=[], score_head=nn.Identity()
+    )
+    assert head.encode(torch.zeros(1, 4, 8, 8)).shape == (1, 4, 8, 8)
 
 
 def test_uniform_logits_cost_the_logarithm_of_the_number_of_classes():

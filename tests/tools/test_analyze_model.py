@@ -37,7 +37,7 @@ SIZES = [
 
 @pytest.fixture(scope="module")
 def demo_model(tool):
-    return tool.build_untrained(DEMO, SIZES)
+    return tool.build_untrained(tool.read_config(DEMO, SIZES))
 
 
 @pytest.fixture(scope="module")
@@ -130,8 +130,8 @@ def test_only_parsing_grows_with_the_people(tool, demo_model, demo_costs):
 @pytest.fixture(scope="module")
 def parsing_rcnn_costs(tool):
     """Of a 224x224 image, one small RoI and three proposals."""
-    model = tool.build_untrained(PARSING_RCNN, ["model.roi_heads.parsing_pooler.output_size=8"])
-    return tool.analyze(model, (224, 224), num_people=1, num_proposals=3)
+    cfg = tool.read_config(PARSING_RCNN, ["model.roi_heads.parsing_pooler.output_size=8"])
+    return tool.analyze(tool.build_untrained(cfg), (224, 224), num_people=1, num_proposals=3)
 
 
 def test_two_stage_model(parsing_rcnn_costs):
@@ -151,17 +151,23 @@ def test_two_stage_model(parsing_rcnn_costs):
 
 def test_yacs_files_give_the_same(tool, parsing_rcnn_costs):
     yaml = str(ROOT / "configs/yaml/cihp/parsing_rcnn_R_50_FPN_cihp_75ep.yaml")
-    model = tool.build_untrained(yaml, ["MODEL.ROI_PARSING_HEAD.POOLER_RESOLUTION", "8"])
-    costs = tool.analyze(model, (224, 224), num_people=1, num_proposals=3)
+    cfg = tool.read_config(yaml, ["MODEL.ROI_PARSING_HEAD.POOLER_RESOLUTION", "8"])
+    costs = tool.analyze(tool.build_untrained(cfg), (224, 224), num_people=1, num_proposals=3)
     assert list(map(astuple, costs)) == list(map(astuple, parsing_rcnn_costs))
 
 
-def test_printed_beside_the_paper(tool, tmp_path, capsys):
+@pytest.mark.parametrize("in_channels, out_channels, paper", [(64, 64, "-"), (256, 512, "1.2")])
+def test_printed_beside_the_paper(tool, tmp_path, capsys, in_channels, out_channels, paper):
     # As a run saves it.
     saved = tmp_path / "config.yaml"
     LazyConfig.save(LazyConfig.load(DEMO), str(saved))
     options = ["--config-file", str(saved), "--image-size", "64", "64", "--num-people", "1"]
-    tool.main([*options, "model.roi_heads.parsing_pooler.output_size=14"])
+    overrides = [
+        f"model.backbone.out_channels={in_channels}",
+        f"model.roi_heads.parsing_head.context.out_channels={out_channels}",
+        "model.roi_heads.parsing_pooler.output_size=14",
+    ]
+    assert tool.main([*options, *overrides]) == 0
     printed = capsys.readouterr().out
     rows = {
         cells[0]: cells[1:]
@@ -175,7 +181,36 @@ def test_printed_beside_the_paper(tool, tmp_path, capsys):
         total[1],
         "AIParsing 50.2, AIParsing-light 28.5, Parsing R-CNN 54.3",
     ]
-    assert rows["V"][2] == "1.2"
+    # Table V is about PGEC of the paper's width only.
+    assert rows["V"][2] == paper
+
+
+@pytest.mark.parametrize(
+    "config_file, overrides, size",
+    [
+        ("configs/cihp/aiparsing_R_50_FPN_cihp_75ep.py", [], (800, 1200)),
+        ("configs/cihp/aiparsing_R_50_FPN_cihp_authors.py", [], (800, 1200)),
+        ("configs/common/models/aiparsing_fpn.py", [], (800, 1200)),
+        ("configs/cihp/aiparsing_light_R_50_FPN_cihp_75ep.py", [], (600, 900)),
+        (
+            "configs/cihp/aiparsing_light_R_50_FPN_cihp_75ep.py",
+            ["dataloader.test.mapper.augmentations.0.max_size=750"],
+            (500, 750),
+        ),
+        ("configs/yaml/cihp/aiparsing_R_50_FPN_cihp_75ep.yaml", [], (800, 1200)),
+        ("configs/yaml/cihp/aiparsing_light_R_50_FPN_cihp_75ep.yaml", [], (600, 900)),
+    ],
+)
+def test_the_image_is_as_large_as_at_test(tool, config_file, overrides, size):
+    cfg = tool.read_config(str(ROOT / config_file), overrides)
+    assert tool.image_size_at_test(cfg) == size
+
+
+def test_the_image_size_can_be_given(tool, capsys):
+    options = ["--config-file", DEMO, "--num-people", "1"]
+    for given, said in (([], "192 x 288"), (["--image-size", "64", "96"], "64 x 96")):
+        assert tool.main([*options, *given]) == 0
+        assert f"one image of {said} pixels" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("roi_size, paper", [(14, 1.2), (32, 6.4), (48, 14.5)])
@@ -186,12 +221,47 @@ def test_pgec_agrees_with_table_v(tool, roi_size, paper):
     assert float(tool.PAPER_PGEC_MULTIPLY_ADDS[roi_size]) == paper
 
 
-def test_tells_what_is_wrong(tool, tmp_path):
-    with pytest.raises(SystemExit, match="optim.py defines no model"):
-        tool.main(["--config-file", str(ROOT / "configs/common/optim.py")])
-    with pytest.raises(SystemExit):
-        tool.main(["--config-file", DEMO, "--num-people", "0"])
+YAML = str(ROOT / "configs/yaml/cihp/aiparsing_R_50_FPN_cihp_75ep.yaml")
+
+
+@pytest.mark.parametrize(
+    "config_file, overrides, message",
+    [
+        ("missing.py", [], "No such file or directory: 'missing.py'"),
+        ("missing.yaml", [], "No such file or directory: 'missing.yaml'"),
+        (str(ROOT / "README.md"), [], "has to be a python or yaml file"),
+        (str(ROOT / "configs/common/optim.py"), [], "optim.py: ValueError: it defines no model"),
+        (DEMO, ["model.roi_heads.parsing_head.colour=1"], "unexpected keyword argument 'colour'"),
+        (DEMO, ["model.backbone.out_channels.x=1"], "model.backbone.out_channels is not a config"),
+        (DEMO, ["model.backbone.out_channels=${nowhere}"], "Interpolation key 'nowhere' not found"),
+        (DEMO, ["model.backbone"], "OverrideParseException"),
+        (YAML, ["MODEL.COLOUR", "1"], "Non-existent key: MODEL.COLOUR"),
+        (YAML, ["MODEL.COLOUR"], "Override list has odd length"),
+    ],
+)
+def test_tells_what_is_wrong_with_a_config(tool, capfd, caplog, config_file, overrides, message):
+    assert tool.main(["--config-file", config_file, *overrides]) == 2
+    printed = capfd.readouterr()
+    assert not printed.out and not caplog.messages
+    (line,) = printed.err.splitlines()
+    assert line.startswith(f"error: {config_file}: ") and message in line
+
+
+def test_tells_what_cannot_be_analysed(tool, tmp_path, capsys):
     no_detector = tmp_path / "identity.yaml"
     no_detector.write_text("model: {_target_: torch.nn.Identity}\n")
-    with pytest.raises(SystemExit, match="identity.yaml has no FPN or no parsing branch"):
-        tool.main(["--config-file", str(no_detector)])
+    assert tool.main(["--config-file", str(no_detector)]) == 2
+    assert "its model has no FPN or no parsing branch" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        tool.main(["--config-file", DEMO, "--num-people", "0"])
+    with pytest.raises(SystemExit):
+        tool.main(["--config-file", DEMO, "--image-size", "0", "64"])
+
+
+def test_mistakes_in_the_tool_keep_their_traceback(tool, monkeypatch):
+    def broken(*_):
+        raise TypeError("a bug")
+
+    monkeypatch.setattr(tool, "analyze", broken)
+    with pytest.raises(TypeError, match="a bug"):
+        tool.main(["--config-file", DEMO])

@@ -46,7 +46,7 @@ def test_the_small_models_have_the_components_of_table_vi(tool, name, tmp_path):
     with torch.device("meta"):
         head = instantiate(cfg.model).roi_heads.parsing_head
     kinds = [type(module).__name__ for module in head.modules()]
-    # PGEC has GN of its own; the paper's GN is after the shared convolutions.
+    # The non-local block has GN of its own; the paper's GN is after the shared convolutions.
     convs = [module for module in head.convs.modules() if isinstance(module, nn.GroupNorm)]
     marks = [
         "PGEC" in kinds,
@@ -138,6 +138,7 @@ def test_tables_beside_the_paper(ablation, capsys):
 def test_a_step_against_the_papers_direction_is_shown(tool):
     assert tool.direction([-3.0, -2.0], paper=0.8) == "DISAGREES"
     assert tool.direction([-3.0], paper=-0.8) == "agrees"
+    assert tool.direction([3.0, 3.1], paper=54.4 - 54.4) == "none in the paper"
 
 
 def test_what_is_finished_is_kept(ablation):
@@ -183,10 +184,18 @@ def test_the_start_is_the_checkpoint_without_its_parsing_branch(tool, tmp_path):
         "roi_heads.parsing_head.predictor.weight": torch.zeros(2),
     }
     torch.save({"model": tensors, "iteration": 5}, tmp_path / "model_final.pth")
-    tool.write_start(tmp_path / "model_final.pth", tmp_path / "start.pth")
-    start = torch.load(tmp_path / "start.pth", weights_only=True)
+    file = tool.write_start(tmp_path / "model_final.pth", tmp_path)
+    start = torch.load(file, weights_only=True)
     assert list(start["model"]) == list(tensors)[:2]
     assert start["model"]["backbone.fpn_output3.bias"].tolist() == [0, 1, 2]
+
+    # The parsing branch does not matter, the rest does.
+    tensors["roi_heads.parsing_head.predictor.weight"] += 1
+    torch.save(tensors, tmp_path / "model_final.pth")
+    assert tool.write_start(tmp_path / "model_final.pth", tmp_path) == file
+    tensors["backbone.fpn_output3.bias"][1] = 7
+    torch.save(tensors, tmp_path / "model_final.pth")
+    assert tool.write_start(tmp_path / "model_final.pth", tmp_path) != file
 
 
 @pytest.mark.parametrize(

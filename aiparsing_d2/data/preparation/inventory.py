@@ -112,6 +112,7 @@ def find_splits(root: Path, data_set: DataSet) -> list[str]:
         raise FileNotFoundError(f"{root} does not exist: {data_set.title} is expected there.")
 
     def splits_in(folder: Path) -> list[str]:
+        """The splits whose list is in a folder."""
         return [split for split in data_set.lists if data_set.find_list(folder, split) is not None]
 
     if splits_in(root):
@@ -233,6 +234,7 @@ class _Listing:
             people.sort(key=lambda person: (person.number, person.file))
 
     def missing_folders(self) -> list[Finding]:
+        """A finding for each folder that the split needs and that does not exist."""
         folders = self._folders
         needed = folders.images, folders.category_maps, folders.human_maps, folders.person_maps
         findings = [

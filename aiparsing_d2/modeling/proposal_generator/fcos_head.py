@@ -18,6 +18,7 @@ class Scale(nn.Module):
         self.scale = nn.Parameter(torch.tensor(float(init_value)))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Any shape; the result has the same."""
         return x * self.scale
 
 

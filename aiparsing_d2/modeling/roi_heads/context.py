@@ -59,8 +59,20 @@ class GatherExcite(nn.Module):
         return x * gathered.sigmoid()
 
 
+class _MultiScaleContext(nn.Module):
+    """The keywords that the modules of the registry have in common, from yacs."""
+
+    @classmethod
+    def from_config(cls, cfg, input_shape: ShapeSpec):
+        return {
+            "in_channels": input_shape.channels,
+            "out_channels": cfg.MODEL.ROI_PARSING_HEAD.CONV_DIM,
+            "roi_size": input_shape.height,
+        }
+
+
 @PARSING_CONTEXT_REGISTRY.register()
-class PGEC(nn.Module):
+class PGEC(_MultiScaleContext):
     """Pyramidal gather-excite context (paper, Sec. III-B, [46]).
 
     A 3x3 convolution and four gather-excite units of extents H (the whole RoI), 4, 8 and 16, each
@@ -109,15 +121,6 @@ class PGEC(nn.Module):
         for conv in (self.conv, self.merge, *(branch[1] for branch in self.pyramid)):
             weight_init.c2_msra_fill(conv)
 
-    @classmethod
-    def from_config(cls, cfg, input_shape: ShapeSpec):
-        node = cfg.MODEL.ROI_PARSING_HEAD
-        return {
-            "in_channels": input_shape.channels,
-            "out_channels": node.CONV_DIM,
-            "roi_size": input_shape.height,
-        }
-
     def forward(self, x: Tensor) -> Tensor:
         """(R, in_channels, S, S) -> (R, out_channels, S, S)."""
         branches = [self.conv(x), *(branch(x) for branch in self.pyramid)]
@@ -125,7 +128,7 @@ class PGEC(nn.Module):
 
 
 @PARSING_CONTEXT_REGISTRY.register()
-class ASPP(nn.Module):
+class ASPP(_MultiScaleContext):
     """Atrous spatial pyramid pooling (paper, Table VIII, [55]), also Parsing R-CNN's context.
 
     Five branches of ``in_channels`` each: a 1x1 convolution, three dilated 3x3 convolutions, and
@@ -176,14 +179,6 @@ class ASPP(nn.Module):
         for conv in (self.conv, *self.pyramid, self.global_conv, self.merge):
             weight_init.c2_msra_fill(conv)
 
-    @classmethod
-    def from_config(cls, cfg, input_shape: ShapeSpec):
-        return {
-            "in_channels": input_shape.channels,
-            "out_channels": cfg.MODEL.ROI_PARSING_HEAD.CONV_DIM,
-            "roi_size": input_shape.height,
-        }
-
     def forward(self, x: Tensor) -> Tensor:
         """(R, in_channels, S, S) -> (R, out_channels, S, S)."""
         whole = self.global_conv(x.mean(dim=(2, 3), keepdim=True)).expand_as(x)
@@ -192,7 +187,7 @@ class ASPP(nn.Module):
 
 
 @PARSING_CONTEXT_REGISTRY.register()
-class PSP(nn.Module):
+class PSP(_MultiScaleContext):
     """Pyramid pooling (paper, Table VIII, [72]).
 
     The RoI is averaged over grids of 1x1, 2x2, 3x3 and 6x6 bins. A 1x1 convolution brings each to
@@ -241,14 +236,6 @@ class PSP(nn.Module):
         for conv in (*(branch[1] for branch in self.pyramid), self.merge):
             weight_init.c2_msra_fill(conv)
 
-    @classmethod
-    def from_config(cls, cfg, input_shape: ShapeSpec):
-        return {
-            "in_channels": input_shape.channels,
-            "out_channels": cfg.MODEL.ROI_PARSING_HEAD.CONV_DIM,
-            "roi_size": input_shape.height,
-        }
-
     def forward(self, x: Tensor) -> Tensor:
         """(R, in_channels, S, S) -> (R, out_channels, S, S)."""
         branches = [
@@ -272,6 +259,7 @@ class NonLocalBlock(nn.Module):
             num_groups: of the group normalisation.
         """
         super().__init__()
+        self.channels = channels
         self.theta = Conv2d(channels, channels, 1)
         self.phi = Conv2d(channels, channels, 1)
         self.g = Conv2d(channels, channels, 1)

@@ -51,7 +51,8 @@ class EdgeGuidedParsingHead(nn.Module):
     """Context encoding, shared convolutions, parsing and edge predictors, score head.
 
     Every part but the parsing predictor can be left out, which gives the rows of the paper's
-    Table VI.
+    Table VI. The context has a registry; yacs only switches the non-local operation and the score
+    head, for which a LazyConfig or plain Python takes any module.
     """
 
     @configurable
@@ -79,19 +80,25 @@ class EdgeGuidedParsingHead(nn.Module):
             in_channels: of the pooled features.
             num_classes: C.
             context: multi-scale context, e.g. :class:`PGEC`; has ``out_channels``.
-            non_local: part relations, e.g. :class:`NonLocalBlock`; keeps the channels.
+            non_local: part relations, e.g. :class:`NonLocalBlock`; keeps the channels, which are
+                compared with its ``channels`` if it has that.
             conv_dims: channels of the shared 3x3 convolutions.
             norm: normalisation after the last of them, a name for ``get_norm``; "" for none.
             edge_on: whether to learn part boundaries.
             edges_at_test: whether to predict them at test too, for people to look at; the parsing
                 does not depend on them.
-            score_head: predicts the mIoU of each parsing map, e.g. :class:`ParsingScoreHead`.
+            score_head: predicts the mIoU of each parsing map, e.g. :class:`ParsingScoreHead`; its
+                ``in_channels``, if it has that, are compared with those of the features it reads.
             upsample_factor: bilinear factor from the predictors' 2 S to T.
             clamp_mious: whether predicted mIoUs are clipped to [0, 1] at test, which the code of
                 the published weights does not do.
             parsing_loss_weight, edge_loss_weight: alpha and beta of Eq. 3.
             miou_loss_weight, score_loss_weight: theta and gamma of Eq. 5; a mIoU loss weight of 0
                 leaves that loss out.
+
+        Raises:
+            ValueError: ``edges_at_test`` without ``edge_on``, or a part for other channels than
+                the one before it gives.
         """
         super().__init__()
         if edges_at_test and not edge_on:
@@ -101,7 +108,10 @@ class EdgeGuidedParsingHead(nn.Module):
         self.upsample_factor = upsample_factor
         self.clamp_mious = clamp_mious
         self.context = context if context is not None else nn.Identity()
-        channels = in_channels if context is None else context.out_channels
+        channels, source = in_channels, "in_channels"
+        if context is not None:
+            channels, source = context.out_channels, "context.out_channels"
+        _check_channels("non_local", non_local, "channels", source, channels)
         self.non_local = non_local if non_local is not None else nn.Identity()
 
         convs = []
@@ -117,7 +127,7 @@ class EdgeGuidedParsingHead(nn.Module):
             )
             weight_init.c2_msra_fill(conv)
             convs.append(conv)
-            channels = conv_dim
+            channels, source = conv_dim, f"conv_dims[{i}]"
         self.convs = nn.Sequential(*convs)
 
         self.parsing_predictor = nn.ConvTranspose2d(channels, num_classes, 4, stride=2, padding=1)
@@ -126,6 +136,7 @@ class EdgeGuidedParsingHead(nn.Module):
             if predictor is not None:
                 nn.init.normal_(predictor.weight, std=0.001)
                 nn.init.zeros_(predictor.bias)
+        _check_channels("score_head", score_head, "in_channels", source, channels)
         self.score_head = score_head
 
         self.parsing_loss_weight = parsing_loss_weight
@@ -250,4 +261,15 @@ class EdgeGuidedParsingHead(nn.Module):
         # In float32: the losses' sums over all pixels of a batch leave half precision's range.
         return F.interpolate(
             logits.float(), scale_factor=self.upsample_factor, mode="bilinear", align_corners=True
+        )
+
+
+def _check_channels(
+    part: str, module: nn.Module | None, attribute: str, source: str, channels: int
+) -> None:
+    """Raises ValueError where a part says that it reads other channels than ``source`` has."""
+    expected = getattr(module, attribute, channels)
+    if expected != channels:
+        raise ValueError(
+            f"{part}.{attribute} is {expected}, but must equal {source}, which is {channels}"
         )

@@ -27,6 +27,7 @@ class ParsingScoreHead(nn.Module):
             fc_dim: width of the two hidden fully-connected layers.
         """
         super().__init__()
+        self.in_channels = in_channels
         self.conv1 = Conv2d(in_channels + num_classes, conv_dim, 3, padding=1, activation=nn.ReLU())
         self.conv2 = Conv2d(conv_dim, conv_dim, 3, stride=2, padding=1, activation=nn.ReLU())
         self.fc1 = nn.Linear(conv_dim, fc_dim)

@@ -1,4 +1,7 @@
-"""Drawn videos in VIP's layout, made by ``python -m aiparsing_d2.data.drawn_scenes``."""
+"""Drawn videos in VIP's layout.
+
+Made by ``python -m aiparsing_d2.data.drawn_scenes --layout vip``.
+"""
 
 from .vip import dataloader
 

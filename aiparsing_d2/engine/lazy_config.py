@@ -1,0 +1,32 @@
+"""Reading the config of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from detectron2.config import LazyConfig
+from omegaconf import DictConfig
+
+__all__ = ["load_lazy_config"]
+
+
+def load_lazy_config(config_file: str) -> DictConfig:
+    """``LazyConfig.load`` that knows a yacs config when it sees one.
+
+    Args:
+        config_file: a Python file, or a YAML file saved from a LazyConfig.
+
+    Raises:
+        ValueError: the file is a yacs config; the message names the LazyConfig of the same name.
+    """
+    cfg = LazyConfig.load(config_file)
+    file = Path(config_file)
+    # Keys of yacs are in capitals, those of a LazyConfig are names of variables.
+    if file.suffix in (".yaml", ".yml") and all(str(key).isupper() for key in cfg):
+        # configs/yaml/cihp/….yaml belongs to configs/cihp/….py.
+        same_name = Path(*(part for part in file.parts if part != "yaml")).with_suffix(".py")
+        raise ValueError(
+            f"{config_file} is a yacs config, for scripts on Detectron2's get_cfg(); give a "
+            f"LazyConfig{f', here {same_name}' if same_name.is_file() else ''}"
+        )
+    return cfg
