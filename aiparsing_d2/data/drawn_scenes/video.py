@@ -26,7 +26,7 @@ from .scene import (
 from .skeleton import LimbPose, Pose, Skeleton
 
 _NUM_PEOPLE_FREQUENCIES = {1: 0.15, 2: 0.35, 3: 0.3, 4: 0.2}
-_GESTURES = {standing: 0.4, at_ease: 0.2, waving: 0.2, arms_raised: 0.1, arms_crossed: 0.1}
+_GESTURES = {standing: 0.3, at_ease: 0.1, waving: 0.3, arms_raised: 0.2, arms_crossed: 0.1}
 
 # Durations in frames; a second has 25.
 _STEP_FRAMES = (13, 18)
