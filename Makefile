@@ -27,7 +27,7 @@ help: ## Show this help (the default)
 install: $(DONE)/project ## Set up the environment: torch, Detectron2, this project and its tools
 
 data: install ## Draw a small data set, unless it is there
-	$(BIN)/python -m aiparsing_d2.data.drawn_scenes --output "$${DETECTRON2_DATASETS:-datasets}/drawn_cihp"
+	$(BIN)/python -m aiparsing_d2.drawn_scenes --output "$${DETECTRON2_DATASETS:-datasets}/drawn_cihp"
 
 demo: data ## Draw a small data set, train on it, evaluate and show the results
 	$(DEMO_ENV) $(BIN)/python train_net.py --config-file configs/demo/aiparsing_tiny_FPN_drawn_cihp.py --resume

@@ -12,7 +12,7 @@ from detectron2.engine import SimpleTrainer, hooks
 from detectron2.evaluation import inference_on_dataset
 
 from aiparsing_d2.data.datasets import register_cihp
-from aiparsing_d2.data.drawn_scenes import CIHPRequest, write_data_set
+from aiparsing_d2.drawn_scenes import CIHPRequest, write_data_set
 
 CONFIG = Path(__file__).parents[1] / "configs/demo/aiparsing_tiny_FPN_drawn_cihp.py"
 NUM_IMAGES = 3

@@ -30,8 +30,8 @@ from tqdm import tqdm  # noqa: E402
 
 from aiparsing_d2.data.dataset_mapper import ParsingDatasetMapper  # noqa: E402
 from aiparsing_d2.data.datasets import load_cihp  # noqa: E402
-from aiparsing_d2.data.drawn_scenes import CIHPRequest, write_data_set  # noqa: E402
-from aiparsing_d2.data.part_labels import CIHP_PART_LABELS  # noqa: E402
+from aiparsing_d2.drawn_scenes import CIHPRequest, write_data_set  # noqa: E402
+from aiparsing_d2.structures.part_labels import CIHP_PART_LABELS  # noqa: E402
 
 _NUM_SCENES = 8
 

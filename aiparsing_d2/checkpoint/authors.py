@@ -39,10 +39,12 @@ AUTHORS_SETTINGS: dict[str, Any] = {
     "model.roi_heads.parsing_head.clamp_mious": False,
     "dataloader.test.mapper.image_format": "BGR",
     "dataloader.test.mapper.augmentations.0._target_": (
-        "aiparsing_d2.data.float_resize.FloatResizeShortestEdge"
+        "aiparsing_d2.data.transforms.FloatResizeShortestEdge"
     ),
     "dataloader.evaluator.inclusive_boxes": True,
-    "test_time_augmentation.wrapper.mapper._target_": "aiparsing_d2.modeling.FloatDatasetMapperTTA",
+    "test_time_augmentation.wrapper.mapper._target_": (
+        "aiparsing_d2.data.transforms.FloatDatasetMapperTTA"
+    ),
 }
 
 _DETECTOR = "proposal_generator.head"

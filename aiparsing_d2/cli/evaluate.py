@@ -13,7 +13,7 @@
     python -m aiparsing_d2 evaluate --import my_project.datasets --dataset my_people_val \
         --predictions results/
 
-The formats are described in :mod:`aiparsing_d2.evaluation.submissions`.
+The formats are described in :mod:`aiparsing_d2.submissions`.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aiparsing_d2.evaluation.submissions.formats import SUBMISSION_FORMATS
+from aiparsing_d2.submissions.formats import SUBMISSION_FORMATS
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from aiparsing_d2.data.part_labels import PartLabels
     from aiparsing_d2.evaluation import Prediction
-    from aiparsing_d2.evaluation.submissions import ImageScores, Submission, SubmissionScores
+    from aiparsing_d2.structures.part_labels import PartLabels
+    from aiparsing_d2.submissions import ImageScores, Submission, SubmissionScores
 
 __all__ = ["add_parser", "run"]
 
@@ -50,7 +50,7 @@ formats of PREDICTIONS:
                instance_segmentation/
   vip          these three folders for each video
   lv_mhp_v2    results.txt, global_seg/ and global_tag/
-python -c "help('aiparsing_d2.evaluation.submissions.person_maps')" shows how to write the first in
+python -c "help('aiparsing_d2.submissions.person_maps')" shows how to write the first in
 ten lines; the other modules of that package describe the other formats.
 
 files in OUTPUT:
@@ -170,8 +170,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _evaluate(args: argparse.Namespace) -> None:
     from aiparsing_d2.evaluation.image_statistics import ScoreThresholds
-    from aiparsing_d2.evaluation.submissions import open_submission, score_submission
-    from aiparsing_d2.evaluation.submissions.score_report import (
+    from aiparsing_d2.submissions import open_submission, score_submission
+    from aiparsing_d2.submissions.score_report import (
         REPORT_FILE_NAMES,
         main_table,
         notes,
@@ -239,7 +239,7 @@ def _load_data_set(
     from detectron2.data import DatasetCatalog, MetadataCatalog
 
     from aiparsing_d2.data import datasets
-    from aiparsing_d2.data.part_labels import PartLabels
+    from aiparsing_d2.structures.part_labels import PartLabels
 
     folder = (args.root, args.layout, args.split)
     if args.dataset is not None and folder == (None, None, None):
@@ -276,7 +276,7 @@ def _write_sheet(
 
     from aiparsing_d2.data.annotations import read_person_annotations
     from aiparsing_d2.data.dataset_mapper import read_image
-    from aiparsing_d2.evaluation.submissions.scoring import read_prediction
+    from aiparsing_d2.submissions.scoring import read_prediction
     from aiparsing_d2.visualization import draw_parsing, image_grid, part_legend
     from aiparsing_d2.whole_files import whole_file
 

@@ -103,7 +103,7 @@ class _ListKinds(argparse.Action):
         super().__init__(option_strings, dest, nargs=0, help=help)
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from aiparsing_d2.data.preparation import Kind
+        from aiparsing_d2.preparation import Kind
 
         for kind in Kind:
             print(f"{kind.slug} ({kind.severity.value})")
@@ -120,7 +120,7 @@ class _ListKinds(argparse.Action):
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
-    from aiparsing_d2.data import preparation
+    from aiparsing_d2 import preparation
 
     try:
         request = preparation.PreparationRequest(

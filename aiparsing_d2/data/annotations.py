@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .part_labels import IGNORE_LABEL
+from aiparsing_d2.structures.part_labels import IGNORE_LABEL
 
 __all__ = ["AnnotationError", "PersonAnnotations", "read_label_png", "read_person_annotations"]
 

@@ -15,11 +15,13 @@ from detectron2.data import transforms as T
 from detectron2.structures import Boxes, Instances
 from PIL import Image
 
-from ..structures import PartMaps
-from .annotations import PersonAnnotations, read_person_annotations
-from .part_labels import PartLabels, get_part_labels
+from aiparsing_d2.structures import PartMaps
+from aiparsing_d2.structures.part_labels import PartLabels, get_part_labels
 
-__all__ = ["ParsingDatasetMapper", "is_mirrored", "person_annotations_to_instances", "read_image"]
+from .annotations import PersonAnnotations, read_person_annotations
+from .transforms import is_mirrored
+
+__all__ = ["ParsingDatasetMapper", "person_annotations_to_instances", "read_image"]
 
 logger = logging.getLogger(__name__)
 
@@ -192,19 +194,3 @@ def person_annotations_to_instances(
     instances.gt_part_maps = part_maps
     visible = torch.as_tensor(maps.any(axis=(1, 2)))
     return instances[visible & boxes.nonempty()]
-
-
-def is_mirrored(transforms: T.TransformList, image_size: tuple[int, int]) -> bool:
-    """Whether transforms turn a picture into a mirror image, in which left and right trade places.
-
-    A flip along either axis mirrors; two flips, or a rotation by any angle, do not.
-
-    Args:
-        transforms: geometric transforms of an image, affine ones at least roughly.
-        image_size: (H, W) of the image that they take.
-    """
-    height, width = image_size
-    corners = np.array([[0, 0], [width, 0], [0, height]], dtype=np.float64)
-    origin, right, down = transforms.apply_coords(corners)
-    (ax, ay), (bx, by) = right - origin, down - origin
-    return bool(ax * by - ay * bx < 0)

@@ -12,7 +12,7 @@ from .roi_heads import (
     ParsingScoreHead,
 )
 from .soft_nms import soft_nms
-from .test_time_augmentation import AIParsingWithTTA, FloatDatasetMapperTTA
+from .test_time_augmentation import AIParsingWithTTA
 
 __all__ = [
     "PARSING_CONTEXT_REGISTRY",
@@ -23,7 +23,6 @@ __all__ = [
     "EdgeGuidedParsingHead",
     "FCOSHead",
     "FCOSProposalGenerator",
-    "FloatDatasetMapperTTA",
     "OneStageParsingROIHeads",
     "ParsingROIHeads",
     "ParsingScoreHead",

@@ -13,50 +13,21 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from detectron2.config import configurable
-from detectron2.data.transforms import (
-    RandomFlip,
-    ResizeTransform,
-    TransformList,
-    apply_augmentations,
-)
+from detectron2.data.transforms import TransformList
 from detectron2.modeling import DatasetMapperTTA, GeneralizedRCNN
 from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from aiparsing_d2.data.dataset_mapper import is_mirrored
-from aiparsing_d2.data.float_resize import FloatResizeShortestEdge
-from aiparsing_d2.data.part_labels import PartLabels, get_part_labels
+from aiparsing_d2.data.transforms import is_mirrored
 from aiparsing_d2.structures import ROIPartLogits
+from aiparsing_d2.structures.part_labels import PartLabels, get_part_labels
 
 from .postprocessing import parsing_postprocess
 from .roi_heads import ParsingROIHeads
 from .soft_nms import soft_nms
 
 _MAP_FIELDS = ("pred_part_logits", "pred_edge_logits")
-
-
-class FloatDatasetMapperTTA(DatasetMapperTTA):
-    """``DatasetMapperTTA`` with the resizing of :class:`FloatResizeShortestEdge`."""
-
-    def __call__(self, dataset_dict: dict) -> list[dict]:
-        """
-        Args:
-            dataset_dict: as for ``DatasetMapperTTA``.
-
-        Returns:
-            Its views, with float32 images.
-        """
-        image = dataset_dict["image"].permute(1, 2, 0).numpy()
-        to_input = ResizeTransform(dataset_dict["height"], dataset_dict["width"], *image.shape[:2])
-        views = []
-        for min_size in self.min_sizes:
-            resize = FloatResizeShortestEdge(min_size, self.max_size)
-            for augmentations in [[resize], [resize, RandomFlip(prob=1.0)]][: 1 + self.flip]:
-                view, transforms = apply_augmentations(augmentations, image)
-                view = torch.from_numpy(np.ascontiguousarray(view.transpose(2, 0, 1)))
-                views.append({**dataset_dict, "image": view, "transforms": to_input + transforms})
-        return views
 
 
 @dataclass
@@ -138,7 +109,7 @@ class AIParsingWithTTA(nn.Module):
                 ``height`` and ``width``; returns one dict per view with ``image`` and
                 ``transforms`` (from a height x width image to the view), which may scale and
                 mirror horizontally, e.g. Detectron2's ``DatasetMapperTTA`` or
-                :class:`FloatDatasetMapperTTA`.
+                :class:`~aiparsing_d2.data.transforms.FloatDatasetMapperTTA`.
             part_labels: the label set, for the left/right pairs.
             score_thresh: box score that a detection must exceed to be merged.
             nms_thresh: IoU above which soft suppression lowers a score.

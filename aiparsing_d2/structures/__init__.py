@@ -1,4 +1,18 @@
-from .part_logits import ROIPartLogits
-from .part_maps import PartMaps
+"""What a person's parts are made of: label sets, part maps, and the logits they come from.
+
+:mod:`.part_labels` needs only numpy, so torch is imported only for those who ask for the rest.
+"""
 
 __all__ = ["PartMaps", "ROIPartLogits"]
+
+
+def __getattr__(name: str):
+    if name == "PartMaps":
+        from .part_maps import PartMaps
+
+        return PartMaps
+    if name == "ROIPartLogits":
+        from .part_logits import ROIPartLogits
+
+        return ROIPartLogits
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -16,8 +16,8 @@ import torch
 from detectron2.structures import Boxes
 from PIL import Image, ImageDraw, ImageFont
 
-from ..data.part_labels import PartLabels
-from ..structures import PartMaps
+from aiparsing_d2.structures import PartMaps
+from aiparsing_d2.structures.part_labels import PartLabels
 
 __all__ = ["draw_edges", "draw_parsing"]
 

@@ -10,8 +10,9 @@ import torch
 from detectron2.structures import Instances
 from PIL import Image, ImageDraw, ImageFont
 
-from ..data.part_labels import IGNORE_LABEL, PartLabels
-from ..structures import PartMaps
+from aiparsing_d2.structures import PartMaps
+from aiparsing_d2.structures.part_labels import IGNORE_LABEL, PartLabels
+
 from .parsing_overlay import draw_edges, draw_parsing
 
 __all__ = ["ParsingExample", "image_grid", "part_legend", "result_sheet"]

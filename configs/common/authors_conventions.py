@@ -6,8 +6,8 @@ differs from Detectron2.
 
 from detectron2.config import LazyCall as L
 
-from aiparsing_d2.data.float_resize import FloatResizeShortestEdge
-from aiparsing_d2.modeling import BilinearFPN, FloatDatasetMapperTTA
+from aiparsing_d2.data.transforms import FloatDatasetMapperTTA, FloatResizeShortestEdge
+from aiparsing_d2.modeling import BilinearFPN
 
 
 def use_authors_conventions(model, dataloader, test_time_augmentation=None):

@@ -7,8 +7,8 @@ A leaf takes one of them as ``test_time_augmentation``. ``enabled`` makes ``trai
 from detectron2.config import LazyCall as L
 from detectron2.modeling import DatasetMapperTTA
 
-from aiparsing_d2.data.part_labels import get_part_labels
 from aiparsing_d2.modeling import AIParsingWithTTA
+from aiparsing_d2.structures.part_labels import get_part_labels
 
 
 def _test_time_augmentation(min_sizes: list[int], nms_thresh: float = 0.5) -> dict:

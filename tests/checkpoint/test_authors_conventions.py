@@ -16,7 +16,8 @@ from torch import nn
 
 from aiparsing_d2.checkpoint import AUTHORS_SETTINGS
 from aiparsing_d2.checkpoint.settings import differing_settings, differing_stride
-from aiparsing_d2.modeling import FloatDatasetMapperTTA, parsing_postprocess
+from aiparsing_d2.data.transforms import FloatDatasetMapperTTA
+from aiparsing_d2.modeling import parsing_postprocess
 from aiparsing_d2.structures import ROIPartLogits
 
 HEIGHT, WIDTH = 75, 109

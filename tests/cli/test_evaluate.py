@@ -17,7 +17,7 @@ from aiparsing_d2.data.annotations import read_person_annotations
 from aiparsing_d2.data.datasets.cihp import load_cihp, register_cihp
 from aiparsing_d2.evaluation import Prediction
 from aiparsing_d2.evaluation.image_statistics import ScoreThresholds
-from aiparsing_d2.evaluation.submissions import (
+from aiparsing_d2.submissions import (
     CihpSubmission,
     LvMhpV2Submission,
     PersonMapsSubmission,

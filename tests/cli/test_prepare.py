@@ -60,7 +60,7 @@ def test_interruption(command, capsys, monkeypatch):
     def interrupt(request):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("aiparsing_d2.data.preparation.prepare_data_set", interrupt)
+    monkeypatch.setattr("aiparsing_d2.preparation.prepare_data_set", interrupt)
     assert main(command) == 130
     assert "goes on from here" in capsys.readouterr().err
 

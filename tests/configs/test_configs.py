@@ -12,9 +12,9 @@ from torch import nn
 
 from aiparsing_d2.data.dataset_mapper import ParsingDatasetMapper
 from aiparsing_d2.data.datasets import register_parsing_dataset
-from aiparsing_d2.data.part_labels import CIHP_PART_LABELS
 from aiparsing_d2.evaluation import ParsingEvaluator
 from aiparsing_d2.modeling import AIParsing
+from aiparsing_d2.structures.part_labels import CIHP_PART_LABELS
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 ALL = sorted(CONFIGS.rglob("*.py"))

@@ -8,8 +8,8 @@ import pytest
 from detectron2.config import LazyConfig, instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from aiparsing_d2.data.drawn_scenes.cihp_writer import CIHPRequest
-from aiparsing_d2.data.part_labels import (
+from aiparsing_d2.drawn_scenes.cihp_writer import CIHPRequest
+from aiparsing_d2.structures.part_labels import (
     CIHP_PART_LABELS,
     LV_MHP_V2_PART_LABELS,
     get_part_labels,
@@ -56,5 +56,5 @@ def test_splits_labels_and_sizes(name):
 @pytest.mark.parametrize("name", [name for name in DATA_SETS if name.startswith("drawn_")])
 def test_the_command_in_the_docstring_draws_this_layout(name):
     docstring = ast.get_docstring(ast.parse((FOLDER / f"{name}.py").read_text()))
-    command = re.search(r"data\.drawn_scenes(?: --layout (\w+))?``", docstring)
+    command = re.search(r"aiparsing_d2\.drawn_scenes(?: --layout (\w+))?``", docstring)
     assert (command[1] or CIHPRequest.layout) == name.removeprefix("drawn_")

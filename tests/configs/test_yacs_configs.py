@@ -14,8 +14,8 @@ from torch import nn
 import aiparsing_d2.data.datasets  # noqa: F401  registers the splits
 from aiparsing_d2.config import add_aiparsing_config
 from aiparsing_d2.data.dataset_mapper import ParsingDatasetMapper
-from aiparsing_d2.data.part_labels import get_part_labels
 from aiparsing_d2.modeling import AIParsingWithTTA
+from aiparsing_d2.structures.part_labels import get_part_labels
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 YAML = CONFIGS / "yaml"

@@ -12,7 +12,7 @@ from aiparsing_d2.data.annotations import (
     read_person_annotations,
 )
 from aiparsing_d2.data.datasets import load_cihp
-from aiparsing_d2.data.part_labels import LV_MHP_V2_PART_LABELS
+from aiparsing_d2.structures.part_labels import LV_MHP_V2_PART_LABELS
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from PIL import Image
 from aiparsing_d2.data import datasets
 from aiparsing_d2.data.annotations import read_person_annotations
 from aiparsing_d2.data.dataset_mapper import read_image
-from aiparsing_d2.data.part_labels import CIHP_PART_LABELS, PartLabels, get_part_labels
+from aiparsing_d2.structures.part_labels import CIHP_PART_LABELS, PartLabels, get_part_labels
 
 BUILTIN = ["cihp_train", "cihp_val", "cihp_test", "drawn_cihp_train", "drawn_cihp_val"]
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from aiparsing_d2.data.annotations import AnnotationError, read_person_annotations
 from aiparsing_d2.data.datasets import load_coco_parsing, register_coco_parsing
-from aiparsing_d2.data.part_labels import CIHP_PART_LABELS, PartLabels, get_part_labels
+from aiparsing_d2.structures.part_labels import CIHP_PART_LABELS, PartLabels, get_part_labels
 
 LABELS = PartLabels(["Background", "Left-wing", "Right-wing"], [(0, 0, 0)] * 3, [(1, 2)])
 

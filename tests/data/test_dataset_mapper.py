@@ -12,14 +12,15 @@ from detectron2.structures import Boxes
 from PIL import Image
 
 from aiparsing_d2.data.annotations import AnnotationError, read_person_annotations
-from aiparsing_d2.data.dataset_mapper import ParsingDatasetMapper, is_mirrored
+from aiparsing_d2.data.dataset_mapper import ParsingDatasetMapper
 from aiparsing_d2.data.datasets import load_cihp
-from aiparsing_d2.data.part_labels import (
+from aiparsing_d2.data.transforms import is_mirrored
+from aiparsing_d2.structures import PartMaps
+from aiparsing_d2.structures.part_labels import (
     CIHP_PART_LABELS,
     LV_MHP_V2_PART_LABELS,
     get_part_labels,
 )
-from aiparsing_d2.structures import PartMaps
 
 # (14, 15), (16, 17), (18, 19) written out, so as not to take them from the code under test.
 SWAPPED = {14: 15, 15: 14, 16: 17, 17: 16, 18: 19, 19: 18}

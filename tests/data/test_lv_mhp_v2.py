@@ -5,7 +5,7 @@ from PIL import Image
 
 from aiparsing_d2.data import datasets
 from aiparsing_d2.data.annotations import AnnotationError, read_person_annotations
-from aiparsing_d2.data.part_labels import LV_MHP_V2_PART_LABELS, get_part_labels
+from aiparsing_d2.structures.part_labels import LV_MHP_V2_PART_LABELS, get_part_labels
 
 
 def write_person(root, name, person_map, split="train"):

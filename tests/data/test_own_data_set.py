@@ -12,9 +12,9 @@ from detectron2.structures import Boxes, Instances
 from PIL import Image
 
 from aiparsing_d2.data.dataset_mapper import ParsingDatasetMapper
-from aiparsing_d2.data.part_labels import distinct_colors, get_part_labels
 from aiparsing_d2.evaluation import ParsingEvaluator
 from aiparsing_d2.structures import PartMaps
+from aiparsing_d2.structures.part_labels import distinct_colors, get_part_labels
 
 README = Path(__file__).parents[2] / "datasets" / "README.md"
 

@@ -5,7 +5,7 @@ from PIL import Image
 
 from aiparsing_d2.data import datasets
 from aiparsing_d2.data.annotations import read_person_annotations
-from aiparsing_d2.data.part_labels import CIHP_PART_LABELS, get_part_labels
+from aiparsing_d2.structures.part_labels import CIHP_PART_LABELS, get_part_labels
 
 # Frame names repeat across the videos, and the person numbers of a video change.
 FRAMES = {

@@ -21,8 +21,8 @@ from aiparsing_d2.data.datasets.cihp import register_cihp
 from aiparsing_d2.data.datasets.lv_mhp_v2 import register_lv_mhp_v2
 from aiparsing_d2.data.datasets.registration import register_parsing_dataset
 from aiparsing_d2.data.datasets.vip import register_vip
-from aiparsing_d2.data.part_labels import PartLabels
 from aiparsing_d2.evaluation import ParsingEvaluator
+from aiparsing_d2.structures.part_labels import PartLabels
 from aiparsing_d2.structures.part_maps import PartMaps
 
 DATASET = "parsing_evaluator_test"

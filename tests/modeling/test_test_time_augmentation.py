@@ -22,9 +22,10 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from aiparsing_d2.data.datasets import register_cihp, register_parsing_dataset
-from aiparsing_d2.data.part_labels import CIHP_PART_LABELS, PartLabels, distinct_colors
-from aiparsing_d2.modeling import AIParsingWithTTA, FloatDatasetMapperTTA, soft_nms
+from aiparsing_d2.data.transforms import FloatDatasetMapperTTA
+from aiparsing_d2.modeling import AIParsingWithTTA, soft_nms
 from aiparsing_d2.structures import PartMaps, ROIPartLogits
+from aiparsing_d2.structures.part_labels import CIHP_PART_LABELS, PartLabels, distinct_colors
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 LEFT, RIGHT = 2, 3

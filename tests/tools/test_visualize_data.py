@@ -20,7 +20,7 @@ from detectron2.data import (
 from omegaconf import OmegaConf
 
 from aiparsing_d2.data.dataset_mapper import ParsingDatasetMapper
-from aiparsing_d2.data.part_labels import get_part_labels
+from aiparsing_d2.structures.part_labels import get_part_labels
 
 dataloader = OmegaConf.create()
 dataloader.train = L(build_detection_train_loader)(

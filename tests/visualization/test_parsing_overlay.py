@@ -3,8 +3,8 @@ import pytest
 import torch
 from detectron2.structures import Boxes
 
-from aiparsing_d2.data.part_labels import CIHP_PART_LABELS
 from aiparsing_d2.structures import PartMaps
+from aiparsing_d2.structures.part_labels import CIHP_PART_LABELS
 from aiparsing_d2.visualization import draw_edges, draw_parsing
 
 WHITE = [255, 255, 255]

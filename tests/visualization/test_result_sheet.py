@@ -3,8 +3,8 @@ import pytest
 import torch
 from detectron2.structures import Boxes, Instances
 
-from aiparsing_d2.data.part_labels import CIHP_PART_LABELS
 from aiparsing_d2.structures import PartMaps
+from aiparsing_d2.structures.part_labels import CIHP_PART_LABELS
 from aiparsing_d2.visualization import ParsingExample, image_grid, part_legend, result_sheet
 
 RED, GREEN, BLUE = [255, 0, 0], [0, 255, 0], [0, 0, 255]

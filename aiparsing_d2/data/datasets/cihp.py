@@ -27,7 +27,8 @@ import os
 from functools import partial
 from typing import Any
 
-from ..part_labels import CIHP_PART_LABELS, PartLabels
+from aiparsing_d2.structures.part_labels import CIHP_PART_LABELS, PartLabels
+
 from .coco_parsing import load_coco_parsing
 from .listed_images import UnreadableImages, check_split, load_images_with_label_maps
 from .registration import BuiltinSplit, register_builtin_split, register_parsing_dataset

@@ -23,8 +23,9 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from aiparsing_d2.structures.part_labels import PartLabels
+
 from ..annotations import AnnotationError
-from ..part_labels import PartLabels
 from .index_cache import FileListing
 from .registration import register_parsing_dataset
 

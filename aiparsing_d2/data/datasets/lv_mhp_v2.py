@@ -24,8 +24,9 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
+from aiparsing_d2.structures.part_labels import LV_MHP_V2_PART_LABELS, PartLabels
+
 from ..annotations import AnnotationError
-from ..part_labels import LV_MHP_V2_PART_LABELS, PartLabels
 from .index_cache import FileListing
 from .listed_images import UnreadableImages, check_split, load_listed_images
 from .registration import BuiltinSplit, register_builtin_split, register_parsing_dataset

@@ -10,7 +10,7 @@ from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ..part_labels import IGNORE_LABEL, PartLabels
+from aiparsing_d2.structures.part_labels import IGNORE_LABEL, PartLabels
 
 __all__ = ["BuiltinSplit", "datasets_root", "register_builtin_split", "register_parsing_dataset"]
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aiparsing_d2.data.part_labels import IGNORE_LABEL
+from aiparsing_d2.structures.part_labels import IGNORE_LABEL
 
 # Errors that the Lovász loss sorts at once; each takes about 50 bytes until the backward pass.
 _MAX_SORTED = 1 << 22

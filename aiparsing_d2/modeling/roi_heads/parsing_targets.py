@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from detectron2.structures import Instances
 from torch import Tensor
 
-from aiparsing_d2.data.part_labels import IGNORE_LABEL
+from aiparsing_d2.structures.part_labels import IGNORE_LABEL
 
 
 def part_map_targets(instances: list[Instances], size: int) -> Tensor:

@@ -11,8 +11,8 @@ from omegaconf import OmegaConf
 
 import aiparsing_d2.data.datasets  # registers the splits
 from aiparsing_d2.data.dataset_mapper import ParsingDatasetMapper
-from aiparsing_d2.data.part_labels import get_part_labels
 from aiparsing_d2.evaluation import ParsingEvaluator
+from aiparsing_d2.structures.part_labels import get_part_labels
 
 dataloader = OmegaConf.create()
 

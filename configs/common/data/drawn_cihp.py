@@ -1,4 +1,4 @@
-"""Drawn scenes in CIHP's layout, made by ``python -m aiparsing_d2.data.drawn_scenes``."""
+"""Drawn scenes in CIHP's layout, made by ``python -m aiparsing_d2.drawn_scenes``."""
 
 from .cihp import dataloader
 

@@ -1,6 +1,6 @@
 """Drawn scenes in LV-MHP-v2's layout.
 
-Made by ``python -m aiparsing_d2.data.drawn_scenes --layout lv_mhp_v2``.
+Made by ``python -m aiparsing_d2.drawn_scenes --layout lv_mhp_v2``.
 """
 
 from .lv_mhp_v2 import dataloader

@@ -1,6 +1,6 @@
 """Drawn videos in VIP's layout.
 
-Made by ``python -m aiparsing_d2.data.drawn_scenes --layout vip``.
+Made by ``python -m aiparsing_d2.drawn_scenes --layout vip``.
 """
 
 from .vip import dataloader

@@ -1,0 +1,112 @@
+"""Transforms and augmentations that Detectron2 does not have."""
+
+from __future__ import annotations
+
+import sys
+
+import cv2
+import numpy as np
+import torch
+from detectron2.data import transforms as T
+from detectron2.modeling import DatasetMapperTTA
+
+__all__ = [
+    "FloatDatasetMapperTTA",
+    "FloatResizeShortestEdge",
+    "FloatResizeTransform",
+    "is_mirrored",
+]
+
+
+class FloatResizeShortestEdge(T.Augmentation):
+    """``ResizeShortestEdge`` to float32 images, as the paper's authors resize test images.
+
+    One factor maps positions in both directions, where Detectron2 maps the sides onto each other;
+    images are not smoothed before they shrink, and grey levels are not rounded.
+    """
+
+    def __init__(self, short_edge_length: int, max_size: int = sys.maxsize):
+        """
+        Args:
+            short_edge_length: of the result, in pixels.
+            max_size: most pixels of the long edge; the short one is shorter where that binds.
+        """
+        super().__init__()
+        self._init(locals())
+
+    def get_transform(self, image: np.ndarray) -> T.Transform:
+        """The resize of an image, which is (H, W) or (H, W, C)."""
+        short, long = sorted(image.shape[:2])
+        return FloatResizeTransform(min(self.short_edge_length / short, self.max_size / long))
+
+
+class FloatResizeTransform(T.Transform):
+    """Bilinear resize by a factor; images become float32."""
+
+    def __init__(self, factor: float):
+        """
+        Args:
+            factor: size of the result / size of the image; sides are rounded to whole pixels.
+        """
+        super().__init__()
+        self._set_attributes(locals())
+
+    def apply_image(self, img: np.ndarray) -> np.ndarray:
+        """(H, W) or (H, W, C) of any type to float32."""
+        return self._resize(img.astype(np.float32), cv2.INTER_LINEAR)
+
+    def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
+        """uint8 (H, W) labels, each pixel's from the nearest."""
+        return self._resize(segmentation, cv2.INTER_NEAREST)
+
+    def apply_coords(self, coords: np.ndarray) -> np.ndarray:
+        """(N, 2) x, y in pixels."""
+        return coords * self.factor
+
+    def inverse(self) -> FloatResizeTransform:
+        """Maps points back; to images it gives their size only to the nearest pixel."""
+        return FloatResizeTransform(1 / self.factor)
+
+    def _resize(self, array: np.ndarray, interpolation: int) -> np.ndarray:
+        return cv2.resize(array, None, fx=self.factor, fy=self.factor, interpolation=interpolation)
+
+
+class FloatDatasetMapperTTA(DatasetMapperTTA):
+    """``DatasetMapperTTA`` with the resizing of :class:`FloatResizeShortestEdge`."""
+
+    def __call__(self, dataset_dict: dict) -> list[dict]:
+        """
+        Args:
+            dataset_dict: as for ``DatasetMapperTTA``.
+
+        Returns:
+            Its views, with float32 images.
+        """
+        image = dataset_dict["image"].permute(1, 2, 0).numpy()
+        to_input = T.ResizeTransform(
+            dataset_dict["height"], dataset_dict["width"], *image.shape[:2]
+        )
+        views = []
+        for min_size in self.min_sizes:
+            resize = FloatResizeShortestEdge(min_size, self.max_size)
+            for augmentations in [[resize], [resize, T.RandomFlip(prob=1.0)]][: 1 + self.flip]:
+                view, transforms = T.apply_augmentations(augmentations, image)
+                view = torch.from_numpy(np.ascontiguousarray(view.transpose(2, 0, 1)))
+                views.append({**dataset_dict, "image": view, "transforms": to_input + transforms})
+        return views
+
+
+def is_mirrored(transforms: T.TransformList, image_size: tuple[int, int]) -> bool:
+    """Whether transforms turn a picture into a mirror image, in which left and right trade places.
+
+    A flip along either axis mirrors; two flips, or a rotation by any angle, do not.
+
+    Args:
+        transforms: geometric transforms of an image, affine ones at least roughly.
+        image_size: (H, W) of the image that they take.
+    """
+    height, width = image_size
+    corners = np.array([[0, 0], [width, 0], [0, height]], dtype=np.float64)
+    origin, right, down = transforms.apply_coords(corners)
+    (ax, ay), (bx, by) = right - origin, down - origin
+    return bool(ax * by - ay * bx < 0)

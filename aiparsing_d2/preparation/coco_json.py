@@ -1,0 +1,83 @@
+"""People and part labels in the format of COCO's instance annotations.
+
+As in COCO, with these additions, which
+:func:`~aiparsing_d2.data.datasets.load_coco_parsing` reads:
+
+* an annotation is a person; "human" is the person's number in the image;
+* "parsing" is the file name of the label map of this person alone, as several projects have it for
+  CIHP; or, if there are no such files, the image has "category_file_name" and "human_file_name",
+  the maps of the part labels and of the people's numbers;
+* "parsing" of the only category are the names of the labels;
+* "segmentation", the run-length encoding of all of the person's labelled pixels, is optional.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from aiparsing_d2.structures.part_labels import PartLabels
+
+from .inventory import ImageFiles
+from .verification import ImageReport
+
+__all__ = ["coco_annotations"]
+
+
+def coco_annotations(
+    images: Iterable[tuple[ImageFiles, ImageReport]],
+    part_labels: PartLabels,
+    image_folder: str,
+    person_maps: bool,
+    description: str,
+) -> dict[str, Any]:
+    """The content of a JSON file.
+
+    Args:
+        images: files and reports of the images, all of which can be read.
+        part_labels: the label set.
+        image_folder: the folder that the images' "file_name" is to be relative to; a prefix of
+            their paths.
+        person_maps: whether each person has a label map of their own. If not, the images' label
+            maps are named, relative to the data set's folder.
+        description: what the file holds.
+
+    Returns:
+        JSON values: "info", "categories", "images" and "annotations". An image's id is its place
+        in the list of its split, from 1 on, and stays the same if other images are left out. Boxes
+        are x, y, width, height.
+    """
+    image_entries, annotations = [], []
+    for files, report in images:
+        entry = {
+            "id": files.position,
+            "file_name": files.image.removeprefix(f"{image_folder}/"),
+            "height": report.height,
+            "width": report.width,
+        }
+        if files.category_map is not None and not person_maps:
+            entry["category_file_name"] = files.category_map
+            entry["human_file_name"] = files.human_map
+        image_entries.append(entry)
+        for person in report.people:
+            annotation: dict[str, Any] = {
+                "id": len(annotations) + 1,
+                "image_id": files.position,
+                "category_id": 1,
+                "bbox": list(person.bbox),
+                "area": person.area,
+                "iscrowd": 0,
+                "human": person.number,
+            }
+            if person.parsing is not None:
+                annotation["parsing"] = person.parsing
+            if person.segmentation is not None:
+                annotation["segmentation"] = person.segmentation
+            annotations.append(annotation)
+    category = {"id": 1, "name": "person", "supercategory": "person"}
+    return {
+        "info": {"description": description},
+        "categories": [{**category, "parsing": list(part_labels.names)}],
+        "images": image_entries,
+        "annotations": annotations,
+    }

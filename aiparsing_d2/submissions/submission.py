@@ -1,0 +1,145 @@
+"""What all formats of results on disk have in common."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from aiparsing_d2.evaluation.image_statistics import CroppedMaps, Prediction, ScoreThresholds
+
+from .files import SubmissionFolder
+
+__all__ = ["MetricGroup", "Submission", "full_person_maps"]
+
+
+class MetricGroup(Enum):
+    """Metrics that are defined by the same kind of results; the value names them."""
+
+    PIXELS = "mIoU, pACC, mACC"
+    PEOPLE = "APp, PCP"
+    PART_REGIONS = "APr"
+    BOXES = "box AP"
+
+
+class Submission(ABC):
+    """Results of one system on one data set, in a folder.
+
+    Images are read and written one at a time. Several processes may write to one folder, each image
+    by one of them; one of them then writes the index.
+
+    Attributes:
+        format_name: name of the format.
+        files: the folder.
+        num_classes: number of classes C of the data set, background included.
+        thresholds: lowest person scores of what is painted when an image is written in a format
+            that holds pictures of all people instead of every person alone.
+    """
+
+    format_name: ClassVar[str]
+
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        num_classes: int,
+        thresholds: ScoreThresholds | None = None,
+    ):
+        """
+        Args:
+            folder: where the results are, or are to be written.
+            num_classes: number of classes of the data set, background included.
+            thresholds: see the class; those of the evaluation make the results score the same.
+        """
+        self.files = SubmissionFolder(folder)
+        self.num_classes = num_classes
+        self.thresholds = ScoreThresholds() if thresholds is None else thresholds
+
+    @staticmethod
+    @abstractmethod
+    def recognizes(folder: Path) -> bool:
+        """Whether an existing folder looks like this format."""
+
+    def undefined_metrics(self) -> Mapping[MetricGroup, str]:
+        """Metrics that the folder says nothing about, each with the reason."""
+        return {}
+
+    @abstractmethod
+    def image_ids(self) -> set[str]:
+        """Ids of the images that the folder has results of, complete or not.
+
+        Raises:
+            SubmissionError: the index is broken.
+        """
+
+    @abstractmethod
+    def read(self, image_id: str, image_size: tuple[int, int]) -> Prediction:
+        """Results of one image.
+
+        Args:
+            image_id: one of :meth:`image_ids`.
+            image_size: ``(H, W)`` in pixels, which all label maps must have.
+
+        Raises:
+            SubmissionError: a file is missing or broken or contradicts another one. The message
+                names the file.
+        """
+
+    @abstractmethod
+    def write(self, image_id: str, prediction: Prediction, image_size: tuple[int, int]) -> str:
+        """Writes one image.
+
+        Args:
+            image_id: as the data set gives it.
+            prediction: the system's output, all scores in 0..1.
+            image_size: ``(H, W)`` in pixels.
+
+        Returns:
+            The image's line of the index, for :meth:`write_index`; empty in formats without one.
+
+        Raises:
+            FileExistsError: the folder has results of this image.
+            ValueError: the format cannot hold the prediction.
+        """
+
+    def write_index(self, lines: Sequence[str]) -> None:  # noqa: B027  most formats have none
+        """Writes the file that lists all images, where the format has one.
+
+        Args:
+            lines: what :meth:`write` gave for each image, in the order of the data set.
+        """
+
+
+def full_person_maps(
+    prediction: Prediction, image_size: tuple[int, int], num_classes: int
+) -> np.ndarray:
+    """The people of a prediction as uint8 (N, H, W), checked for what would not be readable again.
+
+    Raises:
+        ValueError: a label is not below ``num_classes``, a score is not in 0..1, or maps do not fit
+            the image or the scores.
+    """
+    maps = prediction.person_maps
+    if isinstance(maps, CroppedMaps):
+        full = np.zeros((len(maps.maps), *image_size), dtype=np.uint8)
+        for person_map, crop, (x0, y0, x1, y1) in zip(full, maps.maps, maps.windows):
+            person_map[y0:y1, x0:x1] = crop
+        maps = full
+    if maps.dtype != np.uint8 or maps.shape != (len(prediction.scores), *image_size):
+        raise ValueError(
+            f"person maps must be uint8 with shape {(len(prediction.scores), *image_size)} "
+            f"(scores, height, width), got {maps.dtype} {maps.shape}"
+        )
+    if maps.max(initial=0) >= num_classes:
+        raise ValueError(
+            f"a person map has the label {maps.max()}; labels are 0 to {num_classes - 1}"
+        )
+    for name in ("scores", "part_scores", "box_scores"):
+        scores = getattr(prediction, name)
+        if scores is not None and not np.all((0 <= np.asarray(scores)) & (np.asarray(scores) <= 1)):
+            raise ValueError(f"{name} must be in 0..1 to be written")
+    return maps

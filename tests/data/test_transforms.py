@@ -1,0 +1,48 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from aiparsing_d2.data.dataset_mapper import ParsingDatasetMapper
+from aiparsing_d2.data.transforms import FloatResizeShortestEdge, FloatResizeTransform
+
+
+@pytest.mark.parametrize(
+    "size, factor",
+    [((30, 50), 2.0), ((50, 30), 2.0), ((30, 100), 1.5), ((100, 80), 0.75)],
+)
+def test_the_short_edge_unless_the_long_one_gets_too_long(size, factor):
+    transform = FloatResizeShortestEdge(60, max_size=150).get_transform(np.zeros((*size, 3)))
+    assert transform.factor == pytest.approx(factor)
+
+
+def test_grey_levels_are_not_rounded():
+    image = np.array([[0, 1], [3, 200]], dtype=np.uint8)
+    resized = FloatResizeTransform(2.0).apply_image(image)
+    assert resized.dtype == np.float32
+    # A quarter and three quarters of the way between two pixels' centres.
+    np.testing.assert_allclose(resized[0], [0, 0.25, 0.75, 1])
+    np.testing.assert_allclose(resized[:, 0], [0, 0.75, 2.25, 3])
+
+
+def test_labels_and_points_follow():
+    labels = np.array([[1, 7], [255, 0]], dtype=np.uint8)
+    transform = FloatResizeTransform(2.0)
+    expected = labels.repeat(2, axis=0).repeat(2, axis=1)
+    np.testing.assert_array_equal(transform.apply_segmentation(labels), expected)
+    np.testing.assert_allclose(transform.apply_coords(np.array([[1.0, 2.5]])), [[2, 5]])
+    boxes = np.array([[2.0, 5, 7, 8]])
+    np.testing.assert_allclose(transform.inverse().apply_box(boxes), [[1, 2.5, 3.5, 4]])
+
+
+def test_in_the_mapper(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 33, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "image.png")
+    mapper = ParsingDatasetMapper(False, augmentations=[FloatResizeShortestEdge(25)])
+    record = mapper({"file_name": str(tmp_path / "image.png"), "height": 20, "width": 33})
+    assert record["image"].dtype == torch.float32
+    assert record["image"].shape == (3, 25, 41)
+    assert (record["height"], record["width"]) == (20, 33)
+    blue = FloatResizeTransform(1.25).apply_image(pixels[..., 2])
+    np.testing.assert_array_equal(record["image"][0], blue)
+    assert (record["image"] % 1 != 0).any()
