@@ -41,8 +41,8 @@ def add_aiparsing_config(cfg: CN) -> None:
     # Per image.
     fcos.setdefault("POST_NMS_TOPK_TRAIN", 100)
     fcos.setdefault("POST_NMS_TOPK_TEST", 50)
-    # Right and bottom sides of boxes are their last pixels' indices, here and in pasting;
-    # ParsingEvaluator has an argument of that name.
+    # Right and bottom sides of proposals are their last pixels' indices; the model's output has
+    # Detectron2's convention.
     fcos.setdefault("INCLUSIVE_BOXES", False)
 
     head = cfg.MODEL.setdefault("ROI_PARSING_HEAD", CN())

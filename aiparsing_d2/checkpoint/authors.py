@@ -29,7 +29,6 @@ AUTHORS_SETTINGS: dict[str, Any] = {
     "model.pixel_mean": [102.9801, 115.9465, 122.7717],
     "model.pixel_std": [1.0, 1.0, 1.0],
     "model.backbone._target_": "aiparsing_d2.modeling.BilinearFPN",
-    "model.inclusive_boxes": True,
     "model.proposal_generator.inclusive_boxes": True,
     "model.proposal_generator.score_thresh": 0.03,
     "model.proposal_generator.nms_thresh": 0.6,
@@ -41,7 +40,6 @@ AUTHORS_SETTINGS: dict[str, Any] = {
     "dataloader.test.mapper.augmentations.0._target_": (
         "aiparsing_d2.data.transforms.FloatResizeShortestEdge"
     ),
-    "dataloader.evaluator.inclusive_boxes": True,
     "test_time_augmentation.wrapper.mapper._target_": (
         "aiparsing_d2.data.transforms.FloatDatasetMapperTTA"
     ),

@@ -39,7 +39,7 @@ class ParsingEvaluator(DatasetEvaluator):
     ``pred_part_scores`` (N, C), mean probability of each class over the person's pixels of that
                          class. Times the person score, it ranks the part regions of AP^r.
                          Optional: without it the person score ranks them.
-    ``pred_boxes``       ``Boxes`` in pixels; see ``inclusive_boxes``
+    ``pred_boxes``       ``Boxes`` in pixels
     ``box_scores``       (N,) scores for box AP. Optional: without them ``scores`` are used.
     ===================  =========================================================================
 
@@ -59,7 +59,6 @@ class ParsingEvaluator(DatasetEvaluator):
         semseg_thresh: float | None = None,
         part_score_thresh: float = 0.01,
         part_regions_one_to_one: bool = False,
-        inclusive_boxes: bool = False,
         read_annotations: Callable[[dict, int], PersonAnnotations] = read_person_annotations,
     ):
         """
@@ -73,9 +72,6 @@ class ParsingEvaluator(DatasetEvaluator):
                 metadata's ``semseg_thresh``.
             part_score_thresh: lowest person score that is painted for AP^r.
             part_regions_one_to_one: see :class:`ParsingMetrics`.
-            inclusive_boxes: whether the right and bottom sides of ``pred_boxes`` are their last
-                pixels' indices, as with the model's ``inclusive_boxes``. For box AP they then lie
-                one pixel further; nothing else depends on it.
             read_annotations: called with a record of the data set and the number of classes, gives
                 its :class:`~aiparsing_d2.data.annotations.PersonAnnotations`.
 
@@ -86,7 +82,6 @@ class ParsingEvaluator(DatasetEvaluator):
         self._dataset_name = dataset_name
         self._distributed = distributed
         self._output_dir = output_dir
-        self._inclusive_boxes = inclusive_boxes
         self._read_annotations = read_annotations
         self._settings = {
             "score_thresh": score_thresh,
@@ -132,9 +127,7 @@ class ParsingEvaluator(DatasetEvaluator):
             order, record = self._records[image_id]
             annotations = self._read_annotations(record, len(self._part_names))
             try:
-                prediction = to_prediction(
-                    output["instances"], annotations.category_map.shape, self._inclusive_boxes
-                )
+                prediction = to_prediction(output["instances"], annotations.category_map.shape)
             except ValueError as error:
                 raise ValueError(f"image {image_id!r}: {error}") from error
             self._metrics.add_image(
@@ -230,7 +223,7 @@ class ParsingEvaluator(DatasetEvaluator):
         content = {
             "dataset": self._dataset_name,
             "num_images": num_images,
-            "settings": {**self._settings, "inclusive_boxes": self._inclusive_boxes},
+            "settings": self._settings,
             "iou_thresholds": list(IOU_THRESHOLDS),
             "results": {
                 group: {name: _finite_or_none(value) for name, value in values.items()}
@@ -246,17 +239,13 @@ class ParsingEvaluator(DatasetEvaluator):
         logger.info("Wrote %s", path)
 
 
-def to_prediction(
-    instances: Instances, image_size: tuple[int, int], inclusive_boxes: bool = False
-) -> Prediction:
+def to_prediction(instances: Instances, image_size: tuple[int, int]) -> Prediction:
     """Plain arrays of a model's output for an image.
 
     Args:
         instances: as :class:`~aiparsing_d2.modeling.AIParsing` gives them at test; without any
             field if nobody was found.
         image_size: (H, W) of the image in pixels.
-        inclusive_boxes: whether ``pred_boxes`` end at their last pixels' indices; the arrays' boxes
-            end where these pixels do.
 
     Raises:
         ValueError: the output has another size, lacks a field or has maps of a wrong dtype.
@@ -279,14 +268,11 @@ def to_prediction(
         part_scores = scores[:, None] * instances.pred_part_scores[:, 1:].double().numpy()
     if instances.has("box_scores"):
         box_scores = instances.box_scores.double().numpy()
-    boxes = instances.pred_boxes.tensor.double().numpy()
-    if inclusive_boxes:
-        boxes = boxes + [0, 0, 1, 1]
     return Prediction(
         CroppedMaps([part_map.numpy() for part_map in part_maps.maps], part_maps.windows.numpy()),
         scores,
         part_scores=part_scores,
-        boxes=boxes,
+        boxes=instances.pred_boxes.tensor.double().numpy(),
         box_scores=box_scores,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from detectron2.modeling.postprocessing import detector_postprocess
-from detectron2.structures import Instances
+from detectron2.structures import Boxes, Instances
 
 
 def parsing_postprocess(
@@ -18,8 +18,9 @@ def parsing_postprocess(
         results: with ``pred_boxes`` and ``pred_part_logits`` in the frame of
             ``results.image_size``; left unchanged.
         output_height, output_width: of the original image, in pixels.
-        inclusive_boxes: whether the boxes' right and bottom sides are the last pixels' indices; see
-            :meth:`ROIPartLogits.to_part_maps`.
+        inclusive_boxes: whether the right and bottom sides of ``results.pred_boxes`` are the last
+            pixels' indices, see :class:`FCOSProposalGenerator`. Those of the returned boxes end
+            where these pixels do, as everywhere in Detectron2.
 
     Returns:
         New instances in the output frame. ``pred_part_logits`` is replaced by ``pred_part_maps``
@@ -50,4 +51,6 @@ def parsing_postprocess(
             boxes, image_size, inclusive_boxes
         )
         results.remove("pred_edge_logits")
+    if inclusive_boxes:
+        results.pred_boxes = Boxes(boxes + boxes.new_tensor([0, 0, 1, 1]))
     return results

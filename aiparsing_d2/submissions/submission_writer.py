@@ -42,7 +42,6 @@ class SubmissionWriter(DatasetEvaluator):
         score_thresh: float = 0.001,
         semseg_thresh: float | None = None,
         part_score_thresh: float = 0.01,
-        inclusive_boxes: bool = False,
     ):
         """
         Args:
@@ -54,8 +53,6 @@ class SubmissionWriter(DatasetEvaluator):
             score_thresh, semseg_thresh, part_score_thresh: as those of the
                 :class:`~aiparsing_d2.evaluation.ParsingEvaluator`; formats that hold pictures of
                 all people show those from these scores on.
-            inclusive_boxes: as that of the :class:`~aiparsing_d2.evaluation.ParsingEvaluator`; in
-                files, boxes end where their last pixels do.
 
         Raises:
             ValueError: there is no format of that name.
@@ -63,7 +60,6 @@ class SubmissionWriter(DatasetEvaluator):
         metadata = MetadataCatalog.get(dataset_name)
         self._dataset_name = dataset_name
         self._distributed = distributed
-        self._inclusive_boxes = inclusive_boxes
         self._submission = find_format(format_name)(
             output_dir,
             len(metadata.part_names),
@@ -118,7 +114,7 @@ class SubmissionWriter(DatasetEvaluator):
             order, record = self._records[image_id]
             image_size = (record["height"], record["width"])
             try:
-                prediction = to_prediction(output["instances"], image_size, self._inclusive_boxes)
+                prediction = to_prediction(output["instances"], image_size)
                 line = self._submission.write(image_id, prediction, image_size)
             except ValueError as error:
                 raise ValueError(f"image {image_id!r}: {error}") from error

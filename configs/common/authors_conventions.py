@@ -11,7 +11,7 @@ from aiparsing_d2.modeling import BilinearFPN
 
 
 def use_authors_conventions(model, dataloader, test_time_augmentation=None):
-    """Sets the conventions of any of the AIParsing models, its test images and their evaluator.
+    """Sets the conventions of any of the AIParsing models and of its test images.
 
     The body keeps its stride, which is in the 1x1 convolutions of the authors' ResNets.
     """
@@ -19,10 +19,8 @@ def use_authors_conventions(model, dataloader, test_time_augmentation=None):
     model.pixel_std = [1.0, 1.0, 1.0]
     # Test images are not padded, so the top-down path resizes to whatever size a lateral has.
     model.backbone._target_ = BilinearFPN
-    # In decoding and suppression, in pasting, and in box AP.
+    # In decoding, suppression and pasting.
     model.proposal_generator.inclusive_boxes = True
-    model.inclusive_boxes = True
-    dataloader.evaluator.inclusive_boxes = True
     # Without the half-pixel shift of ROIAlignV2.
     model.roi_heads.parsing_pooler.pooler_type = "ROIAlign"
     # Part logits of 256x256.

@@ -111,7 +111,7 @@ def test_the_authors_conventions_have_keys_too():
     assert str(from_yacs) == str(from_lazy)
     settings = settings_of(from_yacs)
     assert settings == settings_of(from_lazy)
-    assert settings[".inclusive_boxes"] and settings["proposal_generator.inclusive_boxes"]
+    assert settings["proposal_generator.inclusive_boxes"]
     assert not settings["roi_heads.parsing_head.clamp_mious"]
 
 

@@ -243,36 +243,6 @@ def test_person_and_box_scores_may_differ_or_be_all_there_is(tmp_path):
     assert person_scores_only["parsing"]["APr50"] != usual["parsing"]["APr50"]
 
 
-@pytest.mark.parametrize("inclusive, ap", [(True, 100), (False, 80)])
-def test_box_ap_of_boxes_that_end_at_their_last_pixels(tmp_path, inclusive, ap):
-    labels = PartLabels(["Background", "Hat"], [(0, 0, 0), (1, 1, 1)])
-    person = np.zeros((30, 40), np.uint8)
-    person[5:25, 7:17] = 1  # 20 rows from 5, 10 columns from 7
-    record = {"file_name": "1.jpg", "image_id": "1"}
-    register_parsing_dataset(DATASET, lambda: [record], labels, semseg_thresh=0.3)
-    evaluator = ParsingEvaluator(
-        DATASET,
-        inclusive_boxes=inclusive,
-        read_annotations=lambda record, num_classes: PersonAnnotations(
-            person[None], np.array([[7.0, 5, 17, 25]]), person
-        ),
-        output_dir=str(tmp_path),
-    )
-    instances = Instances(person.shape)
-    instances.pred_boxes = Boxes(torch.tensor([[7.0, 5, 16, 24]]))
-    instances.scores = torch.ones(1)
-    instances.pred_part_maps = PartMaps.from_full(person[None])
-    evaluator.process([{"image_id": "1"}], [{"instances": instances}])
-    results = evaluator.evaluate()
-    # One pixel short of both, the box has an IoU of 9 * 19 / (10 * 20) = 0.855, which 8 of the 10
-    # thresholds from 0.5 to 0.95 let pass.
-    assert results["bbox"]["AP"] == pytest.approx(ap)
-    assert results["parsing"]["APpvol"] == pytest.approx(100)
-    assert instances.pred_boxes.tensor.tolist() == [[7, 5, 16, 24]]
-    written = json.loads((tmp_path / "parsing_results.json").read_text())
-    assert written["settings"]["inclusive_boxes"] is inclusive
-
-
 def test_semseg_thresh_comes_from_the_metadata(tmp_path):
     case = load_case("02_cihp_noisy")
     register_cihp(DATASET, write_cihp_folder(tmp_path, case), "val", semseg_thresh=1.0)

@@ -117,7 +117,7 @@ use_authors_conventions = LazyConfig.load(
 )
 cfg = model_zoo.get_config("cihp/aiparsing_R_101_FPN_cihp_75ep")
 use_authors_conventions(cfg.model, cfg.dataloader, cfg.test_time_augmentation)
-assert cfg.model.inclusive_boxes and cfg.dataloader.evaluator.inclusive_boxes
+assert cfg.model.proposal_generator.inclusive_boxes
 print(aiparsing_d2.__file__, *model_zoo.list_configs(), sep="\\n")
 """
 

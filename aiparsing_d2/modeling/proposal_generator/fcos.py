@@ -84,7 +84,8 @@ class FCOSProposalGenerator(nn.Module):
             inclusive_boxes: whether a box's right and bottom sides are its last pixels' indices, as
                 in the code the published weights were trained with. Boxes are then clipped to
                 [0, W - 1] x [0, H - 1] of the image, count x1 - x0 + 1 by y1 - y0 + 1 pixels in
-                NMS, and are never empty. In Detectron2 sides lie between pixels.
+                NMS, and are never empty. In Detectron2 sides lie between pixels; the model's
+                postprocessing, which asks for this attribute, brings the boxes there.
 
         Raises:
             ValueError: the per-level settings differ in length, or the box loss is unknown.
