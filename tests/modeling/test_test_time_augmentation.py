@@ -291,7 +291,7 @@ def test_ties_do_not_depend_on_the_order_of_the_views(model):
     boxes = torch.tensor([[0.0, 0, 50, 50], [10.0, 0, 60, 50], [5.0, 0, 50, 50]])
     scores = torch.tensor([0.9, 0.9, 0.9])
     for order in ([0, 1, 2], [1, 0, 2], [2, 1, 0]):
-        people = wrapper._merge_boxes(boxes[order].double(), scores[order], (64, 64))
+        people = wrapper._merge_boxes(boxes[order].double(), scores[order], (64, 64), (64, 64))
         assert people.pred_boxes.tensor.tolist()[0] == [0.0, 0, 50, 50]
 
 
@@ -351,7 +351,7 @@ def test_merged_boxes(model):
     ).double()
     scores = torch.tensor([0.25, 0.75, 0.9, 0.5, 0.625, 0.3])
     wrapper = wrap(model, score_thresh=0.25, nms_thresh=0.5, max_people=4)
-    people = wrapper._merge_boxes(boxes, scores, (48, 64))
+    people = wrapper._merge_boxes(boxes, scores, (48, 64), (48, 64))
     assert people.pred_boxes.tensor.tolist() == [
         [0.0, 0, 20, 30],
         [30.0, 10, 50, 28],
@@ -361,7 +361,7 @@ def test_merged_boxes(model):
     assert people.box_scores.tolist() == pytest.approx([0.75, 0.625, 0.3, 0.05])
     assert people.pred_classes.tolist() == [0, 0, 0, 0]
     wrapper.max_people = 2
-    assert len(wrapper._merge_boxes(boxes, scores, (48, 64))) == 2
+    assert len(wrapper._merge_boxes(boxes, scores, (48, 64), (48, 64))) == 2
 
 
 def test_boxes_of_pixel_indices():
@@ -378,10 +378,15 @@ def test_boxes_of_pixel_indices():
     assert mirrored.boxes_to_view(box).tolist() == [[42.5, 10, 58, 30.5]]
     assert mirrored.boxes_to_output(torch.tensor([[42.5, 10, 58, 30.5]])).tolist() == box.tolist()
     # A box of one pixel is a box; IoU of 4 x 1 and 3 x 1 pixels: 3 / 4.
-    boxes = torch.tensor([[200.0, 9, 300, 9], [0, 0, 3, 0], [0, 0, 2, 0]])
-    people = wrapper._merge_boxes(boxes, torch.tensor([0.9, 0.8, 0.4]), (96, 128))
-    assert people.pred_boxes.tensor.tolist() == [[127, 9, 127, 9], [0, 0, 3, 0], [0, 0, 2, 0]]
+    # One that ends between the last pixel of the image and its frame stays as it is.
+    boxes = torch.tensor([[120, 9, 127.5, 9], [0, 0, 3, 0], [0, 0, 2, 0]])
+    scores = torch.tensor([0.9, 0.8, 0.4])
+    people = wrapper._merge_boxes(boxes, scores, (96, 128), (96, 128))
+    assert people.pred_boxes.tensor.tolist() == [[120, 9, 127.5, 9], [0, 0, 3, 0], [0, 0, 2, 0]]
     assert people.box_scores.tolist() == pytest.approx([0.9, 0.8, 0.1])
+    # In a first view of a third of the size, 2 x 1 and 5 / 3 x 1 pixels: 5 / 6.
+    people = wrapper._merge_boxes(boxes, scores, (96, 128), (32, 42.0 + 2 / 3))
+    assert people.box_scores.tolist() == pytest.approx([0.9, 0.8, 0.4 / 6])
     (output,) = wrapper([image])
     check_fields(output["instances"], (96, 128))
 
@@ -409,11 +414,15 @@ def test_float_views(inclusive):
         resized = cv2.resize(pixels.astype(np.float32), None, fx=factor, fy=factor)
         assert resized.shape[1] == width
         assert (resized % 1 != 0).mean() > 0.5
-        for view, expected in ((plain, resized), (mirrored, resized[:, ::-1])):
+        # Mirrored first: with 61 * 40 / 33 = 73.9 columns, not the mirror image of the other.
+        turned = cv2.resize(pixels[:, ::-1].astype(np.float32), None, fx=factor, fy=factor)
+        assert (np.abs(turned - resized[:, ::-1]).max() > 1) == (width == 74)
+        for view, expected in ((plain, resized), (mirrored, turned)):
             assert view["image"].dtype == torch.float32 and view["image_id"] == 7
             np.testing.assert_array_equal(view["image"], expected.transpose(2, 0, 1))
         box = torch.tensor([[10.0, 20, 41, 61]]).double()
-        scaled = np.array([5.0, 10, 20.5, 30.5]) * factor
+        ratios = np.array([width / 122, resized.shape[0] / 66] * 2)
+        scaled = box[0].numpy() * ratios
         last = width - 1 if inclusive else width
         turned = [last - scaled[2], scaled[1], last - scaled[0], scaled[3]]
         for view, expected in ((plain, scaled), (mirrored, turned)):
