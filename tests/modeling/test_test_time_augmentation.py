@@ -1,7 +1,5 @@
 """Test-time augmentation of tiny models, against the model run view by view."""
 
-import weakref
-from collections import Counter
 from pathlib import Path
 
 import cv2
@@ -16,10 +14,10 @@ from detectron2.layers import Conv2d, ShapeSpec
 from detectron2.modeling import DatasetMapperTTA, build_model
 from detectron2.modeling.backbone import Backbone
 from detectron2.structures import Boxes, Instances
+from live_bytes import LiveBytes
 from test_train_net import load_train_net
 from tiny_models import NUM_CLASSES, make_input, tiny_lazy_model, tiny_yacs_config
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from aiparsing_d2.data.datasets import register_cihp, register_parsing_dataset
 from aiparsing_d2.data.transforms import FloatDatasetMapperTTA
@@ -433,31 +431,6 @@ def test_float_views(inclusive):
     assert len(FloatDatasetMapperTTA(min_sizes=[40], max_size=80, flip=False)(image)) == 1
     (output,) = wrapper([image])
     check_fields(output["instances"], (66, 122))
-
-
-class LiveBytes(TorchDispatchMode):
-    """Notes the most bytes that computed tensors hold at one time."""
-
-    def __init__(self):
-        super().__init__()
-        self.num_tensors = Counter()  # by the address of the storage they share
-        self.live = self.peak = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        for x in result if isinstance(result, (tuple, list)) else [result]:
-            if isinstance(x, torch.Tensor):
-                storage = x.untyped_storage()
-                address, num_bytes = storage.data_ptr(), storage.nbytes()
-                self._count(address, num_bytes, 1)
-                weakref.finalize(x, self._count, address, num_bytes, -1)
-        return result
-
-    def _count(self, address, num_bytes, change):
-        before = self.num_tensors[address]
-        self.num_tensors[address] += change
-        self.live += num_bytes * (bool(before + change) - bool(before))
-        self.peak = max(self.peak, self.live)
 
 
 def test_memory_does_not_grow_with_the_number_of_people(model, monkeypatch):
