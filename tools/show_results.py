@@ -100,8 +100,10 @@ def predict_examples(
         prediction = model([inputs])[0]["instances"].to("cpu")
         edges = None
         if prediction.has("pred_edges"):
-            found = prediction[prediction.scores >= score_threshold].pred_edges.to_full()
-            edges = found.any(dim=0).float() if len(found) else torch.zeros(prediction.image_size)
+            edges = torch.zeros(prediction.image_size)
+            found = prediction[prediction.scores >= score_threshold].pred_edges
+            for edge_map, (x0, y0, x1, y1) in zip(found.maps, found.windows.tolist()):
+                edges[y0:y1, x0:x1][edge_map > 0] = 1
         examples.append(
             ParsingExample(
                 image=read_image(inputs["file_name"], "RGB"),

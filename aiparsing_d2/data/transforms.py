@@ -72,7 +72,12 @@ class FloatResizeTransform(T.Transform):
 
 
 class FloatDatasetMapperTTA(DatasetMapperTTA):
-    """``DatasetMapperTTA`` with the resizing of :class:`FloatResizeShortestEdge`."""
+    """``DatasetMapperTTA`` with views as the paper's authors make them.
+
+    They are resized as by :class:`FloatResizeShortestEdge`. Mirrored views are made of the mirrored
+    image; where a side times the factor is not whole, mirroring the resized image instead would
+    shift it by a part of a pixel.
+    """
 
     def __call__(self, dataset_dict: dict) -> list[dict]:
         """
@@ -80,19 +85,26 @@ class FloatDatasetMapperTTA(DatasetMapperTTA):
             dataset_dict: as for ``DatasetMapperTTA``.
 
         Returns:
-            Its views, with float32 images.
+            Its views, with float32 images. Their ``transforms`` are for boxes: these go from one
+            image to another by the ratio of the sizes, not by the factor of the resize.
         """
         image = dataset_dict["image"].permute(1, 2, 0).numpy()
-        to_input = T.ResizeTransform(
-            dataset_dict["height"], dataset_dict["width"], *image.shape[:2]
-        )
+        output_size = dataset_dict["height"], dataset_dict["width"]
         views = []
         for min_size in self.min_sizes:
-            resize = FloatResizeShortestEdge(min_size, self.max_size)
-            for augmentations in [[resize], [resize, T.RandomFlip(prob=1.0)]][: 1 + self.flip]:
-                view, transforms = T.apply_augmentations(augmentations, image)
-                view = torch.from_numpy(np.ascontiguousarray(view.transpose(2, 0, 1)))
-                views.append({**dataset_dict, "image": view, "transforms": to_input + transforms})
+            resize = FloatResizeShortestEdge(min_size, self.max_size).get_transform(image)
+            for mirrored in (False, True)[: 1 + self.flip]:
+                view = resize.apply_image(image[:, ::-1] if mirrored else image)
+                height, width = view.shape[:2]
+                transforms = [T.ResizeTransform(*output_size, height, width)]
+                transforms += [T.HFlipTransform(width)] * mirrored
+                views.append(
+                    {
+                        **dataset_dict,
+                        "image": torch.from_numpy(np.ascontiguousarray(view.transpose(2, 0, 1))),
+                        "transforms": T.TransformList(transforms),
+                    }
+                )
         return views
 
 

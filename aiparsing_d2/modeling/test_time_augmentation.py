@@ -82,6 +82,10 @@ class AIParsingWithTTA(nn.Module):
     Views are worked off one after the other in an order of their own, so the result depends neither
     on the mapper's order nor on the other images of the batch. Mask and keypoint heads are not run.
 
+    With a proposal generator of ``inclusive_boxes``, the authors' convention, boxes are merged as
+    in their code: overlaps are those of whole pixels of the first view that the mapper gives, and
+    the boxes, which lie within their views, are not clipped to the image again.
+
     Memory, beyond what the model needs for one view, does not grow with the number of people but
     for the part maps of the output: the kept features, 16 bytes per pixel of every view (256
     channels at stride 8), and while averaging 3 * ``people_at_once`` * C * T^2 floats. With the
@@ -109,7 +113,8 @@ class AIParsingWithTTA(nn.Module):
                 ``height`` and ``width``; returns one dict per view with ``image`` and
                 ``transforms`` (from a height x width image to the view), which may scale and
                 mirror horizontally, e.g. Detectron2's ``DatasetMapperTTA`` or
-                :class:`~aiparsing_d2.data.transforms.FloatDatasetMapperTTA`.
+                :class:`~aiparsing_d2.data.transforms.FloatDatasetMapperTTA`. Boxes follow the
+                transforms, so those decide how sizes that are rounded to pixels relate.
             part_labels: the label set, for the left/right pairs.
             score_thresh: box score that a detection must exceed to be merged.
             nms_thresh: IoU above which soft suppression lowers a score.
@@ -183,9 +188,11 @@ class AIParsingWithTTA(nn.Module):
             image_input.get("height", image.shape[1]),
             image_input.get("width", image.shape[2]),
         )
+        augmented = self.mapper({"image": image, "height": image_size[0], "width": image_size[1]})
+        first_size = tuple(augmented[0]["image"].shape[1:])
         # In one fixed order: floating-point sums depend on it.
         augmented = sorted(
-            self.mapper({"image": image, "height": image_size[0], "width": image_size[1]}),
+            augmented,
             key=lambda x: (*x["image"].shape[1:], is_mirrored(x["transforms"], image_size)),
         )
         views, boxes, scores = [], [], []
@@ -194,7 +201,7 @@ class AIParsingWithTTA(nn.Module):
             views.append(view)
             boxes.append(view.boxes_to_output(detections.pred_boxes.tensor))
             scores.append(detections.scores.cpu())
-        people = self._merge_boxes(torch.cat(boxes), torch.cat(scores), image_size)
+        people = self._merge_boxes(torch.cat(boxes), torch.cat(scores), image_size, first_size)
         people = people.to(self.model.device)
         starts = range(0, max(len(people), 1), self.people_at_once)
         return Instances.cat(
@@ -214,7 +221,7 @@ class AIParsingWithTTA(nn.Module):
         images = self.model.preprocess_image([{"image": augmented_input["image"]}])
         features = self.model.backbone(images.tensor)
         proposals, _ = self.model.proposal_generator(images, features, None)
-        (detections,) = roi_heads._forward_box(features, proposals)
+        (detections,) = roi_heads.detect(features, proposals)
         view = _View(
             features={name: features[name] for name in roi_heads.parsing_in_features},
             image_size=images.image_sizes[0],
@@ -224,22 +231,32 @@ class AIParsingWithTTA(nn.Module):
         )
         return view, detections
 
-    def _merge_boxes(self, boxes: Tensor, scores: Tensor, image_size: tuple[int, int]) -> Instances:
+    def _merge_boxes(
+        self,
+        boxes: Tensor,
+        scores: Tensor,
+        image_size: tuple[int, int],
+        first_size: tuple[int, int],
+    ) -> Instances:
         """Soft-suppresses the union of all views' boxes.
 
         Args:
             boxes: (M, 4) XYXY in the output frame.
             scores: (M,).
             image_size: (H, W) of the output.
+            first_size: (H, W) of the first view, in whose pixels inclusive boxes overlap.
 
         Returns:
             The people, best first, with ``pred_boxes``, ``pred_classes`` and ``box_scores``.
         """
-        # From a box's right and bottom sides to where its pixels end.
-        beyond = int(self.inclusive_boxes)
         boxes = Boxes(boxes)
-        boxes.clip((image_size[0] - beyond, image_size[1] - beyond))
-        areas = boxes.tensor + torch.tensor([0, 0, beyond, beyond])
+        if self.inclusive_boxes:
+            ratios = [view / output for view, output in zip(first_size[::-1], image_size[::-1])]
+            # From a box's right and bottom sides to where its pixels end.
+            areas = boxes.tensor.double() * torch.tensor(ratios * 2) + torch.tensor([0, 0, 1, 1])
+        else:
+            boxes.clip(image_size)
+            areas = boxes.tensor
         candidates = Boxes(areas).nonempty() & (scores > self.score_thresh)
         boxes, scores, areas = boxes[candidates], scores[candidates], areas[candidates]
         # Equal scores rank by their place: it is not to depend on the order of the views.

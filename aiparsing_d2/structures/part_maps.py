@@ -72,14 +72,9 @@ class PartMaps:
         maps = torch.as_tensor(maps)
         if maps.dim() != 3:
             raise ValueError(f"PartMaps.from_full expects (N, H, W), got {tuple(maps.shape)}")
-        windows = torch.zeros((len(maps), 4), dtype=torch.int64)
-        for i, part_map in enumerate(maps):
-            ys = part_map.any(dim=1).nonzero()
-            if len(ys):
-                xs = part_map.any(dim=0).nonzero()
-                windows[i] = torch.stack([xs[0, 0], ys[0, 0], xs[-1, 0] + 1, ys[-1, 0] + 1])
-        crops = [m[y0:y1, x0:x1].clone() for m, (x0, y0, x1, y1) in zip(maps, windows.tolist())]
-        return cls(crops, windows, tuple(maps.shape[1:]))
+        windows = [_tight_window(part_map) for part_map in maps]
+        crops = [m[y0:y1, x0:x1].clone() for m, (x0, y0, x1, y1) in zip(maps, windows)]
+        return cls(crops, torch.tensor(windows), tuple(maps.shape[1:]))
 
     @property
     def device(self) -> torch.device:
@@ -137,8 +132,12 @@ class PartMaps:
 
         A person without a non-zero pixel gets an empty box at the origin.
         """
-        tight = PartMaps.from_full(self.to_full()) if len(self) else self
-        return Boxes(tight.windows.to(dtype=torch.float32, device=self.device))
+        boxes = torch.zeros((len(self), 4))
+        for box, part_map, (left, top, _, _) in zip(boxes, self.maps, self.windows.tolist()):
+            x0, y0, x1, y1 = _tight_window(part_map)
+            if x1 > x0:
+                box[:] = torch.tensor([left + x0, top + y0, left + x1, top + y1])
+        return Boxes(boxes.to(self.device))
 
     def crop_and_resize(self, boxes: Tensor, size: int | tuple[int, int]) -> Tensor:
         """Crops person i's map to box i and resizes it by nearest neighbour.
@@ -171,28 +170,70 @@ class PartMaps:
     def to_rle(self) -> list[dict[int, dict]]:
         """COCO run-length codes of every person's parts.
 
+        The cost of a person follows the window, not the image.
+
         Returns:
             For each person a dict from label (ascending, 0 left out) to the compressed RLE of that
             label at full image size (``{"size": [H, W], "counts": str}``, JSON-serialisable).
         """
+        height, width = self.image_size
         encoded = []
-        for i in range(len(self)):
-            full = self[i].to_full()[0].cpu().numpy()
-            labels = [label for label in np.unique(full).tolist() if label != 0]
-            stack = np.asfortranarray(
-                np.stack([full == label for label in labels], axis=2).astype(np.uint8)
-                if labels
-                else np.zeros((*full.shape, 0), dtype=np.uint8)
-            )
-            codes = mask_util.encode(stack)
-            for code in codes:
-                code["counts"] = code["counts"].decode("ascii")
-            encoded.append(dict(zip(labels, codes)))
+        for part_map, (x0, y0, _, _) in zip(self.maps, self.windows.tolist()):
+            runs = _run_lengths(part_map.cpu().numpy(), x0, y0, height, width)
+            codes = {}
+            for label, counts in runs.items():
+                code = {"size": [height, width], "counts": counts}
+                codes[label] = mask_util.frPyObjects(code, height, width)
+                codes[label]["counts"] = codes[label]["counts"].decode("ascii")
+            encoded.append(codes)
         return encoded
 
     def __repr__(self) -> str:
         height, width = self.image_size
         return f"PartMaps(num_people={len(self)}, image_height={height}, image_width={width})"
+
+
+def _tight_window(part_map: Tensor) -> tuple[int, int, int, int]:
+    """Window of a map's non-zero pixels, in pixels of the map; all 0 without such a pixel."""
+    ys = part_map.any(dim=1).nonzero().flatten().tolist()
+    if not ys:
+        return 0, 0, 0, 0
+    xs = part_map.any(dim=0).nonzero().flatten().tolist()
+    return xs[0], ys[0], xs[-1] + 1, ys[-1] + 1
+
+
+def _run_lengths(
+    part_map: np.ndarray, left: int, top: int, height: int, width: int
+) -> dict[int, list[int]]:
+    """Uncompressed COCO run lengths of each label of a map.
+
+    Args:
+        part_map: (h, w) labels.
+        left, top: where its first pixel lies in the image.
+        height, width: of the image.
+
+    Returns:
+        By label (ascending, 0 left out) the lengths of alternating runs without and with the label,
+        down one column of the image after the other, the first possibly 0.
+    """
+    columns = np.ascontiguousarray(part_map.T)
+    # Runs of equal labels within the columns.
+    is_start = np.ones(columns.shape, dtype=bool)
+    is_start[:, 1:] = columns[:, 1:] != columns[:, :-1]
+    xs, ys = is_start.nonzero()
+    labels = columns[xs, ys]
+    starts = (xs + left) * height + ys + top
+    ends = starts + np.diff(xs * columns.shape[1] + ys, append=columns.size)
+    lengths = {}
+    for label in np.unique(labels[labels != 0]).tolist():
+        begin, end = starts[labels == label], ends[labels == label]
+        # A run down to the image's bottom goes on at the top of the next column.
+        apart = begin[1:] != end[:-1]
+        begin, end = begin[np.append(True, apart)], end[np.append(apart, True)]
+        bounds = np.stack([begin, end], axis=1).flatten()
+        counts = np.diff(bounds, prepend=0, append=height * width)
+        lengths[label] = (counts if counts[-1] else counts[:-1]).tolist()
+    return lengths
 
 
 def _nearest_sources(

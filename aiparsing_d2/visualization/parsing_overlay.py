@@ -56,26 +56,30 @@ def draw_parsing(
     Raises:
         ValueError: if the sizes do not fit together or a label is out of range.
     """
-    person_maps = _as_array(part_maps.to_full() if isinstance(part_maps, PartMaps) else part_maps)
+    if not isinstance(part_maps, PartMaps):
+        part_maps = PartMaps.from_full(part_maps)
     boxes = None if boxes is None else _as_array(getattr(boxes, "tensor", boxes))
     scores = None if scores is None else _as_array(scores)
-    if person_maps.ndim != 3 or person_maps.shape[1:] != image.shape[:2]:
+    if part_maps.image_size != image.shape[:2]:
         raise ValueError(
-            f"Part maps of shape {person_maps.shape} do not fit an image of shape {image.shape}."
+            f"Part maps of an image of size {part_maps.image_size} do not fit an image of shape "
+            f"{image.shape}."
         )
     for name, values in (("boxes", boxes), ("scores", scores)):
-        if values is not None and len(values) != len(person_maps):
-            raise ValueError(f"{len(person_maps)} people, but {len(values)} {name}.")
+        if values is not None and len(values) != len(part_maps):
+            raise ValueError(f"{len(part_maps)} people, but {len(values)} {name}.")
 
-    from_back_to_front = range(len(person_maps))
+    from_back_to_front = range(len(part_maps))
     if scores is not None:
         from_back_to_front = np.argsort(scores, kind="stable").tolist()
     labels = np.zeros(image.shape[:2], dtype=np.uint8)
     owners = np.full(image.shape[:2], -1, dtype=np.int16)
     for person in from_back_to_front:
-        covered = person_maps[person] > 0
-        labels[covered] = person_maps[person][covered]
-        owners[covered] = person
+        x0, y0, x1, y1 = part_maps.windows[person].tolist()
+        part_map = _as_array(part_maps.maps[person])
+        covered = part_map > 0
+        labels[y0:y1, x0:x1][covered] = part_map[covered]
+        owners[y0:y1, x0:x1][covered] = person
 
     drawing = _resize(image, scale, cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
     labels = _resize(labels, scale, cv2.INTER_NEAREST)

@@ -57,6 +57,24 @@ def iou(a, b):
     return shared / (area(*a) + area(*b) - shared)
 
 
+def merge(boxes, scores, threshold):
+    """Soft suppression with linear decay: boxes and scores, best first."""
+    left = [(float(score), list(box)) for box, score in zip(boxes, scores) if score > 0.05]
+    merged = []
+    while left:
+        best = max(left, key=lambda pair: pair[0])
+        left.remove(best)
+        merged.append(best)
+        lowered = []
+        for score, box in left:
+            overlap = iou(best[1], box)
+            score *= 1 - overlap if overlap > threshold else 1
+            if score >= 1e-4:
+                lowered.append((score, box))
+        left = lowered
+    return np.array([box for _, box in merged]), np.array([score for score, _ in merged])
+
+
 def paste(probabilities, box, height, width):
     """(C, S, S) -> labels (H, W), and how far ahead of the second the best class is.
 

@@ -3,7 +3,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from live_bytes import LiveBytes
 
+from aiparsing_d2.modeling.proposal_generator import fcos_targets
 from aiparsing_d2.modeling.proposal_generator.fcos_targets import (
     boxes_from_distances,
     centerness_targets,
@@ -27,8 +29,11 @@ def test_distances_and_their_inverse():
     locations = torch.tensor([[10.0, 20.0], [0.0, 0.0]])
     boxes = torch.tensor([[4.0, 5.0, 30.0, 60.0]])
     distances = distances_to_boxes(locations, boxes)
-    assert distances.tolist() == [[[6, 15, 20, 40]], [[-4, -5, 30, 60]]]
-    assert boxes_from_distances(locations, distances[:, 0]).tolist() == 2 * boxes.tolist()
+    assert distances.tolist() == [[6, 15, 20, 40], [-4, -5, 30, 60]]
+    assert distances_to_boxes(locations[:, None], boxes).tolist() == [
+        [d] for d in distances.tolist()
+    ]
+    assert boxes_from_distances(locations, distances).tolist() == 2 * boxes.tolist()
 
 
 def brute_force_match(locations, boxes, radius):
@@ -66,8 +71,11 @@ def locations_of(height, width):
     ]
 
 
+@pytest.mark.parametrize("boxes_at_once", [1, 5, 100])
 @pytest.mark.parametrize("radius", [1.5, 0.0])
-def test_matching_equals_brute_force(radius):
+def test_matching_equals_brute_force(radius, boxes_at_once, monkeypatch):
+    num_locations = sum(len(level) for level in locations_of(224, 256))
+    monkeypatch.setattr(fcos_targets, "_MAX_PAIRS", boxes_at_once * num_locations)
     rng = np.random.default_rng(0)
     num_matched = 0
     for _ in range(8):
@@ -82,6 +90,7 @@ def test_matching_equals_brute_force(radius):
         )
         boxes[0, 2] = boxes[0, 0]  # no width
         boxes[1, 2:] = boxes[1, :2]  # a point
+        boxes[2:4] = boxes[4]  # of equal ones the first is taken
         boxes = boxes[np.argsort(rng.random(12))]
         locations = locations_of(224, 256)
         matched = match_locations(
@@ -91,6 +100,18 @@ def test_matching_equals_brute_force(radius):
         assert matched.tolist() == expected
         num_matched += sum(i >= 0 for i in expected)
     assert num_matched > 100
+
+
+def test_memory_does_not_grow_with_the_number_of_people():
+    locations = [feature_locations(800 // s, 1344 // s, s, torch.device("cpu")) for s in STRIDES]
+    corners = torch.rand(400, 4, generator=torch.Generator().manual_seed(0)) * 700
+    boxes = torch.cat([corners[:, :2], corners[:, :2] + corners[:, 2:]], dim=1)
+    peaks = {}
+    for num_people in (50, 400):
+        with LiveBytes() as memory:
+            match_locations(locations, STRIDES, SIZE_RANGES, boxes[:num_people], 1.5)
+        peaks[num_people] = memory.peak
+    assert peaks[400] < 1.2 * peaks[50]
 
 
 def match_one(x, y, level, boxes, radius=1.5):

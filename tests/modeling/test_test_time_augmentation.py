@@ -1,7 +1,5 @@
 """Test-time augmentation of tiny models, against the model run view by view."""
 
-import weakref
-from collections import Counter
 from pathlib import Path
 
 import cv2
@@ -16,10 +14,10 @@ from detectron2.layers import Conv2d, ShapeSpec
 from detectron2.modeling import DatasetMapperTTA, build_model
 from detectron2.modeling.backbone import Backbone
 from detectron2.structures import Boxes, Instances
+from live_bytes import LiveBytes
 from test_train_net import load_train_net
 from tiny_models import NUM_CLASSES, make_input, tiny_lazy_model, tiny_yacs_config
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from aiparsing_d2.data.datasets import register_cihp, register_parsing_dataset
 from aiparsing_d2.data.transforms import FloatDatasetMapperTTA
@@ -291,7 +289,7 @@ def test_ties_do_not_depend_on_the_order_of_the_views(model):
     boxes = torch.tensor([[0.0, 0, 50, 50], [10.0, 0, 60, 50], [5.0, 0, 50, 50]])
     scores = torch.tensor([0.9, 0.9, 0.9])
     for order in ([0, 1, 2], [1, 0, 2], [2, 1, 0]):
-        people = wrapper._merge_boxes(boxes[order].double(), scores[order], (64, 64))
+        people = wrapper._merge_boxes(boxes[order].double(), scores[order], (64, 64), (64, 64))
         assert people.pred_boxes.tensor.tolist()[0] == [0.0, 0, 50, 50]
 
 
@@ -351,7 +349,7 @@ def test_merged_boxes(model):
     ).double()
     scores = torch.tensor([0.25, 0.75, 0.9, 0.5, 0.625, 0.3])
     wrapper = wrap(model, score_thresh=0.25, nms_thresh=0.5, max_people=4)
-    people = wrapper._merge_boxes(boxes, scores, (48, 64))
+    people = wrapper._merge_boxes(boxes, scores, (48, 64), (48, 64))
     assert people.pred_boxes.tensor.tolist() == [
         [0.0, 0, 20, 30],
         [30.0, 10, 50, 28],
@@ -361,7 +359,7 @@ def test_merged_boxes(model):
     assert people.box_scores.tolist() == pytest.approx([0.75, 0.625, 0.3, 0.05])
     assert people.pred_classes.tolist() == [0, 0, 0, 0]
     wrapper.max_people = 2
-    assert len(wrapper._merge_boxes(boxes, scores, (48, 64))) == 2
+    assert len(wrapper._merge_boxes(boxes, scores, (48, 64), (48, 64))) == 2
 
 
 def test_boxes_of_pixel_indices():
@@ -378,10 +376,15 @@ def test_boxes_of_pixel_indices():
     assert mirrored.boxes_to_view(box).tolist() == [[42.5, 10, 58, 30.5]]
     assert mirrored.boxes_to_output(torch.tensor([[42.5, 10, 58, 30.5]])).tolist() == box.tolist()
     # A box of one pixel is a box; IoU of 4 x 1 and 3 x 1 pixels: 3 / 4.
-    boxes = torch.tensor([[200.0, 9, 300, 9], [0, 0, 3, 0], [0, 0, 2, 0]])
-    people = wrapper._merge_boxes(boxes, torch.tensor([0.9, 0.8, 0.4]), (96, 128))
-    assert people.pred_boxes.tensor.tolist() == [[127, 9, 127, 9], [0, 0, 3, 0], [0, 0, 2, 0]]
+    # One that ends between the last pixel of the image and its frame stays as it is.
+    boxes = torch.tensor([[120, 9, 127.5, 9], [0, 0, 3, 0], [0, 0, 2, 0]])
+    scores = torch.tensor([0.9, 0.8, 0.4])
+    people = wrapper._merge_boxes(boxes, scores, (96, 128), (96, 128))
+    assert people.pred_boxes.tensor.tolist() == [[120, 9, 127.5, 9], [0, 0, 3, 0], [0, 0, 2, 0]]
     assert people.box_scores.tolist() == pytest.approx([0.9, 0.8, 0.1])
+    # In a first view of a third of the size, 2 x 1 and 5 / 3 x 1 pixels: 5 / 6.
+    people = wrapper._merge_boxes(boxes, scores, (96, 128), (32, 42.0 + 2 / 3))
+    assert people.box_scores.tolist() == pytest.approx([0.9, 0.8, 0.4 / 6])
     (output,) = wrapper([image])
     check_fields(output["instances"], (96, 128))
 
@@ -409,11 +412,15 @@ def test_float_views(inclusive):
         resized = cv2.resize(pixels.astype(np.float32), None, fx=factor, fy=factor)
         assert resized.shape[1] == width
         assert (resized % 1 != 0).mean() > 0.5
-        for view, expected in ((plain, resized), (mirrored, resized[:, ::-1])):
+        # Mirrored first: with 61 * 40 / 33 = 73.9 columns, not the mirror image of the other.
+        turned = cv2.resize(pixels[:, ::-1].astype(np.float32), None, fx=factor, fy=factor)
+        assert (np.abs(turned - resized[:, ::-1]).max() > 1) == (width == 74)
+        for view, expected in ((plain, resized), (mirrored, turned)):
             assert view["image"].dtype == torch.float32 and view["image_id"] == 7
             np.testing.assert_array_equal(view["image"], expected.transpose(2, 0, 1))
         box = torch.tensor([[10.0, 20, 41, 61]]).double()
-        scaled = np.array([5.0, 10, 20.5, 30.5]) * factor
+        ratios = np.array([width / 122, resized.shape[0] / 66] * 2)
+        scaled = box[0].numpy() * ratios
         last = width - 1 if inclusive else width
         turned = [last - scaled[2], scaled[1], last - scaled[0], scaled[3]]
         for view, expected in ((plain, scaled), (mirrored, turned)):
@@ -424,31 +431,6 @@ def test_float_views(inclusive):
     assert len(FloatDatasetMapperTTA(min_sizes=[40], max_size=80, flip=False)(image)) == 1
     (output,) = wrapper([image])
     check_fields(output["instances"], (66, 122))
-
-
-class LiveBytes(TorchDispatchMode):
-    """Notes the most bytes that computed tensors hold at one time."""
-
-    def __init__(self):
-        super().__init__()
-        self.num_tensors = Counter()  # by the address of the storage they share
-        self.live = self.peak = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        for x in result if isinstance(result, (tuple, list)) else [result]:
-            if isinstance(x, torch.Tensor):
-                storage = x.untyped_storage()
-                address, num_bytes = storage.data_ptr(), storage.nbytes()
-                self._count(address, num_bytes, 1)
-                weakref.finalize(x, self._count, address, num_bytes, -1)
-        return result
-
-    def _count(self, address, num_bytes, change):
-        before = self.num_tensors[address]
-        self.num_tensors[address] += change
-        self.live += num_bytes * (bool(before + change) - bool(before))
-        self.peak = max(self.peak, self.live)
 
 
 def test_memory_does_not_grow_with_the_number_of_people(model, monkeypatch):

@@ -1,8 +1,12 @@
+import tracemalloc
+
 import numpy as np
 import pycocotools.mask as mask_util
 import pytest
 import torch
 from detectron2.structures import Instances
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from aiparsing_d2.structures import PartMaps
 
@@ -118,6 +122,48 @@ def test_rle_decodes_to_the_parts(full_maps):
     for full, codes in zip(full_maps, encoded):
         for label, code in codes.items():
             np.testing.assert_array_equal(mask_util.decode(code), full == label)
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_rle_equals_that_of_the_full_mask(data):
+    """Windows at all borders, runs over several columns, and labels on the first and last pixel."""
+    height, width = data.draw(st.tuples(st.integers(1, 9), st.integers(1, 9)))
+    x0, x1 = sorted(data.draw(st.tuples(*[st.integers(0, width)] * 2)))
+    y0, y1 = sorted(data.draw(st.tuples(*[st.integers(0, height)] * 2)))
+    labels = st.sampled_from([0, 1, 2, 255])
+    pixels = data.draw(st.lists(labels, min_size=width * height, max_size=width * height))
+    part_map = torch.tensor(pixels, dtype=torch.uint8).reshape(height, width)[y0:y1, x0:x1]
+    part_maps = PartMaps([part_map], torch.tensor([[x0, y0, x1, y1]]), (height, width))
+    full = part_maps.to_full()[0].numpy()
+    (codes,) = part_maps.to_rle()
+    assert list(codes) == [label for label in (1, 2, 255) if (full == label).any()]
+    for label, code in codes.items():
+        expected = mask_util.encode(np.asfortranarray((full == label).astype(np.uint8)))
+        assert code == {**expected, "counts": expected["counts"].decode()}
+    xs, ys = full.any(axis=0).nonzero()[0], full.any(axis=1).nonzero()[0]
+    tight = [xs[0], ys[0], xs[-1] + 1, ys[-1] + 1] if len(xs) else [0, 0, 0, 0]
+    assert part_maps.get_bounding_boxes().tensor.tolist() == [tight]
+
+
+def test_cost_follows_the_window_and_not_the_image():
+    """Of a person in 12 megapixels, boxes and codes take less memory than one full-size map."""
+    height, width = 3000, 4000
+    labels = np.random.default_rng(0).integers(0, 59, (60, 25)).astype(np.uint8)
+    person = torch.from_numpy(labels.repeat(10, axis=0).repeat(10, axis=1))
+    part_maps = PartMaps([person], torch.tensor([[1000, 700, 1250, 1300]]), (height, width))
+    tracemalloc.start()
+    try:
+        (codes,) = part_maps.to_rle()
+        assert part_maps.get_bounding_boxes().tensor.tolist() == [[1000, 700, 1250, 1300]]
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(codes) == 58
+    assert peak < height * width / 2
+    code = mask_util.decode(codes[7])
+    np.testing.assert_array_equal(code[700:1300, 1000:1250], person.numpy() == 7)
+    assert code.sum() == (person == 7).sum()
 
 
 @pytest.mark.parametrize(

@@ -195,19 +195,16 @@ class FCOSProposalGenerator(nn.Module):
             ``loss_fcos_cls``, ``loss_fcos_box``, ``loss_fcos_centerness``.
         """
         all_locations = cat(locations)
-        matched, targets = [], []
+        is_person, targets = [], []
         for instances in gt_instances:
             boxes = instances.gt_boxes.tensor
-            matched_per_image = match_locations(
+            matched = match_locations(
                 locations, self.strides, self.size_ranges, boxes, self.center_sampling_radius
             )
-            positive = matched_per_image != NO_MATCH
-            pairs = distances_to_boxes(all_locations[positive], boxes)
-            targets.append(
-                pairs[torch.arange(len(pairs), device=pairs.device), matched_per_image[positive]]
-            )
-            matched.append(positive)
-        is_person = torch.stack(matched)  # (N, L)
+            positive = matched != NO_MATCH
+            targets.append(distances_to_boxes(all_locations[positive], boxes[matched[positive]]))
+            is_person.append(positive)
+        is_person = torch.stack(is_person)  # (N, L)
         targets = cat(targets)  # (P, 4)
         logits = cat(logits, dim=1).squeeze(2).float()
         distances = cat(distances, dim=1)[is_person].float()

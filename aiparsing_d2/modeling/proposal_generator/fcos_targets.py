@@ -14,6 +14,9 @@ from torch import Tensor
 
 NO_MATCH = -1
 
+# Pairs of a location and a box looked at together: bounds the memory in crowds.
+_MAX_PAIRS = 2**20
+
 
 def feature_locations(height: int, width: int, stride: int, device: torch.device) -> Tensor:
     """Input-image positions of a feature map's cells, row by row.
@@ -28,17 +31,12 @@ def feature_locations(height: int, width: int, stride: int, device: torch.device
 
 
 def distances_to_boxes(locations: Tensor, boxes: Tensor) -> Tensor:
-    """Eq. 1 for every pair.
-
-    Args:
-        locations: (L, 2) x, y.
-        boxes: (G, 4) XYXY.
+    """Eq. 1: (..., 2) locations and (..., 4) XYXY boxes, broadcast against each other.
 
     Returns:
-        (L, G, 4) left, top, right, bottom distances; negative outside the box.
+        (..., 4) left, top, right, bottom distances; negative outside the box.
     """
-    x, y = locations[:, None, 0], locations[:, None, 1]
-    return torch.stack([x - boxes[:, 0], y - boxes[:, 1], boxes[:, 2] - x, boxes[:, 3] - y], dim=2)
+    return torch.cat([locations - boxes[..., :2], boxes[..., 2:] - locations], dim=-1)
 
 
 def boxes_from_distances(locations: Tensor, distances: Tensor) -> Tensor:
@@ -59,7 +57,7 @@ def match_locations(
     A location is a candidate for a box if it lies strictly inside the square of
     ``center_sampling_radius`` strides around the box's centre, clipped to the box, and its largest
     distance to a side of the box is within its level's range, both ends included. Of several
-    candidates the smallest box is taken.
+    candidates the smallest box is taken, of equal ones the first.
 
     Args:
         locations: per level, (L_l, 2) x, y in input pixels.
@@ -73,31 +71,43 @@ def match_locations(
     """
     counts = [len(level) for level in locations]
     all_locations = torch.cat(list(locations))
-    if len(gt_boxes) == 0:
-        return all_locations.new_full((len(all_locations),), NO_MATCH, dtype=torch.int64)
 
     def per_location(values: Sequence) -> Tensor:
         values = torch.as_tensor(values, dtype=torch.float32, device=all_locations.device)
         return values.repeat_interleave(torch.tensor(counts, device=values.device), dim=0)
 
-    distances = distances_to_boxes(all_locations, gt_boxes)  # (L, G, 4)
-    inside = distances
-    if center_sampling_radius > 0:
-        reach = (per_location(strides) * center_sampling_radius)[:, None, None]  # (L, 1, 1)
-        centers = (gt_boxes[:, :2] + gt_boxes[:, 2:]) / 2
-        from_center = all_locations[:, None] - centers  # (L, G, 2)
-        # Clipping the square to the box = being inside both.
-        inside = torch.cat([distances, reach + from_center, reach - from_center], dim=2)
-    candidate = inside.amin(dim=2) > 0
-
+    whole_box = center_sampling_radius <= 0
+    reach = per_location(strides) * (torch.inf if whole_box else center_sampling_radius)
     ranges = per_location(size_ranges)
-    largest = distances.amax(dim=2)
-    candidate &= (largest >= ranges[:, :1]) & (largest <= ranges[:, 1:])
+    matched = all_locations.new_full((len(all_locations),), NO_MATCH, dtype=torch.int64)
+    smallest = torch.full_like(reach, torch.inf)
+    step = max(1, _MAX_PAIRS // max(len(all_locations), 1))
+    for first in range(0, len(gt_boxes), step):
+        boxes = gt_boxes[first : first + step]
+        areas = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)
+        candidate = _candidates(all_locations, boxes, reach, ranges)
+        smallest_here, match_here = torch.where(candidate, areas, torch.inf).min(dim=1)
+        better = smallest_here < smallest
+        matched = torch.where(better, match_here + first, matched)
+        smallest = torch.where(better, smallest_here, smallest)
+    return matched
 
-    areas = (gt_boxes[:, 2:] - gt_boxes[:, :2]).prod(dim=1)
-    areas = torch.where(candidate, areas, torch.inf)
-    smallest, matched = areas.min(dim=1)
-    return torch.where(smallest.isinf(), NO_MATCH, matched)
+
+def _candidates(locations: Tensor, boxes: Tensor, reach: Tensor, ranges: Tensor) -> Tensor:
+    """Which location (L, 2) may predict which box (G, 4): bool (L, G).
+
+    Args:
+        locations, boxes: in input pixels.
+        reach: (L,) half the side of the square around a box's centre.
+        ranges: (L, 2) lowest and highest largest distance.
+    """
+    distances = distances_to_boxes(locations[:, None], boxes)  # (L, G, 4)
+    centers = (boxes[:, :2] + boxes[:, 2:]) / 2
+    from_center = (locations[:, None] - centers).abs().amax(dim=2)
+    # Clipping the square to the box = being inside both.
+    candidate = (distances.amin(dim=2) > 0) & (from_center < reach[:, None])
+    largest = distances.amax(dim=2)
+    return candidate & (largest >= ranges[:, :1]) & (largest <= ranges[:, 1:])
 
 
 def centerness_targets(distances: Tensor) -> Tensor:

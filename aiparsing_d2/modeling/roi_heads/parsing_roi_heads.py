@@ -87,6 +87,20 @@ class ParsingROIHeads(StandardROIHeads):
             losses.update(self._forward_parsing(features, instances))
         return instances, losses
 
+    def detect(self, features: dict[str, Tensor], proposals: list[Instances]) -> list[Instances]:
+        """Find people without parsing them, in evaluation mode.
+
+        Args:
+            features: by name.
+            proposals: per image, as the proposal generator gives them.
+
+        Returns:
+            Per image, with ``pred_boxes``, ``scores`` and ``pred_classes``; what
+            :meth:`forward_with_given_boxes` takes.
+        """
+        assert not self.training
+        return self._forward_box(features, proposals)
+
     def forward_with_given_boxes(
         self, features: dict[str, Tensor], instances: list[Instances]
     ) -> list[Instances]:
