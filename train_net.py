@@ -13,6 +13,7 @@ Another batch size, with rate, length and periods scaled alike:
     append train.scale_to_batch_size=2
 Override any key:
     append e.g. train.device=cpu dataloader.train.total_batch_size=4
+    (a key that the config does not have is refused; +key=value adds it)
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from __future__ import annotations
 import copy
 import logging
 import os
+import sys
 from collections import OrderedDict
 
 import torch
-from detectron2.checkpoint import DetectionCheckpointer
-from detectron2.config import LazyConfig, instantiate
+from detectron2.config import instantiate
 from detectron2.engine import (
     AMPTrainer,
     SimpleTrainer,
@@ -41,11 +42,18 @@ from detectron2.utils.logger import setup_logger
 
 import aiparsing_d2.data.datasets  # noqa: F401  registers the splits for configs saved as YAML
 from aiparsing_d2.engine import (
+    ConfigError,
+    FittingCheckpointer,
     PersistentBestCheckpointer,
+    apply_overrides,
+    check_consistency,
     check_init_checkpoint,
     check_output_dir,
+    clip_gradients,
     has_checkpoint,
+    keep_registrations,
     load_lazy_config,
+    parse_arguments,
     scale_to_batch_size,
 )
 
@@ -103,6 +111,8 @@ def do_train(args, cfg):
                 amp.enabled (bool), ddp (dict)
                 checkpointer (dict): arguments of PeriodicCheckpointer
                 best_checkpointer (dict): val_metric and mode of BestCheckpointer; optional
+                clip_gradients (dict): max_norm and norm_type of all gradients; optional
+                allow_unfitting_weights (bool): see FittingCheckpointer; optional
                 eval_period, log_period (int): in iterations
                 channels_last (bool): memory layout of the weights; optional
                 seed (int): of all random numbers; negative: another one each run; optional
@@ -116,6 +126,9 @@ def do_train(args, cfg):
 
     cfg.optimizer.params.model = model
     optimizer = instantiate(cfg.optimizer)
+    clipping = cfg.train.get("clip_gradients") or {}
+    if clipping.get("max_norm") is not None:
+        clip_gradients(optimizer, **clipping)
     train_loader = instantiate(cfg.dataloader.train)
 
     model = create_ddp_model(model, **cfg.train.ddp)
@@ -125,7 +138,12 @@ def do_train(args, cfg):
         use_amp = False
     trainer_class = AMPTrainer if use_amp else SimpleTrainer
     trainer = trainer_class(model=model, data_loader=train_loader, optimizer=optimizer)
-    checkpointer = DetectionCheckpointer(model, cfg.train.output_dir, trainer=trainer)
+    checkpointer = FittingCheckpointer(
+        model,
+        cfg.train.output_dir,
+        allow_unfitting=cfg.train.get("allow_unfitting_weights", False),
+        trainer=trainer,
+    )
 
     trainer.register_hooks(
         [
@@ -138,7 +156,9 @@ def do_train(args, cfg):
             PersistentBestCheckpointer(
                 cfg.train.eval_period, checkpointer, **cfg.train.best_checkpointer
             )
-            if comm.is_main_process() and cfg.train.get("best_checkpointer")
+            if comm.is_main_process()
+            and cfg.train.get("best_checkpointer")
+            and "evaluator" in cfg.dataloader
             else None,
             hooks.PeriodicWriter(
                 default_writers(cfg.train.output_dir, cfg.train.max_iter),
@@ -167,9 +187,15 @@ def do_train(args, cfg):
 
 def main(args):
     cfg = load_lazy_config(args.config_file)
-    cfg = LazyConfig.apply_overrides(cfg, args.opts)
+    cfg = apply_overrides(cfg, args.opts)
     if cfg.train.get("scale_to_batch_size"):
         cfg = scale_to_batch_size(cfg, cfg.train.scale_to_batch_size)
+    check_consistency(cfg, evaluation_only=args.eval_only)
+    keep_registrations(cfg)
+    if args.eval_only and not cfg.train.init_checkpoint:
+        raise ConfigError(
+            "--eval-only needs weights: give train.init_checkpoint=/path/to/model.pth"
+        )
     if args.eval_only:
         # The run's own config and logs stay as they are.
         cfg.train.output_dir = os.path.join(cfg.train.output_dir, "eval")
@@ -192,7 +218,8 @@ def main(args):
         model = instantiate(cfg.model)
         model.to(cfg.train.device)
         model = create_ddp_model(model)
-        DetectionCheckpointer(model).load(cfg.train.init_checkpoint)
+        allow_unfitting = cfg.train.get("allow_unfitting_weights", False)
+        FittingCheckpointer(model, allow_unfitting=allow_unfitting).load(cfg.train.init_checkpoint)
         do_test(cfg, model)
         if use_tta:
             do_test_with_tta(cfg, model)
@@ -201,12 +228,15 @@ def main(args):
 
 
 if __name__ == "__main__":
-    args = default_argument_parser(__doc__).parse_args()
-    launch(
-        main,
-        args.num_gpus,
-        num_machines=args.num_machines,
-        machine_rank=args.machine_rank,
-        dist_url=args.dist_url,
-        args=(args,),
-    )
+    args = parse_arguments(default_argument_parser(__doc__))
+    try:
+        launch(
+            main,
+            args.num_gpus,
+            num_machines=args.num_machines,
+            machine_rank=args.machine_rank,
+            dist_url=args.dist_url,
+            args=(args,),
+        )
+    except ConfigError as error:
+        sys.exit(f"error: {error}")

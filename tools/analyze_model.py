@@ -36,6 +36,7 @@ from torch import Tensor, nn
 from yaml import YAMLError
 
 from aiparsing_d2.config import add_aiparsing_config
+from aiparsing_d2.engine import apply_overrides
 from aiparsing_d2.modeling.roi_heads import PGEC
 from aiparsing_d2.structures import ROIPartLogits
 
@@ -225,7 +226,7 @@ def read_config(config_file: str, overrides: Sequence[str]) -> DictConfig | CfgN
     """
     cfg = LazyConfig.load(config_file)
     if "model" in cfg:
-        return LazyConfig.apply_overrides(cfg, list(overrides))
+        return apply_overrides(cfg, list(overrides))
     if "MODEL" in cfg or "_BASE_" in cfg:
         cfg = get_cfg()
         add_aiparsing_config(cfg)

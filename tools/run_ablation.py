@@ -34,6 +34,7 @@ from omegaconf import DictConfig, OmegaConf
 from tabulate import tabulate
 
 from aiparsing_d2.checkpoint.weight_file import read_weights
+from aiparsing_d2.engine import apply_overrides, load_lazy_config
 from aiparsing_d2.model_zoo import get_config
 from aiparsing_d2.whole_files import whole_file
 
@@ -287,7 +288,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     rows = [row for row in TABLE_VI if row.name in args.rows]
-    small = LazyConfig.apply_overrides(LazyConfig.load(args.config_file), args.opts)
+    small = apply_overrides(load_lazy_config(args.config_file), args.opts)
     if args.start_from is not None:
         small.train.init_checkpoint = str(write_start(args.start_from, args.output))
 

@@ -19,13 +19,14 @@ from collections.abc import Sequence
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
-from detectron2.config import LazyConfig, instantiate
+from detectron2.config import instantiate
 from PIL import Image
 from tabulate import tabulate
 
 import aiparsing_d2.data.datasets  # noqa: F401  registers the splits: the saved config does not
 from aiparsing_d2.data.annotations import read_person_annotations
 from aiparsing_d2.data.dataset_mapper import read_image
+from aiparsing_d2.engine import load_lazy_config
 from aiparsing_d2.structures import PartMaps
 from aiparsing_d2.structures.part_labels import get_part_labels
 from aiparsing_d2.visualization import ParsingExample, plot_training_curves, result_sheet
@@ -140,7 +141,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not os.path.isfile(path):
             sys.exit(f"{path} is missing: {args.run_dir} is not the folder of a finished run")
 
-    cfg = LazyConfig.load(in_run("config.yaml"))
+    cfg = load_lazy_config(in_run("config.yaml"))
     if args.tta and "wrapper" not in cfg.get("test_time_augmentation", {}):
         sys.exit(
             f"{in_run('config.yaml')} has no test_time_augmentation.wrapper: show the run without "

@@ -17,7 +17,7 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-from detectron2.config import LazyConfig, instantiate
+from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog
 from detectron2.data.detection_utils import convert_image_to_rgb
 from detectron2.structures import Boxes
@@ -27,6 +27,7 @@ from PIL import Image
 import aiparsing_d2.data.datasets  # noqa: F401  (registers the built-in data sets)
 from aiparsing_d2.data.annotations import read_person_annotations
 from aiparsing_d2.data.dataset_mapper import read_image
+from aiparsing_d2.engine import apply_overrides, load_lazy_config
 from aiparsing_d2.structures import PartMaps
 from aiparsing_d2.structures.part_labels import PartLabels, get_part_labels
 from aiparsing_d2.visualization import draw_parsing, image_grid, part_legend
@@ -100,8 +101,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     logger = setup_logger(name="visualize_data")
     if args.config_file:
-        cfg = LazyConfig.load(args.config_file)
-        cfg = LazyConfig.apply_overrides(cfg, args.overrides)
+        cfg = apply_overrides(load_lazy_config(args.config_file), args.overrides)
         names = cfg.dataloader.train.dataset.names
         dataset_names = [names] if isinstance(names, str) else list(names)
     else:

@@ -28,12 +28,15 @@ AUTHORS_SETTINGS: dict[str, Any] = {
     "model.input_format": "BGR",
     "model.pixel_mean": [102.9801, 115.9465, 122.7717],
     "model.pixel_std": [1.0, 1.0, 1.0],
+    # Test images are not padded: the top-down path resizes to whatever size a lateral has.
     "model.backbone._target_": "aiparsing_d2.modeling.BilinearFPN",
     "model.proposal_generator.inclusive_boxes": True,
     "model.proposal_generator.score_thresh": 0.03,
     "model.proposal_generator.nms_thresh": 0.6,
+    # Without the half-pixel shift of ROIAlignV2.
     "model.roi_heads.parsing_pooler.pooler_type": "ROIAlign",
     "model.roi_heads.parsing_pooler.sampling_ratio": 2,
+    # Part logits of 256x256.
     "model.roi_heads.parsing_head.upsample_factor": 4,
     "model.roi_heads.parsing_head.clamp_mious": False,
     "dataloader.test.mapper.image_format": "BGR",

@@ -91,13 +91,14 @@ def _convert(args: argparse.Namespace) -> None:
         raise FileExistsError(f"{args.output} exists; give another name, or --overwrite")
 
     import torch
-    from detectron2.config import LazyConfig, instantiate
+    from detectron2.config import instantiate
 
     from aiparsing_d2 import checkpoint
     from aiparsing_d2.checkpoint.settings import differing_settings, differing_stride
+    from aiparsing_d2.engine import apply_overrides, load_lazy_config
 
     file = checkpoint.read_weights(args.input)
-    config = LazyConfig.apply_overrides(LazyConfig.load(args.config_file), args.overrides)
+    config = apply_overrides(load_lazy_config(args.config_file), args.overrides)
     if "model" not in config:
         raise ValueError(f"{args.config_file} has no model; give a config of a whole run")
     # Shapes are enough.

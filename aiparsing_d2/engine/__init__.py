@@ -1,17 +1,31 @@
 from .batch_size import scale_to_batch_size
 from .checkpointing import (
+    FittingCheckpointer,
     PersistentBestCheckpointer,
     check_init_checkpoint,
     check_output_dir,
     has_checkpoint,
 )
+from .config_error import ConfigError
+from .consistency import check_consistency
+from .data_set_registration import keep_registrations, register_by_config_file
+from .gradient_clipping import clip_gradients
 from .lazy_config import load_lazy_config
+from .overrides import apply_overrides, parse_arguments
 
 __all__ = [
+    "ConfigError",
+    "FittingCheckpointer",
     "PersistentBestCheckpointer",
+    "apply_overrides",
+    "check_consistency",
     "check_init_checkpoint",
     "check_output_dir",
+    "clip_gradients",
     "has_checkpoint",
+    "keep_registrations",
     "load_lazy_config",
+    "parse_arguments",
+    "register_by_config_file",
     "scale_to_batch_size",
 ]

@@ -5,7 +5,87 @@ from __future__ import annotations
 import json
 import os
 
+from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.engine import hooks
+from fvcore.common.checkpoint import _filter_reused_missing_keys
+
+from .config_error import ConfigError
+
+_BODY = "backbone.bottom_up."
+
+
+class FittingCheckpointer(DetectionCheckpointer):
+    """``DetectionCheckpointer`` that refuses weights which do not fit the model.
+
+    Detectron2's logs a warning and goes on with random weights where there are none. Here
+    evaluation and resumption need a value for each tensor, and each tensor of the file a place. A
+    training may start from less, as an ImageNet body under new heads: then only the body
+    (``backbone.bottom_up``), if the model has one, must be filled, and all that is filled by
+    nothing is logged.
+    """
+
+    def __init__(self, model, save_dir="", *, allow_unfitting: bool = False, **checkpointables):
+        """
+        Args:
+            model, save_dir, checkpointables: see ``DetectionCheckpointer``.
+            allow_unfitting: whether to log, as Detectron2 does, instead of raising.
+        """
+        super().__init__(model, save_dir, **checkpointables)
+        self._allow_unfitting = allow_unfitting
+        self._is_start = False
+
+    def resume_or_load(self, path: str, *, resume: bool = True):
+        """See ``DetectionCheckpointer``; without a resumption the weights are a start.
+
+        Raises:
+            ConfigError: the weights do not fit.
+        """
+        self._is_start = not (resume and self.has_checkpoint())
+        try:
+            return super().resume_or_load(path, resume=resume)
+        finally:
+            self._is_start = False
+
+    def load(self, path: str, *args, **kwargs):
+        """See ``DetectionCheckpointer``.
+
+        Raises:
+            ConfigError: the weights do not fit. What is loaded beside the model, an optimiser's
+                state say, is untouched then.
+        """
+        self._path = path
+        return super().load(path, *args, **kwargs)
+
+    def _log_incompatible_keys(self, incompatible) -> None:
+        super()._log_incompatible_keys(incompatible)
+        if self._allow_unfitting:
+            return
+        missing = sorted(_filter_reused_missing_keys(self.model, incompatible.missing_keys))
+        shapes = {name: shapes for name, *shapes in incompatible.incorrect_shapes}
+        # A tensor of another shape is also missing from what was loaded.
+        missing = [name for name in missing if name not in shapes]
+        unexpected = incompatible.unexpected_keys
+        if self._is_start:
+            names = self.model.state_dict().keys()
+            if len(missing) + len(shapes) == len(names):
+                raise ConfigError(f"{self._path} fills no tensor of the model")
+            missing = [name for name in missing if name.startswith(_BODY)]
+            shapes = {name: pair for name, pair in shapes.items() if name.startswith(_BODY)}
+            unexpected = []
+        problems = [
+            *(f"not in the file: {name}" for name in missing),
+            *(f"not in the model: {name}" for name in unexpected),
+            *(
+                f"{name}: {file} in the file, {model} in the model"
+                for name, (file, model) in shapes.items()
+            ),
+        ]
+        if problems:
+            raise ConfigError(
+                f"{self._path} does not fit the model; {len(problems)} tensors differ. Give the "
+                "config that the weights were trained with, other weights, or "
+                "train.allow_unfitting_weights=True:\n  " + "\n  ".join(problems)
+            )
 
 
 class PersistentBestCheckpointer(hooks.BestCheckpointer):

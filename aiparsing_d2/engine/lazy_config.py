@@ -7,11 +7,13 @@ from pathlib import Path
 from detectron2.config import LazyConfig
 from omegaconf import DictConfig
 
+from .data_set_registration import noting_registrations, register_data_sets
+
 __all__ = ["load_lazy_config"]
 
 
 def load_lazy_config(config_file: str) -> DictConfig:
-    """``LazyConfig.load`` that knows a yacs config when it sees one.
+    """``LazyConfig.load`` that registers the config's data sets and refuses a yacs config.
 
     Args:
         config_file: a Python file, or a YAML file saved from a LazyConfig.
@@ -19,7 +21,8 @@ def load_lazy_config(config_file: str) -> DictConfig:
     Raises:
         ValueError: the file is a yacs config; the message names the LazyConfig of the same name.
     """
-    cfg = LazyConfig.load(config_file)
+    with noting_registrations(config_file):
+        cfg = LazyConfig.load(config_file)
     file = Path(config_file)
     # Keys of yacs are in capitals, those of a LazyConfig are names of variables.
     if file.suffix in (".yaml", ".yml") and all(str(key).isupper() for key in cfg):
@@ -29,4 +32,5 @@ def load_lazy_config(config_file: str) -> DictConfig:
             f"{config_file} is a yacs config, for scripts on Detectron2's get_cfg(); give a "
             f"LazyConfig{f', here {same_name}' if same_name.is_file() else ''}"
         )
+    register_data_sets(cfg)
     return cfg

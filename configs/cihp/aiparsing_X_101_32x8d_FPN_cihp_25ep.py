@@ -1,6 +1,6 @@
 """AIParsing X-101-32x8d on CIHP, 25 epochs."""
 
-from ..common.schedule import CIHP_IMAGES, epoch_schedule
+from ..common.schedule import CIHP_IMAGES, paper_schedule, set_epochs
 from .aiparsing_X_101_32x8d_FPN_cihp_75ep import (
     dataloader,
     model,
@@ -10,5 +10,6 @@ from .aiparsing_X_101_32x8d_FPN_cihp_75ep import (
 )
 
 # 25 epochs of 3,535 iterations = 88,375; the rate drops at 58,917 and 76,592.
-lr_multiplier = epoch_schedule(train, CIHP_IMAGES, epochs=25)
+set_epochs(train, CIHP_IMAGES, epochs=25)
+lr_multiplier = paper_schedule(train.max_iter)
 train.output_dir = "./output/aiparsing_X_101_32x8d_FPN_cihp_25ep"

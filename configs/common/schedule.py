@@ -24,18 +24,18 @@ def step_schedule(max_iter: int, drop_iters: tuple[int, ...], warmup_iters: int 
     )
 
 
-def epoch_schedule(train, num_images: int, epochs: int, batch_size: int = 8):
-    """The paper's schedule: 75 epochs with drops after 50 and 65, or as many, with drops alike.
-
-    Sets the run's length too, a checkpoint after every epoch and an evaluation after every fifth.
-    """
+def set_epochs(train, num_images: int, epochs: int, batch_size: int = 8):
+    """Sets the run's length, a checkpoint after every epoch and an evaluation after every fifth."""
     iters_per_epoch = num_images // batch_size
     train.max_iter = epochs * iters_per_epoch
     train.checkpointer.period = iters_per_epoch
     train.eval_period = 5 * iters_per_epoch
+
+
+def paper_schedule(max_iter: int):
+    """The paper's drops, after 50 and 65 of 75 epochs, in a run of any length."""
     return step_schedule(
-        train.max_iter,
-        drop_iters=(round(train.max_iter * 50 / 75), round(train.max_iter * 65 / 75)),
+        max_iter, drop_iters=(round(max_iter * 50 / 75), round(max_iter * 65 / 75))
     )
 
 

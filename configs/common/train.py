@@ -6,9 +6,15 @@ train = dict(
     output_dir="./output",
     # Weights to start from: a path, a URL, or a name of Detectron2's catalogue ("detectron2://…").
     init_checkpoint="",
+    # Whether weights may leave tensors of the model at random, or have tensors without a place.
+    # Without, that is an error for --eval-only and --resume; a training's start must fill the body.
+    allow_unfitting_weights=False,
     max_iter=90000,
     # Automatic mixed precision; GPU only, left off with a warning elsewhere.
     amp=dict(enabled=False),
+    # Scales gradients down before each step, so that the norm of all of them together is at most
+    # max_norm; None: not. norm_type 2 is Euclidean.
+    clip_gradients=dict(max_norm=None, norm_type=2.0),
     ddp=dict(broadcast_buffers=False, find_unused_parameters=False, fp16_compression=False),
     checkpointer=dict(period=5000, max_to_keep=5),
     # Keeps the weights with the best figure as model_best.pth.

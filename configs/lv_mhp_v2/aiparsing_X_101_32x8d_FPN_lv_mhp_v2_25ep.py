@@ -1,6 +1,6 @@
 """AIParsing X-101-32x8d on LV-MHP-v2, 25 epochs."""
 
-from ..common.schedule import LV_MHP_V2_IMAGES, epoch_schedule
+from ..common.schedule import LV_MHP_V2_IMAGES, paper_schedule, set_epochs
 from .aiparsing_X_101_32x8d_FPN_lv_mhp_v2_75ep import (
     dataloader,
     model,
@@ -10,5 +10,6 @@ from .aiparsing_X_101_32x8d_FPN_lv_mhp_v2_75ep import (
 )
 
 # 25 epochs of 1,925 iterations = 48,125; the rate drops at 32,083 and 41,708.
-lr_multiplier = epoch_schedule(train, LV_MHP_V2_IMAGES, epochs=25)
+set_epochs(train, LV_MHP_V2_IMAGES, epochs=25)
+lr_multiplier = paper_schedule(train.max_iter)
 train.output_dir = "./output/aiparsing_X_101_32x8d_FPN_lv_mhp_v2_25ep"

@@ -1,6 +1,6 @@
 """AIParsing R-101 on VIP, 25 epochs."""
 
-from ..common.schedule import VIP_IMAGES, epoch_schedule
+from ..common.schedule import VIP_IMAGES, paper_schedule, set_epochs
 from .aiparsing_R_101_FPN_vip_75ep import (
     dataloader,
     model,
@@ -10,5 +10,6 @@ from .aiparsing_R_101_FPN_vip_75ep import (
 )
 
 # 25 epochs of 2,003 iterations = 50,075; the rate drops at 33,383 and 43,398.
-lr_multiplier = epoch_schedule(train, VIP_IMAGES, epochs=25)
+set_epochs(train, VIP_IMAGES, epochs=25)
+lr_multiplier = paper_schedule(train.max_iter)
 train.output_dir = "./output/aiparsing_R_101_FPN_vip_25ep"

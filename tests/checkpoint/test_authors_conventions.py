@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from aiparsing_d2.checkpoint import AUTHORS_SETTINGS
-from aiparsing_d2.checkpoint.settings import differing_settings, differing_stride
+from aiparsing_d2.checkpoint.settings import apply_settings, differing_settings, differing_stride
 from aiparsing_d2.data.transforms import FloatDatasetMapperTTA
 from aiparsing_d2.modeling import parsing_postprocess
 from aiparsing_d2.structures import ROIPartLogits
@@ -234,6 +234,27 @@ def test_an_absent_key_is_at_its_default(config):
     # The authors' config leaves the thresholds to the class.
     assert "nms_thresh" not in config.model.proposal_generator
     assert "score_thresh" not in config.model.proposal_generator
+
+
+def test_settings_are_applied_where_they_differ():
+    resize = {"_target_": "builtins.dict"}
+    config = {
+        "model": OmegaConf.create({"detector": {"_target_": "builtins.dict", "depth": 1}}),
+        "data": OmegaConf.create({"resizes": [resize], "same": 4}),
+    }
+    wanted = {
+        "model.detector.depth": 2,
+        "model.neck.depth": 3,
+        "data.same": 4,
+        "data.resizes.0._target_": "builtins.list",
+        "elsewhere.key": 5,
+    }
+    apply_settings(config, wanted)
+    assert config == {
+        "model": {"detector": {"_target_": "builtins.dict", "depth": 2}},
+        "data": {"resizes": [{"_target_": "builtins.list"}], "same": 4},
+    }
+    assert differing_settings(config, wanted) == []
 
 
 def test_views_of_the_config(config):

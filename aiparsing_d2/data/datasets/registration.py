@@ -6,6 +6,8 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from types import FunctionType
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -33,7 +35,8 @@ def register_parsing_dataset(
     """Register a data set of people with part labels in Detectron2's catalogs.
 
     Args:
-        name: name to register; it must be free.
+        name: name to register. It must be free, or registered with the same loader and metadata:
+            a config file that registers its data sets is run each time it is read or imported.
         load: called without arguments when the data set is used first. Gives the records, which
             must have "file_name", "image_id" (a different string for each), "height", "width" and
             the keys of one of the layouts of
@@ -43,19 +46,48 @@ def register_parsing_dataset(
         metadata: further entries of the data set's metadata.
 
     Raises:
-        ValueError: if the name is taken.
+        ValueError: the name is taken by another data set.
     """
-    if name in DatasetCatalog:
-        raise ValueError(f"A data set named '{name}' is registered already; choose another name.")
-    DatasetCatalog.register(name, load)
-    MetadataCatalog.get(name).set(
-        thing_classes=["person"],
-        evaluator_type="human_parsing",
-        ignore_label=IGNORE_LABEL,
-        semseg_thresh=semseg_thresh,
-        **part_labels.as_metadata(),
-        **metadata,
-    )
+    if name not in DatasetCatalog:
+        DatasetCatalog.register(name, load)
+    elif not _is_same(DatasetCatalog[name], load):
+        raise ValueError(
+            f"Another data set named '{name}' is registered already; choose another name."
+        )
+    try:
+        MetadataCatalog.get(name).set(
+            thing_classes=["person"],
+            evaluator_type="human_parsing",
+            ignore_label=IGNORE_LABEL,
+            semseg_thresh=semseg_thresh,
+            **part_labels.as_metadata(),
+            **metadata,
+        )
+    except AssertionError as error:  # Detectron2's, for an entry that has another value
+        raise ValueError(
+            f"A data set named '{name}' is registered already, with other metadata; choose another "
+            f"name. {error}"
+        ) from error
+
+
+def _is_same(known: Any, new: Any) -> bool:
+    """Whether two loaders do the same, also if one is of the same code, executed again."""
+    if isinstance(known, partial) and isinstance(new, partial):
+        return (
+            _is_same(known.func, new.func)
+            and known.args == new.args
+            and known.keywords == new.keywords
+        )
+    return known == new or _definition(known) == _definition(new) is not None
+
+
+def _definition(function: Any) -> tuple | None:
+    """A function's file, code and what its definition bound; None of anything else."""
+    if not isinstance(function, FunctionType):
+        return None
+    bound = tuple(cell.cell_contents for cell in function.__closure__ or ())
+    code = function.__code__
+    return code.co_filename, code, function.__defaults__, function.__kwdefaults__, bound
 
 
 @dataclass(frozen=True)
