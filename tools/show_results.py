@@ -25,7 +25,7 @@ from tabulate import tabulate
 
 import aiparsing_d2.data.datasets  # noqa: F401  registers the splits: the saved config does not
 from aiparsing_d2.data.annotations import read_person_annotations
-from aiparsing_d2.data.dataset_mapper import read_image
+from aiparsing_d2.data.image_files import read_image
 from aiparsing_d2.engine import load_lazy_config
 from aiparsing_d2.structures import PartMaps
 from aiparsing_d2.structures.part_labels import get_part_labels

@@ -26,7 +26,7 @@ from PIL import Image
 
 import aiparsing_d2.data.datasets  # noqa: F401  (registers the built-in data sets)
 from aiparsing_d2.data.annotations import read_person_annotations
-from aiparsing_d2.data.dataset_mapper import read_image
+from aiparsing_d2.data.image_files import read_image
 from aiparsing_d2.engine import apply_overrides, load_lazy_config
 from aiparsing_d2.structures import PartMaps
 from aiparsing_d2.structures.part_labels import PartLabels, get_part_labels

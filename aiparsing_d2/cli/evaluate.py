@@ -275,7 +275,7 @@ def _write_sheet(
     from PIL import Image
 
     from aiparsing_d2.data.annotations import read_person_annotations
-    from aiparsing_d2.data.dataset_mapper import read_image
+    from aiparsing_d2.data.image_files import read_image
     from aiparsing_d2.submissions.scoring import read_prediction
     from aiparsing_d2.visualization import draw_parsing, image_grid, part_legend
     from aiparsing_d2.whole_files import whole_file

@@ -13,13 +13,15 @@ import sys
 import textwrap
 from pathlib import Path
 
+from aiparsing_d2.data import layouts
+
 __all__ = ["add_parser", "run"]
 
-# Name on the command line -> title, and what a folder holds as the archive unpacks.
+# Name on the command line -> title, layout.
 _DATA_SETS = {
-    "cihp": ("CIHP", "Training/, Validation/, Testing/ and train_id.txt, val_id.txt, test_id.txt"),
-    "lv_mhp_v2": ("LV-MHP-v2", "train/, val/, test/ and list/"),
-    "vip": ("VIP", "Images/, Annotations/ and lists/"),
+    "cihp": ("CIHP", layouts.CIHP),
+    "lv_mhp_v2": ("LV-MHP-v2", layouts.LV_MHP_V2),
+    "vip": ("VIP", layouts.VIP),
 }
 
 _EPILOG = """\
@@ -43,7 +45,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         description="Check a data set as downloaded, write COCO-style annotations and statistics.",
     )
     data_sets = parser.add_subparsers(title="data sets", metavar="DATA_SET", required=True)
-    for name, (title, contents) in _DATA_SETS.items():
+    for name, (title, layout) in _DATA_SETS.items():
+        contents = ", ".join(layouts.top_level_names(layout))
         data_set = data_sets.add_parser(
             name,
             help=f"{title}: a folder of {contents}",
@@ -52,13 +55,19 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         data_set.add_argument("root", type=Path, metavar="ROOT", help=f"the folder of {contents}")
-        _add_options(data_set, has_person_files=name == "lv_mhp_v2")
+        _add_options(data_set, has_person_files=layout["train"].person_maps is not None)
         data_set.set_defaults(run=run, data_set=name)
 
 
 def _add_options(parser: argparse.ArgumentParser, has_person_files: bool) -> None:
     parser.add_argument(
         "--output", type=Path, required=True, metavar="DIR", help="folder for what is written"
+    )
+    parser.add_argument(
+        "--own-data",
+        action="store_true",
+        help="ROOT is a data set of your own in this layout and with these parts: the published "
+        "counts, frame numbers and Instance_ids are not expected",
     )
     parser.add_argument(
         "--split",
@@ -122,9 +131,10 @@ def run(args: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
     from aiparsing_d2 import preparation
 
+    data_set = preparation.DATA_SETS[args.data_set]
     try:
         request = preparation.PreparationRequest(
-            data_set=preparation.DATA_SETS[args.data_set],
+            data_set=data_set.as_own_data() if args.own_data else data_set,
             root=args.root,
             output=args.output,
             splits=tuple(dict.fromkeys(args.split)),

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from aiparsing_d2.structures.part_labels import IGNORE_LABEL
+
+from .image_files import UnreadableImageError, open_image
 
 __all__ = ["AnnotationError", "PersonAnnotations", "read_label_png", "read_person_annotations"]
 
@@ -116,13 +117,13 @@ def read_label_png(file_name: str | os.PathLike, *, allow_red: bool = False) -> 
                 f"PNG; a label map must be 8-bit grey{red}, or have a palette whose indices are "
                 "the labels. Colour renderings of the labels cannot be used."
             )
-        file.seek(0)
-        try:
-            with Image.open(file) as image:
-                pixels = np.array(image, dtype=np.uint8)
-        # Pillow reports broken PNG chunks as SyntaxError.
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
-            raise AnnotationError(f"{file_name} cannot be decoded: {e}") from e
+    try:
+        with open_image(file_name) as image:
+            mode, pixels = image.mode, np.array(image, dtype=np.uint8)
+    except UnreadableImageError as e:
+        raise AnnotationError(str(e)) from e
+    if mode not in (("L", "P") if is_grey_or_palette else ("RGB",)):
+        raise AnnotationError(f"{file_name} has two headers that contradict each other.")
     if is_grey_or_palette:
         return pixels
     if pixels[..., 1:].any():

@@ -13,15 +13,15 @@ from detectron2.config import configurable
 from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
 from detectron2.structures import Boxes, Instances
-from PIL import Image
 
 from aiparsing_d2.structures import PartMaps
 from aiparsing_d2.structures.part_labels import PartLabels, get_part_labels
 
 from .annotations import PersonAnnotations, read_person_annotations
+from .image_files import read_image
 from .transforms import is_mirrored
 
-__all__ = ["ParsingDatasetMapper", "person_annotations_to_instances", "read_image"]
+__all__ = ["ParsingDatasetMapper", "person_annotations_to_instances"]
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,8 @@ class ParsingDatasetMapper:
         Args:
             is_train: whether to add the people as "instances".
             augmentations: augmentations or deterministic transforms, applied in turn.
-            image_format: channel order of the image, as known to ``detection_utils.read_image``.
+            image_format: "BGR", "RGB" or "L", see
+                :func:`~aiparsing_d2.data.image_files.read_image`.
             part_labels: label set of the data, for the range check of the labels and the
                 left/right swap. Required for training.
             recompute_boxes: whether boxes shrink to what the augmentations left visible of a
@@ -126,28 +127,6 @@ class ParsingDatasetMapper:
                 recompute_boxes=self.recompute_boxes,
             )
         return record
-
-
-def read_image(file_name: str, image_format: str) -> np.ndarray:
-    """Detectron2's ``read_image`` with errors that name the file.
-
-    Args:
-        file_name: the image; its EXIF orientation is applied.
-        image_format: channel order, "BGR" or "RGB".
-
-    Returns:
-        uint8 array (H, W, 3).
-
-    Raises:
-        OSError: if the file is missing, is not an image, or ends early.
-    """
-    try:
-        return utils.read_image(file_name, image_format)
-    except FileNotFoundError:
-        raise
-    # Pillow reports some kinds of broken files as SyntaxError or ValueError.
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
-        raise OSError(f"Cannot read the image {file_name}: {e}") from e
 
 
 def person_annotations_to_instances(

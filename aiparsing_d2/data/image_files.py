@@ -1,33 +1,116 @@
-"""Finding out the size of an image, and whether it can be read, without decoding its pixels.
+"""Opening image files: one rule for what can be read, how large it is, and which way up.
 
-Needs only Pillow.
+* An image is turned as its EXIF orientation says, or the orientation in its XMP if EXIF has none.
+  Only what stands before the pixels counts, so that the header is enough to tell the size.
+* Grey values of 16 bits are scaled to 8. Transparency is dropped.
+* Whatever Pillow stumbles over becomes an :class:`UnreadableImageError` that names the file.
+
+Needs only numpy and Pillow.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from typing import BinaryIO
 
-from PIL import Image
+import numpy as np
+from PIL import Image, UnidentifiedImageError
 
-__all__ = ["IMAGE_SUFFIXES", "UnreadableImageError", "read_image_size"]
+__all__ = [
+    "UnreadableImageError",
+    "check_image_size",
+    "is_sixteen_bit_grey",
+    "open_image",
+    "read_image",
+    "read_image_size",
+]
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
-"""What the names of a data set's images may end in."""
-
-_EXIF_ORIENTATION = 0x0112
-_EXIF_ORIENTATIONS_ON_THE_SIDE = (5, 6, 7, 8)
+_ORIENTATION = 0x0112
+_TRANSPOSITIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_ORIENTATIONS_ON_THE_SIDE = (5, 6, 7, 8)
 
 # Format as Pillow names it -> the last bytes of a whole file.
 _END_MARKERS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 
+# What read_image can give -> Pillow's mode that it is made from.
+_MODES = {"BGR": "RGB", "RGB": "RGB", "L": "L"}
 
-class UnreadableImageError(ValueError):
-    """A file is no image, or ends before its last pixel."""
+
+class UnreadableImageError(OSError):
+    """A file is no image, ends before its last pixel, or is of a kind that cannot be read."""
+
+
+@contextlib.contextmanager
+def open_image(file_name: str | os.PathLike) -> Iterator[Image.Image]:
+    """Open an image with Pillow, with errors that name the file.
+
+    The body of the ``with`` statement should do nothing but use the image: any error in it is taken
+    for the file's.
+
+    Args:
+        file_name: the image.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        OSError: it cannot be opened.
+        UnreadableImageError: it is not an image, or Pillow fails to read it.
+    """
+    with open(file_name, "rb") as file:
+        try:
+            with Image.open(file) as image:
+                yield image
+        # Broken files make Pillow raise OSError, SyntaxError, ValueError, DecompressionBombError,
+        # and what else its parsers stumble over: struct.error, IndexError, MemoryError, ...
+        except Exception as e:
+            is_unknown = isinstance(e, UnidentifiedImageError)
+            reason = "its format is not known" if is_unknown else str(e) or type(e).__name__
+            raise UnreadableImageError(f"{file_name} is not a readable image: {reason}") from e
+
+
+def read_image(file_name: str | os.PathLike, image_format: str = "BGR") -> np.ndarray:
+    """Read an image as models and pictures of results need it.
+
+    Unlike Detectron2's ``read_image``, this scales 16-bit grey values instead of cutting them off,
+    goes by the same orientation as the index of a data set, and names the file in every error.
+
+    Args:
+        file_name: the image: grey, palette, RGB, RGBA, CMYK or another kind that Pillow converts to
+            RGB. It is turned as its orientation says.
+        image_format: "BGR" or "RGB", the order of the channels, or "L" for grey.
+
+    Returns:
+        uint8 array (H, W, 3), or (H, W, 1) for "L".
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UnreadableImageError: it is not an image, ends early, or its values have no known range, as
+            those of 32-bit pictures.
+        ValueError: the format is unknown.
+    """
+    if image_format not in _MODES:
+        raise ValueError(f"Unknown format '{image_format}': use one of {', '.join(_MODES)}.")
+    with open_image(file_name) as image:
+        orientation = _orientation(image)
+        image.load()
+        image = _with_eight_bits(image)
+        if orientation in _TRANSPOSITIONS:
+            image = image.transpose(_TRANSPOSITIONS[orientation])
+        pixels = np.atleast_3d(image.convert(_MODES[image_format]))
+    return (pixels[..., ::-1] if image_format == "BGR" else pixels).copy()
 
 
 def read_image_size(file_name: str | os.PathLike) -> tuple[int, int]:
-    """Height and width of an image as Detectron2 reads it, that is with its EXIF orientation.
+    """Read the height and width that :func:`read_image` would give an image.
 
     The size comes from the header. The pixels are only decoded if the file lacks the marker that
     ends a JPEG or PNG, to tell a file cut short from one that is merely unusual.
@@ -36,25 +119,59 @@ def read_image_size(file_name: str | os.PathLike) -> tuple[int, int]:
         file_name: the image.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        UnreadableImageError: if it is not an image or ends early.
+        FileNotFoundError: there is no such file.
+        UnreadableImageError: it is not an image, or ends early.
     """
+    with open_image(file_name) as image:
+        orientation = _orientation(image)
+        if not _has_end_marker(image.fp, image.format):
+            image.load()
+        width, height = image.size
+    return (width, height) if orientation in _ORIENTATIONS_ON_THE_SIDE else (height, width)
+
+
+def is_sixteen_bit_grey(image: Image.Image) -> bool:
+    """Whether an image has grey values of 16 bits."""
+    # Before version 11, Pillow gives the values of such PNGs 32 bits.
+    return image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
+
+
+def check_image_size(height: int, width: int) -> None:
+    """Check a size that a file states.
+
+    Raises:
+        ValueError: a side is not a whole positive number, or the image has more pixels than Pillow
+            would open (``2 * PIL.Image.MAX_IMAGE_PIXELS``).
+    """
+    for name, side in (("height", height), ("width", width)):
+        if type(side) is not int or side < 1:
+            raise ValueError(f'"{name}" is {side!r:.40}, not a number of pixels')
+    if Image.MAX_IMAGE_PIXELS is not None and height * width > 2 * Image.MAX_IMAGE_PIXELS:
+        raise ValueError(
+            f'"height" and "width" of {height} x {width} are more than the '
+            f"{2 * Image.MAX_IMAGE_PIXELS} pixels that an image may have"
+        )
+
+
+def _orientation(image: Image.Image) -> int:
+    """How an image that is not decoded yet has to be turned, in EXIF's numbers; 1 is not at all."""
+    if image.format == "TIFF":  # Pillow turns these itself
+        return 1
     try:
-        with open(file_name, "rb") as file, Image.open(file) as image:
-            width, height = image.size
-            # Without the first test, getexif would decode a PNG to look for EXIF behind the pixels.
-            on_the_side = (
-                "exif" in image.info
-                and image.getexif().get(_EXIF_ORIENTATION) in _EXIF_ORIENTATIONS_ON_THE_SIDE
-            )
-            if not _has_end_marker(file, image.format):
-                image.load()
-    except FileNotFoundError:
-        raise
-    # Pillow reports some kinds of broken files as SyntaxError or ValueError.
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
-        raise UnreadableImageError(f"{file_name} is not a readable image: {e}") from e
-    return (width, height) if on_the_side else (height, width)
+        # Not image.getexif(), which decodes a PNG to look for EXIF behind the pixels.
+        orientation = Image.Image.getexif(image).get(_ORIENTATION)
+        return int(orientation) if orientation in _TRANSPOSITIONS else 1
+    except Exception:  # broken metadata do not make the pixels unreadable
+        return 1
+
+
+def _with_eight_bits(image: Image.Image) -> Image.Image:
+    if is_sixteen_bit_grey(image):
+        # As Pillow does it with the 16 bits of each channel of a coloured PNG.
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode[0] in "IF":
+        raise ValueError(f"the range of its values (mode {image.mode}) is not known")
+    return image
 
 
 def _has_end_marker(file: BinaryIO, image_format: str | None) -> bool:

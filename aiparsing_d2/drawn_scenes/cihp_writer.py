@@ -1,8 +1,4 @@
-"""Drawn scenes as a data set in CIHP's layout on disk.
-
-``<root>/{Training,Validation}/{Images/%07d.jpg, Category_ids/%07d.png, Human_ids/%07d.png,
-Instance_ids/%07d.png, Instance_ids/%07d.txt}`` with ``train_id.txt`` and ``val_id.txt`` beside.
-"""
+"""Drawn scenes as a data set in CIHP's layout on disk, Instance_ids among its files."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +6,12 @@ from typing import ClassVar
 
 import numpy as np
 
+from aiparsing_d2.data import layouts
+from aiparsing_d2.data.layouts import SplitLayout
+
 from .data_set_writer import DataSetRequest, write_jpeg, write_lines, write_png
 from .scene import DrawnScene, draw_scene
 
-_FOLDERS = {"train": "Training", "val": "Validation"}
 _CLASSES = 20  # labels per person in Instance_ids: instance = class + 20 * (human - 1)
 
 
@@ -29,20 +27,20 @@ class CIHPRequest(DataSetRequest):
     def prepare(self, root: Path) -> list[tuple[str, int, str]]:
         tasks = []
         for split, numbers in self.numbers().items():
-            names = [f"{number:07d}" for number in numbers]
-            write_lines(root / f"{split}_id.txt", names)
+            names = [layouts.cihp_image_id(number) for number in numbers]
+            write_lines(root / layouts.CIHP[split].id_lists[0], names)
             tasks += [(split, index, name) for index, name in enumerate(names)]
         return tasks
 
     def write_image(self, root: Path, split: str, index: int, name: str) -> tuple[str, int]:
-        folder = root / _FOLDERS[split]
-        num_people = count_annotated_people(folder, name)
+        layout = layouts.CIHP[split]
+        num_people = count_annotated_people(root, layout, name)
         if num_people is None:
             rng = self.rng(split, index)
             scene = draw_scene(rng, *self.choose_size(rng))
             quality = int(rng.integers(72, 96))
-            write_jpeg(folder / "Images" / f"{name}.jpg", scene.image, quality)
-            write_annotations(folder, name, scene)
+            write_jpeg(root / layout.images / f"{name}.jpg", scene.image, quality)
+            write_annotations(root, layout, name, scene)
             num_people = scene.num_people
         return split, num_people
 
@@ -57,36 +55,33 @@ def instance_map(category_map: np.ndarray, human_map: np.ndarray) -> np.ndarray:
     return np.where(human_map > 0, instances, 0).astype(np.uint8)
 
 
-def write_annotations(root: Path, name: str, scene: DrawnScene) -> None:
-    """Write ``{Category_ids,Human_ids,Instance_ids}/<name>.png``, then ``Instance_ids/<name>.txt``.
+def write_annotations(root: Path, layout: SplitLayout, name: str, scene: DrawnScene) -> None:
+    """Write the maps of parts, people and instances, then the table of instances.
 
     Args:
-        root: folder that holds the three.
-        name: path of the files in these folders, without suffix.
+        root: the data set's folder.
+        layout: where the files of the split lie.
+        name: path of the files in their folders, without suffix.
         scene: what they show.
     """
     instances = instance_map(scene.category_map, scene.human_map)
-    for kind, ids in (
-        ("Category_ids", scene.category_map),
-        ("Human_ids", scene.human_map),
-        ("Instance_ids", instances),
+    for folder, ids in (
+        (layout.category_maps, scene.category_map),
+        (layout.human_maps, scene.human_map),
+        (layout.instances, instances),
     ):
-        write_png(root / kind / f"{name}.png", ids)
+        write_png(root / folder / f"{name}.png", ids)
     rows = []
     for instance in np.unique(instances[instances > 0]).tolist():
         human, category = divmod(instance, _CLASSES)
         rows.append(f"{instance} {category} {human + 1}")
-    write_lines(_table_path(root, name), rows)
+    write_lines(root / layout.instances / f"{name}.txt", rows)
 
 
-def count_annotated_people(root: Path, name: str) -> int | None:
+def count_annotated_people(root: Path, layout: SplitLayout, name: str) -> int | None:
     """How many people ``write_annotations`` has written, None if it has not finished."""
-    table_path = _table_path(root, name)
+    table_path = root / layout.instances / f"{name}.txt"
     if not table_path.exists():  # the last file of an image: with it all the others are there
         return None
     rows = table_path.read_text(encoding="utf-8").split("\n")
     return max((int(row.split()[2]) for row in rows if row), default=0)
-
-
-def _table_path(root: Path, name: str) -> Path:
-    return root / "Instance_ids" / f"{name}.txt"

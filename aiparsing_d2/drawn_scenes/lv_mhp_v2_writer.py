@@ -1,8 +1,7 @@
 """Drawn scenes as a data set in LV-MHP-v2's layout on disk.
 
-``<root>/{train,val}/{images/ID.jpg, parsing_annos/ID_NN_KK.png}`` with ``list/{train,val}.txt``
-beside. Image ID shows NN people; KK runs over them from 01, the farthest, to NN, the nearest. The
-red channel of each PNG holds one person's labels, the others are 0.
+People are numbered from 01, the farthest, to NN, the nearest. The red channel of each PNG holds one
+person's labels, the others are 0.
 """
 
 from dataclasses import dataclass
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+
+from aiparsing_d2.data.layouts import LV_MHP_V2, PersonFileName
 
 from .data_set_writer import DataSetRequest, write_jpeg, write_lines, write_png
 from .lv_mhp_v2_labels import person_label_maps
@@ -32,16 +33,21 @@ class LVMHPv2Request(DataSetRequest):
     def prepare(self, root: Path) -> list[tuple[str, int, str]]:
         tasks = []
         for split, numbers in self.numbers().items():
-            write_lines(root / "list" / f"{split}.txt", [str(number) for number in numbers])
+            write_lines(root / LV_MHP_V2[split].id_lists[0], [str(number) for number in numbers])
             tasks += [(split, index, str(number)) for index, number in enumerate(numbers)]
         return tasks
 
     def write_image(self, root: Path, split: str, index: int, name: str) -> tuple[str, int]:
-        image_path = root / split / "images" / f"{name}.jpg"
-        folder = root / split / "parsing_annos"
+        layout = LV_MHP_V2[split]
+        image_path = root / layout.images / f"{name}.jpg"
+        folder = root / layout.person_maps
+
+        def map_name(num_people: int, number: int) -> str:
+            return str(PersonFileName(name, num_people, number))
+
         if image_path.exists():  # the last file of an image: with it all the others are there
             numbers = range(1, MAX_PEOPLE + 1)
-            return split, next(n for n in numbers if _map_path(folder, name, n, 1).exists())
+            return split, next(n for n in numbers if (folder / map_name(n, 1)).exists())
         rng = self.rng(split, index)
         height, width = self.choose_size(rng)
         frequencies = _NUM_PEOPLE_FREQUENCIES
@@ -51,10 +57,6 @@ class LVMHPv2Request(DataSetRequest):
         for number, label_map in enumerate(maps, start=1):
             pixels = np.zeros((height, width, 3), dtype=np.uint8)
             pixels[..., 0] = label_map
-            write_png(_map_path(folder, name, len(maps), number), pixels)
+            write_png(folder / map_name(len(maps), number), pixels)
         write_jpeg(image_path, scene.image, quality=int(rng.integers(72, 96)))
         return split, len(maps)
-
-
-def _map_path(folder: Path, name: str, num_people: int, number: int) -> Path:
-    return folder / f"{name}_{num_people:02d}_{number:02d}.png"

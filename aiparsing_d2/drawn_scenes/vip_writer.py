@@ -1,10 +1,7 @@
 """Drawn videos as a data set in VIP's layout on disk.
 
-``<root>/Images/videosK/%012d.jpg`` and, for every 25th frame (1, 26, 51, ...),
-``<root>/Annotations/{Category_ids,Human_ids,Instance_ids}/videosK/%012d.png`` with the ``.txt`` in
-``Instance_ids``, which are as CIHP's. ``<root>/lists/{train,val}_id.txt`` name the annotated frames
-as ``videosK/%012d``, ``val_videos.txt`` the validation videos. As in VIP, the number of a person
-may change from frame to frame.
+Every 25th frame (1, 26, 51, ...) is annotated, as CIHP's images are, and listed. As in VIP, the
+number of a person may change from frame to frame.
 """
 
 import functools
@@ -12,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from aiparsing_d2.data import layouts
+
 from .cihp_writer import count_annotated_people, write_annotations
 from .data_set_writer import DataSetRequest, write_jpeg, write_lines
 from .video import DrawnVideo
-
-_FRAMES_PER_ANNOTATION = 25
 
 
 @dataclass(frozen=True)
@@ -46,10 +43,10 @@ class VIPRequest(DataSetRequest):
     @property
     def num_frames(self) -> int:
         """Length of a video."""
-        return 1 + _FRAMES_PER_ANNOTATION * (self.annotated_frames - 1)
+        return 1 + layouts.VIP_FRAME_STEP * (self.annotated_frames - 1)
 
     def prepare(self, root: Path) -> list[tuple[str, int, str, int]]:
-        annotated = range(0, self.num_frames, _FRAMES_PER_ANNOTATION)
+        annotated = range(0, self.num_frames, layouts.VIP_FRAME_STEP)
         drawn = range(self.num_frames) if self.all_frames else annotated
         videos = {
             split: [f"videos{number}" for number in numbers]
@@ -57,8 +54,8 @@ class VIPRequest(DataSetRequest):
         }
         for split, names in videos.items():
             ids = [_frame_id(name, frame) for name in names for frame in annotated]
-            write_lines(root / "lists" / f"{split}_id.txt", ids)
-        write_lines(root / "lists" / "val_videos.txt", videos["val"])
+            write_lines(root / layouts.VIP[split].id_lists[0], ids)
+        write_lines(root / layouts.VIP_VAL_VIDEOS, videos["val"])
         return [
             (split, index, name, frame)
             for split, names in videos.items()
@@ -70,10 +67,11 @@ class VIPRequest(DataSetRequest):
         self, root: Path, split: str, index: int, video: str, frame: int
     ) -> tuple[str, int]:
         name = _frame_id(video, frame)
-        image_path = root / "Images" / f"{name}.jpg"
-        is_annotated = frame % _FRAMES_PER_ANNOTATION == 0
+        layout = layouts.VIP[split]
+        image_path = root / layout.images / f"{name}.jpg"
+        is_annotated = frame % layouts.VIP_FRAME_STEP == 0
         if is_annotated:
-            num_people = count_annotated_people(root / "Annotations", name)
+            num_people = count_annotated_people(root, layout, name)
         else:
             num_people = 0 if image_path.exists() else None
         if num_people is not None:
@@ -84,13 +82,13 @@ class VIPRequest(DataSetRequest):
         write_jpeg(image_path, scene.image, quality)
         if not is_annotated:
             return split, 0
-        write_annotations(root / "Annotations", name, scene)
+        write_annotations(root, layout, name, scene)
         return split, scene.num_people
 
 
 def _frame_id(video: str, frame: int) -> str:
     """Id of a frame counted from 0; on disk frames count from 1."""
-    return f"{video}/{frame + 1:012d}"
+    return layouts.vip_frame_id(video, frame + 1)
 
 
 @functools.lru_cache(maxsize=1)  # the frames of a video are drawn one after another

@@ -135,6 +135,19 @@ class Kind(enum.Enum):
         "An Instance_ids PNG does not agree with Category_ids and Human_ids.",
         "Find out which of the three was changed; Category_ids and Human_ids are what is used.",
     )
+    SIXTEEN_BIT_IMAGE = (
+        "sixteen-bit-image",
+        Severity.NOTE,
+        "An image has grey values of 16 bits.",
+        "Nothing: they are scaled to 8 bits. If it is too dark, its values do not use their range.",
+    )
+    NO_INSTANCES = (
+        "no-instances",
+        Severity.NOTE,
+        "There is no folder Instance_ids.",
+        "Unpack the archive again if you need it. Training and evaluation do not, and --own-data "
+        "says that it is not expected.",
+    )
     EMPTY_PERSON = (
         "empty-person",
         Severity.NOTE,
@@ -175,7 +188,8 @@ class Kind(enum.Enum):
         "count",
         Severity.NOTE,
         "There are not as many as were published.",
-        "Expected if this is a part of the data set; else unpack the archive again.",
+        "Expected if this is a part of the data set; else unpack the archive again. Say --own-data "
+        "if it is a data set of your own.",
     )
 
     def __init__(self, slug: str, severity: Severity, meaning: str, remedy: str) -> None:

@@ -7,23 +7,29 @@ them, and what is there without being listed.
 
 from __future__ import annotations
 
+import dataclasses
 import os
-import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from aiparsing_d2.data.image_files import IMAGE_SUFFIXES
+from aiparsing_d2.data.id_lists import scan_id_list
+from aiparsing_d2.data.layouts import (
+    IMAGE_SUFFIXES,
+    LABEL_MAP_SUFFIXES,
+    PersonFileName,
+    SplitLayout,
+    choose_files,
+)
 
 from .findings import Finding, Kind
-from .published import DataSet, SplitFolders
+from .published import SPLITS, DataSet
 
 __all__ = ["ImageFiles", "Inventory", "find_splits", "take_inventory"]
 
 _ARCHIVE_SUFFIXES = (".zip", ".tar", ".gz", ".tgz", ".rar", ".7z")
-_PERSON_FILE = re.compile(r"(?P<image_id>.+)_(?P<count>\d+)_(?P<number>\d+)")
 
 
 @dataclass(frozen=True)
@@ -103,7 +109,8 @@ def find_splits(root: Path, data_set: DataSet) -> list[str]:
         FileNotFoundError: if the folder does not exist or holds no list, with what to do.
         NotADirectoryError: if it is a file, such as the archive.
     """
-    lists = ", ".join(files[0] for files in data_set.lists.values())
+    layout = data_set.layout(root)
+    lists = ", ".join(layout[split].id_lists[0] for split in SPLITS)
     if root.is_file():
         advice = f"give the folder that holds {lists}"
         if root.suffix.lower() in _ARCHIVE_SUFFIXES:
@@ -114,11 +121,11 @@ def find_splits(root: Path, data_set: DataSet) -> list[str]:
 
     def splits_in(folder: Path) -> list[str]:
         """The splits whose list is in a folder."""
-        return [split for split in data_set.lists if data_set.find_list(folder, split) is not None]
+        return [split for split in SPLITS if data_set.find_list(folder, split) is not None]
 
     if splits_in(root):
         return splits_in(root)
-    message = f"{root} is no {data_set.title} folder: it has none of {lists}."
+    message = f"{root} does not hold {data_set.title}: it has none of {lists}."
     children = sorted(root.iterdir())
     for child in children:
         if splits_in(child):
@@ -143,12 +150,12 @@ def take_inventory(root: Path, data_set: DataSet, splits: Sequence[str]) -> Inve
         FileNotFoundError: if the list of one of them does not exist.
     """
     inventory = Inventory()
-    listings: dict[SplitFolders, _Listing] = {}
+    listings: dict[SplitLayout, _Listing] = {}
     for split in splits:
         ids, findings = _read_list(root, data_set, split)
-        folders = data_set.folders(root, split)
+        folders = dataclasses.replace(data_set.layout(root)[split], id_lists=())
         if folders not in listings:
-            listings[folders] = _Listing(root, folders)
+            listings[folders] = _Listing(root, folders, data_set.is_published)
             findings += listings[folders].missing_folders()
         files = []
         for position, image_id in enumerate(ids, start=1):
@@ -161,10 +168,10 @@ def take_inventory(root: Path, data_set: DataSet, splits: Sequence[str]) -> Inve
         inventory.findings += findings
     # Splits can share their folders, so that every list is needed to say what is unlisted.
     listed: dict[str, set[str]] = defaultdict(set)
-    for split in data_set.lists:
+    for split in SPLITS:
         if data_set.find_list(root, split) is not None:
             ids = inventory.listed.get(split) or _read_list(root, data_set, split)[0]
-            listed[data_set.folders(root, split).images].update(ids)
+            listed[data_set.layout(root)[split].images].update(ids)
     for folders, listing in listings.items():
         inventory.findings += listing.find_unlisted(
             listed[folders.images], spare_images=data_set.frame_step is not None
@@ -176,29 +183,28 @@ def _read_list(root: Path, data_set: DataSet, split: str) -> tuple[list[str], li
     """The image ids of a split's list in its order, each once, and what is wrong with the list."""
     list_file = data_set.find_list(root, split)
     if list_file is None:
-        places = " nor ".join(data_set.lists[split])
+        places = " nor ".join(data_set.layout(root)[split].id_lists)
         raise FileNotFoundError(f"{root} has no {split} split: there is no {places}.")
-    lines = (root / list_file).read_text(encoding="utf-8-sig", errors="replace").splitlines()
-    first_lines: dict[str, int] = {}
-    findings = []
-    for number, line in enumerate(map(str.strip, lines), start=1):
-        problem = None
-        if not line:
-            continue
-        if not data_set.image_id.fullmatch(line):
-            problem = Kind.MALFORMED_LINE, f"line {number}, {line[:80]!r}, is no image id"
-        elif line in first_lines:
-            reason = f"line {number} repeats '{line}' of line {first_lines[line]}"
-            problem = Kind.REPEATED_LINE, reason
-        else:
-            first_lines[line] = number
-            if data_set.frame_step is not None:
-                frame = int(line.rpartition("/")[2])
-                if frame % data_set.frame_step != 1:
-                    problem = Kind.UNEXPECTED_FRAME, f"line {number}: frame {frame} in '{line}'"
-        if problem is not None:
-            kind, reason = problem
-            findings.append(Finding(kind, list_file, reason, split))
+    first_lines, problems = scan_id_list(root / list_file)
+    findings = [
+        Finding(
+            Kind.REPEATED_LINE if problem.is_repetition else Kind.MALFORMED_LINE,
+            list_file,
+            str(problem),
+            split,
+        )
+        for problem in problems
+    ]
+    if data_set.frame_step is not None and data_set.is_published:
+        for image_id, number in list(first_lines.items()):
+            video, _, frame = image_id.rpartition("/")
+            if not video or not frame.isdecimal():
+                del first_lines[image_id]
+                reason = f"line {number} is no <video>/<frame>: '{image_id}'"
+                findings.append(Finding(Kind.MALFORMED_LINE, list_file, reason, split))
+            elif int(frame) % data_set.frame_step != 1:
+                reason = f"line {number}: frame {int(frame)} in '{image_id}'"
+                findings.append(Finding(Kind.UNEXPECTED_FRAME, list_file, reason, split))
     if not first_lines:
         findings.append(Finding(Kind.MALFORMED_LINE, list_file, "it lists no image", split))
     return list(first_lines), findings
@@ -207,32 +213,33 @@ def _read_list(root: Path, data_set: DataSet, split: str) -> tuple[list[str], li
 class _Listing:
     """The files in the folders of a split, by image id."""
 
-    def __init__(self, root: Path, folders: SplitFolders) -> None:
+    def __init__(self, root: Path, folders: SplitLayout, expects_instances: bool) -> None:
         self._root = root
         self._folders = folders
+        self._expects_instances = expects_instances
         self._images = _files_by_id(root, folders.images, IMAGE_SUFFIXES)
         self._labels = {
-            folder: _files_by_id(root, folder, (".png",))
+            folder: _files_by_id(root, folder, LABEL_MAP_SUFFIXES)
             for folder in (folders.category_maps, folders.human_maps)
             if folder is not None
         }
         self._instance_maps: dict[str, str] = {}
         self._instance_tables: dict[str, str] = {}
         if folders.instances is not None:
-            self._instance_maps = _files_by_id(root, folders.instances, (".png",))
+            self._instance_maps = _files_by_id(root, folders.instances, LABEL_MAP_SUFFIXES)
             self._instance_tables = _files_by_id(root, folders.instances, (".txt",))
-        self._people: dict[str, list[_PersonFile]] = defaultdict(list)
+        # Image id -> (name, file) of each person, in the order of the people's numbers.
+        self._people: dict[str, list[tuple[PersonFileName, str]]] = defaultdict(list)
         self._misnamed: list[str] = []
         if folders.person_maps is not None:
-            for stem, file in _files_by_id(root, folders.person_maps, (".png",)).items():
-                match = _PERSON_FILE.fullmatch(stem)
-                if match is None:
+            for stem, file in _files_by_id(root, folders.person_maps, LABEL_MAP_SUFFIXES).items():
+                name = PersonFileName.parse(stem)
+                if name is None:
                     self._misnamed.append(file)
-                    continue
-                person = _PersonFile(file, int(match["number"]), int(match["count"]))
-                self._people[match["image_id"]].append(person)
+                else:
+                    self._people[name.image_id].append((name, file))
         for people in self._people.values():
-            people.sort(key=lambda person: (person.number, person.file))
+            people.sort(key=lambda person: (person[0].number, person[1]))
 
     def missing_folders(self) -> list[Finding]:
         """A finding for each folder that the split needs and that does not exist."""
@@ -244,8 +251,9 @@ class _Listing:
             if folder is not None and not self._has(folder)
         ]
         if folders.instances is not None and not self._has(folders.instances):
-            reason = "the folder does not exist; what it should hold is not checked"
-            findings.append(Finding(Kind.MISSING_INSTANCES, folders.instances, reason))
+            if self._expects_instances:
+                reason = "the folder does not exist; what it should hold is not checked"
+                findings.append(Finding(Kind.NO_INSTANCES, folders.instances, reason))
         return findings
 
     def find(
@@ -278,9 +286,9 @@ class _Listing:
             problem = _check_person_numbers(people)
             if problem is not None:
                 findings.append(
-                    Finding(Kind.WRONG_PERSON_COUNT, people[0].file, problem, split, image_id)
+                    Finding(Kind.WRONG_PERSON_COUNT, people[0][1], problem, split, image_id)
                 )
-            files["person_maps"] = tuple(person.file for person in people)
+            files["person_maps"] = tuple(file for _, file in people)
         elif self._labels:
             for folder, labels in self._labels.items():
                 if image_id not in labels:
@@ -294,7 +302,7 @@ class _Listing:
             files["instance_map"] = self._instance_maps.get(image_id)
             files["instance_table"] = self._instance_tables.get(image_id)
             for key, suffix in (("instance_map", "png"), ("instance_table", "txt")):
-                if files[key] is None:
+                if files[key] is None and self._expects_instances:
                     reason = f"does not exist, but its image is {image}"
                     folder = self._folders.instances
                     is_missing(Kind.MISSING_INSTANCES, folder, f"{image_id}.{suffix}", reason)
@@ -317,7 +325,7 @@ class _Listing:
             for image_id, file in files.items():
                 labels[image_id].append(file)
         for image_id, people in self._people.items():
-            labels[image_id] += [person.file for person in people]
+            labels[image_id] += [file for _, file in people]
 
         for image_id, image in self._images.items():
             if image_id not in listed and not (spare_images and image_id not in labels):
@@ -339,19 +347,10 @@ class _Listing:
         return folder is not None and (self._root / folder).is_dir()
 
 
-@dataclass(frozen=True)
-class _PersonFile:
-    """A label file named <image id>_<people of the image>_<number of the person>.png."""
-
-    file: str
-    number: int
-    count: int
-
-
-def _check_person_numbers(people: list[_PersonFile]) -> str | None:
+def _check_person_numbers(people: Sequence[tuple[PersonFileName, str]]) -> str | None:
     """What is wrong with the names of an image's label files."""
-    counts = sorted({person.count for person in people})
-    numbers = [person.number for person in people]
+    counts = sorted({name.num_people for name, _ in people})
+    numbers = [name.number for name, _ in people]
     if len(counts) > 1:
         return f"the names say {' and '.join(map(str, counts))} people"
     if numbers != list(range(1, counts[0] + 1)):
@@ -363,19 +362,14 @@ def _check_person_numbers(people: list[_PersonFile]) -> str | None:
 def _files_by_id(root: Path, folder: str, suffixes: Sequence[str]) -> dict[str, str]:
     """Files below a folder: path in the folder without suffix -> path below the root.
 
-    Of files that differ only in their suffix, the one whose suffix comes first counts.
+    Of files that differ only in their suffix, :func:`choose_files` chooses one.
     """
     files: dict[str, str] = {}
     base = os.path.join(root, folder)
     for directory, subfolders, names in os.walk(base, followlinks=True):
         subfolders.sort()
         inside = "" if directory == base else os.path.relpath(directory, base) + os.sep
-        for name in sorted(names, key=lambda name: (os.path.splitext(name)[0], name)):
-            stem, suffix = os.path.splitext(name)
-            # Names that start with a dot are leftovers of file managers, such as ._0000006.jpg.
-            if suffix in suffixes and not name.startswith("."):
-                image_id = (inside + stem).replace(os.sep, "/")
-                rival = os.path.splitext(files.get(image_id, ""))[1]
-                if not rival or suffixes.index(suffix) < suffixes.index(rival):
-                    files[image_id] = f"{folder}/{image_id}{suffix}"
+        inside = inside.replace(os.sep, "/")
+        for stem, name in choose_files(sorted(names), suffixes).items():
+            files[inside + stem] = f"{folder}/{inside}{name}"
     return files

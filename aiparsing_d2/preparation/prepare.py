@@ -16,7 +16,7 @@ from .findings import BadDataError, Finding, Kind, OnBadPolicy, Severity
 from .inventory import ImageFiles, Inventory, find_splits, take_inventory
 from .journal import Journal, JournalError, verify_images
 from .output_files import write_csv, write_json, write_text
-from .published import DataSet
+from .published import SPLITS, DataSet
 from .report import FINDINGS_HEADER, PreparationReport, SplitReport
 from .statistics import PLOT_NAMES, collect_statistics
 from .verification import ImageReport, ImageVerifier
@@ -63,7 +63,7 @@ class PreparationRequest:
     @property
     def has_person_files(self) -> bool:
         """Whether each person has a label file of their own in the data set."""
-        return self.data_set.folders(self.root, "train").person_maps is not None
+        return self.data_set.layout(self.root)["train"].person_maps is not None
 
     def annotation_file(self, split: str) -> Path:
         """The JSON file of a split."""
@@ -149,9 +149,9 @@ def _take_inventory(request: PreparationRequest) -> tuple[tuple[str, ...], Inven
     splits = request.splits or tuple(found)
     inventory = take_inventory(root, data_set, splits)
     if not request.splits:
-        for split in data_set.lists:
-            if split not in found:
-                list_file = data_set.lists[split][0]
+        for split in SPLITS:
+            if split not in found and data_set.is_published:
+                list_file = data_set.layout(root)[split].id_lists[0]
                 reason = f"does not exist; the {split} split is passed over"
                 inventory.findings.append(Finding(Kind.MISSING_LIST, list_file, reason, split))
     return splits, inventory
@@ -268,7 +268,7 @@ def _write_annotations(
 ) -> SplitReport:
     """Write the JSON file of a split."""
     data_set, root = request.data_set, request.root
-    folders = data_set.folders(root, split)
+    folders = data_set.layout(root)[split]
     written_maps = request.verifier().person_maps(split)
     label_folder = category_folder = None
     if folders.person_maps is not None:

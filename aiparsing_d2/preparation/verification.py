@@ -7,16 +7,17 @@ problem, this collects all of them. What it says about the people is what that f
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from aiparsing_d2.data.annotations import AnnotationError, read_label_png, read_person_annotations
-from aiparsing_d2.data.image_files import read_image_size
+from aiparsing_d2.data.image_files import is_sixteen_bit_grey, open_image, read_image
+from aiparsing_d2.data.layouts import PersonFileName
 from aiparsing_d2.structures.part_labels import IGNORE_LABEL
 
 from .findings import Finding, Kind, Severity
@@ -25,10 +26,8 @@ from .output_files import write_png
 
 __all__ = ["ImageReport", "ImageVerifier", "Person", "file_stamps"]
 
-# Pillow reports some kinds of broken files as SyntaxError or ValueError.
-_DECODING_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-
 _MAX_NAMED = 5
+_NUMBER = re.compile("[0-9]{1,9}")
 
 
 @dataclass(frozen=True)
@@ -179,13 +178,15 @@ class _Examination:
             if not path.stat().st_size:
                 self._found(Kind.UNREADABLE_IMAGE, file, "is empty (0 bytes)")
                 return None
-            size = read_image_size(path)
-            with Image.open(path) as image:
-                image.load()
-        except _DECODING_ERRORS as e:
+            with open_image(path) as image:
+                is_sixteen_bit = is_sixteen_bit_grey(image)
+            height, width, _ = read_image(path).shape
+        except OSError as e:
             self._found(Kind.UNREADABLE_IMAGE, file, e)
             return None
-        return size
+        if is_sixteen_bit:
+            self._found(Kind.SIXTEEN_BIT_IMAGE, file, "its grey values have 16 bits")
+        return height, width
 
     def _check_person_files(self, size: tuple[int, int] | None) -> list[tuple[int, str]]:
         """LV-MHP-v2's way, one file a person; gives number and file of those with a part."""
@@ -196,8 +197,8 @@ class _Examination:
                 continue
             self._check_labels(file, person_map)
             if person_map.any():
-                number = int(os.path.splitext(file)[0].rpartition("_")[2])
-                names.append((number, os.path.basename(file)))
+                name = PersonFileName.parse(os.path.splitext(file)[0])
+                names.append((name.number, os.path.basename(file)))
             else:
                 self._found(Kind.EMPTY_PERSON, file, "has no labelled pixel")
         return names
@@ -325,9 +326,9 @@ class _Examination:
     def _read_instance_map(self, file: str, size: tuple[int, ...]) -> np.ndarray | None:
         """Decode a PNG of instances, int64 (H, W). Unlike labels, these may have 16 bits."""
         try:
-            with Image.open(self._path(file)) as image:
+            with open_image(self._path(file)) as image:
                 pixels = np.asarray(image)
-        except _DECODING_ERRORS as e:
+        except OSError as e:
             self._found(Kind.UNREADABLE_INSTANCES, file, e)
             return None
         if pixels.ndim != 2:
@@ -363,7 +364,7 @@ def _parse_instances(lines: list[str], num_classes: int) -> tuple[set[int], list
         words = line.split()
         if not words:
             continue
-        if len(words) != 3 or not all(word.isdecimal() for word in words):
+        if len(words) != 3 or not all(_NUMBER.fullmatch(word) for word in words):
             problems.append(f"line {number}, {line[:40]!r}, is not 'instance class human'")
             continue
         instance, category, human = map(int, words)

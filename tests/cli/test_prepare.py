@@ -28,8 +28,8 @@ def test_summary_and_files(command, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--on-bad", "raise"], "error: missing-instances: Training/Instance_ids"),
-        (["--on-bad", "raise", "missing-instances=name", "count=raise"], "error: count: "),
+        (["--on-bad", "no-instances=raise"], "error: no-instances: Training/Instance_ids"),
+        (["--on-bad", "count=raise"], "error: count: "),
         (["--on-bad", "explode"], "error: 'explode' is not one of name, skip, raise"),
         (["--split", "val"], "error: .* no val split"),
     ],
@@ -39,6 +39,23 @@ def test_fatal(command, tmp_path, capsys, options, message):
     captured = capsys.readouterr()
     assert re.match(message, captured.err.splitlines()[-1])
     assert not captured.out
+
+
+def test_own_data_is_sound_without_what_only_cihp_has(command, tmp_path, capsys):
+    strict = [*command, "--workers", "1", "--on-bad", "raise"]
+    assert main([*strict, "count=raise", "no-instances=raise", "--own-data"]) == 0
+    out = capsys.readouterr().out
+    assert "Own data in CIHP's layout in" in out and "Nothing is wrong." in out
+    assert (tmp_path / "out" / "annotations" / "CIHP_train.json").is_file()
+    # Nothing of it is a flaw, if it is not said to be one's own.
+    assert main([*strict, "--overwrite"]) == 0
+
+
+def test_help_names_the_folders(capsys):
+    with pytest.raises(SystemExit):
+        main(["prepare", "vip", "--help"])
+    words = capsys.readouterr().out.split()
+    assert "the folder of Images/, Annotations/, lists/" in " ".join(words)
 
 
 def test_second_call_overwrites_only_if_asked(command, capsys):

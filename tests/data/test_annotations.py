@@ -269,6 +269,14 @@ def truncated(path):
     path.write_bytes(path.read_bytes()[:-30])
 
 
+def two_headers(path):
+    """Pillow goes by the second header, that of an RGB picture."""
+    content = path.read_bytes()
+    header = b"IHDR" + struct.pack(">IIBBBBB", 4, 3, 8, 0, 0, 0, 0)
+    grey = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    path.write_bytes(content[:8] + grey + content[8:])
+
+
 def damaged(path):
     content = bytearray(path.read_bytes())
     content[45:50] = b"\xff" * 5
@@ -278,8 +286,9 @@ def damaged(path):
 # What is wrong with the file of the second person -> how it gets so, and what the message says.
 BROKEN_PERSON_FILES = {
     "empty": (lambda path: path.write_bytes(b""), r"\(0 bytes\) is not a PNG"),
-    "truncated": (truncated, "cannot be decoded"),
-    "damaged": (damaged, "cannot be decoded"),
+    "truncated": (truncated, "is not a readable image: "),
+    "damaged": (damaged, "is not a readable image: "),
+    "two headers": (two_headers, "two headers that contradict"),
     "jpeg": (saved(SECOND, format="JPEG"), "is not a PNG"),
     "colour rendering": (colour_rendering, "is a colour rendering"),
     "label in green": (saved(np.stack([SECOND * 0, SECOND, SECOND * 0], -1)), "colour rendering"),

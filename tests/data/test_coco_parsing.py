@@ -82,6 +82,7 @@ def test_category_maps_of_their_own(files, tmp_path):
     (tmp_path / "all" / "yard").mkdir(parents=True)
     for name, size in (("yard/hens", (3, 2)), ("empty", (5, 4))):
         Image.new("L", size, 2).save(tmp_path / "all" / f"{name}.png")
+    (tmp_path / "all" / "empty.png").rename(tmp_path / "all" / "empty.PNG")
     hens, empty = files.load(category_folder=tmp_path / "all")
     assert hens["category_file_name"] == str(tmp_path / "all" / "yard" / "hens.png")
     assert (read_person_annotations(empty, 3).category_map == 2).all()
@@ -157,7 +158,39 @@ def remove_entry(*path):
         pytest.param(
             remove_entry("annotations", 0, "parsing"), 'lacks "parsing" in', id="no parsing"
         ),
-        pytest.param(set_entry(["images", 1], "empty.jpg"), 'lacks "id" in empty', id="no entries"),
+        pytest.param(set_entry(["images", 1], "empty.jpg"), "'empty.jpg' in .images", id="text"),
+        pytest.param(set_entry(["images"], 7), '"images" is 7, not a list', id="no list"),
+        pytest.param(set_entry(["images", 0, "id"], [7]), '"id" is neither', id="id a list"),
+        pytest.param(set_entry(["images", 0, "id"], True), '"id" is neither', id="id true"),
+        pytest.param(set_entry(["images", 0, "height"], 2.5), '"height" is 2.5', id="fraction"),
+        pytest.param(set_entry(["images", 0, "width"], 0), '"width" is 0', id="no width"),
+        pytest.param(
+            set_entry(["images", 0, "height"], 10**9),
+            "1000000000 x 3 .*more than",
+            id="absurd size",
+        ),
+        pytest.param(
+            set_entry(["images", 0, "file_name"], "../a.jpg"), "leads out", id="path to above"
+        ),
+        pytest.param(
+            set_entry(["images", 0, "file_name"], "/etc/passwd"), "leads out", id="absolute path"
+        ),
+        pytest.param(
+            set_entry(["annotations", 0, "parsing"], "a/../../b.png"), "leads out", id="label path"
+        ),
+        pytest.param(
+            set_entry(["annotations", 0, "parsing"], ["hens-9.png"]), "is not a text", id="type"
+        ),
+        pytest.param(
+            set_entry(["annotations", 0, "parsing"], "a\ud800\0"), "control", id="characters"
+        ),
+        pytest.param(
+            set_entry(["annotations", 0, "image_id"], {}), '"image_id" is neither', id="an object"
+        ),
+        pytest.param(set_entry(["categories", 0], "person"), "'person' in", id="category"),
+        pytest.param(
+            set_entry(["categories", 0, "parsing"], [1, 2]), "not a list of names", id="no names"
+        ),
         pytest.param(set_entry(["images", 1, "id"], 7), "image 7 .*twice", id="image id twice"),
         pytest.param(
             set_entry(["images", 1, "file_name"], "yard/hens.png"),
@@ -187,13 +220,40 @@ def test_broken_json(files, change, message):
     content = copy.deepcopy(CONTENT)
     change(content)
     files.write(content)
-    with pytest.raises(AnnotationError, match=f"birds.json .*{message}"):
+    with pytest.raises(AnnotationError, match=f"birds.json.*{message}"):
         files.load(part_labels=LABELS)
 
 
-@pytest.mark.parametrize("text", ["", '{"images": [', "[]"], ids=["empty", "cut short", "a list"])
+@pytest.mark.parametrize("key", ["category_file_name", "human_file_name"])
+def test_maps_of_an_image_stay_in_the_folder(files, key):
+    content = copy.deepcopy(CONTENT)
+    maps = {"category_file_name": "a.png", "human_file_name": "b.png", key: "../people/c.png"}
+    content["images"][0].update(maps)
+    files.write(content)
+    with pytest.raises(AnnotationError, match=f'"{key}" .*leads out'):
+        files.load()
+
+
+def test_ids_may_be_numbers_or_texts(files):
+    content = copy.deepcopy(CONTENT)
+    content["annotations"][1]["id"] = "2"
+    files.write(content)
+    names = files.load()[0]["person_file_names"]
+    assert names == [str(files.people / "hens-10.png"), str(files.people / "hens-9.png")]
+
+
+BAD_TEXTS = {
+    "empty": b"",
+    "cut short": b'{"images": [',
+    "a list": b"[]",
+    "not text": b"\xff\xfe{",
+    "deep": b"[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("text", BAD_TEXTS.values(), ids=BAD_TEXTS.keys())
 def test_no_json_object(files, text):
-    files.json_file.write_text(text)
+    files.json_file.write_bytes(text)
     with pytest.raises(AnnotationError, match="birds.json"):
         files.load(part_labels=LABELS)
 

@@ -43,9 +43,17 @@ FIRST_PERSON = np.array([[0, 3, 3, 0], [0, 12, 12, 12], [0, 12, 12, 12]], dtype=
 SECOND_PERSON = np.array([[0, 0, 3, 3], [0, 0, 12, 58], [0, 0, 0, 0]], dtype=np.uint8)
 
 
-def save(path: Path, pixels: np.ndarray) -> None:
+def save(path: Path, pixels: np.ndarray, kind: str | None = None) -> None:
+    """Write a picture of the kind that its suffix says, or of another."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
+    Image.fromarray(pixels).save(path, format=kind)
+
+
+def put_suffixes_in_upper_case(root: Path) -> None:
+    """Rename all files but the lists."""
+    for path in [path for path in root.rglob("*") if path.is_file()]:
+        if path.suffix != ".txt" or "Instance_ids" in path.parts:
+            path.rename(path.with_suffix(path.suffix.upper()))
 
 
 def red(labels: np.ndarray) -> np.ndarray:

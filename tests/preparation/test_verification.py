@@ -50,8 +50,8 @@ def cut(file, keep):
     return lambda root: (root / file).write_bytes((root / file).read_bytes()[:keep])
 
 
-def draw(file, pixels):
-    return lambda root: folders.save(root / file, pixels)
+def draw(file, pixels, kind=None):
+    return lambda root: folders.save(root / file, pixels, kind)
 
 
 def change_pixel(file, y, x, value):
@@ -115,7 +115,7 @@ CASES = {
         write("train/images/10.jpg", b"<html>404</html>"),
         Kind.UNREADABLE_IMAGE,
         "train/images/10.jpg",
-        "identify",
+        "its format is not known",
     ),
     "category map missing": (
         "cihp",
@@ -143,7 +143,7 @@ CASES = {
         cut(f"{T}/Human_ids/0000001.png", -30),
         Kind.UNREADABLE_LABELS,
         f"{T}/Human_ids/0000001.png",
-        "decoded",
+        "is not a readable image: ",
     ),
     "category map is a rendering": (
         "cihp",
@@ -199,7 +199,7 @@ CASES = {
         cut(PERSON_FILE, 50),
         Kind.UNREADABLE_LABELS,
         PERSON_FILE,
-        "decoded",
+        "is not a readable image: ",
     ),
     "person of another size": (
         "lv_mhp_v2",
@@ -276,14 +276,35 @@ CASES = {
         replace_line("train_id.txt", "0000002\n", "0000002\n../0000003\n"),
         Kind.MALFORMED_LINE,
         "train_id.txt",
-        "line 3, '../0000003'",
+        "line 3 is no image id: '../0000003' leads out of its folder",
     ),
     "line names no frame": (
         "vip",
         replace_line("lists/train_id.txt", f"{FRAME}\n", f"{FRAME}\nvideos3\n"),
         Kind.MALFORMED_LINE,
         "lists/train_id.txt",
-        "line 2, 'videos3'",
+        "line 2 is no <video>/<frame>: 'videos3'",
+    ),
+    "line is not text": (
+        "cihp",
+        write("train_id.txt", b"0000001\n\xff\xfe0\n0000002\n"),
+        Kind.MALFORMED_LINE,
+        "train_id.txt",
+        "line 2 is not UTF-8 text",
+    ),
+    "image of 16 bits": (
+        "cihp",
+        draw(f"{T}/Images/0000001.jpg", GREY.astype(np.uint16), "PNG"),
+        Kind.SIXTEEN_BIT_IMAGE,
+        f"{T}/Images/0000001.jpg",
+        "16 bits",
+    ),
+    "image of floats": (
+        "cihp",
+        draw(f"{T}/Images/0000001.jpg", GREY.astype(np.float32), "TIFF"),
+        Kind.UNREADABLE_IMAGE,
+        f"{T}/Images/0000001.jpg",
+        "the range of its values",
     ),
     "no person": (
         "lv_mhp_v2",
@@ -365,6 +386,13 @@ CASES = {
         f"{T}/Instance_ids/0000001.txt",
         r"line 4: instance 56 is not class 16 \+ 20 \* \(human 2 - 1\)",
     ),
+    "instance line with a number beyond all": (
+        "cihp",
+        replace_line(f"{T}/Instance_ids/0000001.txt", "15 15 1", f"15 15 1\n{'9' * 5000} 1 1"),
+        Kind.MALFORMED_INSTANCE,
+        f"{T}/Instance_ids/0000001.txt",
+        "line 4, '9999",
+    ),
     "instance line repeated": (
         "vip",
         replace_line(f"Annotations/Instance_ids/{FRAME}.txt", "14 14 1", "13 13 1\n14 14 1"),
@@ -415,7 +443,7 @@ CASES = {
     "folder of instances missing": (
         "cihp",
         lambda root: (root / T / "Instance_ids").rename(root / "elsewhere"),
-        Kind.MISSING_INSTANCES,
+        Kind.NO_INSTANCES,
         f"{T}/Instance_ids",
         "does not exist",
     ),
@@ -522,12 +550,34 @@ def test_files_of_other_kinds_are_passed_over(tmp_path):
 @pytest.mark.parametrize(
     ("name", "load"), [("cihp", load_cihp), ("lv_mhp_v2", load_lv_mhp_v2), ("vip", load_vip)]
 )
-def test_same_files_as_the_loaders(tmp_path, monkeypatch, name, load):
+@pytest.mark.parametrize("change", ["none", "suffixes in upper case"])
+def test_same_files_as_the_loaders(tmp_path, monkeypatch, name, load, change):
     monkeypatch.setenv("AIPARSING_INDEX_CACHE", "0")
     root = folders.MAKERS[name](tmp_path)
+    if change != "none":
+        folders.put_suffixes_in_upper_case(root)
+    findings, _ = look_through(root, name)
+    assert findings == []
     images = take_inventory(root, DATA_SETS[name], ["train"]).images["train"]
     height, width = (3, 4) if name == "lv_mhp_v2" else (4, 6)
     assert [files.record(root, height, width) for files in images] == load(root, "train")
+
+
+def test_a_lower_case_suffix_comes_first_for_all(tmp_path, monkeypatch):
+    monkeypatch.setenv("AIPARSING_INDEX_CACHE", "0")
+    root = folders.make_cihp(tmp_path)
+    for suffix in (".JPG", ".png", ".JPEG"):
+        (root / T / "Images" / f"0000001{suffix}").write_bytes(b"")
+    rename(f"{T}/Images/0000002.jpg", f"{T}/Images/0000002.Png")(root)
+    (root / T / "Images" / "0000002.JPEG").write_bytes(
+        (root / T / "Images" / "0000001.jpg").read_bytes()
+    )
+    images = take_inventory(root, DATA_SETS["cihp"], ["train"]).images["train"]
+    expected = [f"{T}/Images/0000001.jpg", f"{T}/Images/0000002.JPEG"]
+    assert [files.image for files in images] == expected
+    assert [record["file_name"] for record in load_cihp(root, "train")] == [
+        str(root / file) for file in expected
+    ]
 
 
 def test_vip_without_the_folder_of_annotations(tmp_path):
@@ -546,6 +596,20 @@ def test_frames_of_one_split_are_not_unlisted_in_another(tmp_path):
     (root / "lists" / "train_id.txt").write_text(lines[0])
     (root / "lists" / "val_id.txt").write_text(lines[1])
     assert take_inventory(root, DATA_SETS["vip"], ["val"]).findings == []
+
+
+def test_own_data_needs_nothing_that_only_the_published_has(tmp_path):
+    own = DATA_SETS["vip"].as_own_data()
+    root = folders.make_vip(tmp_path)
+    for suffix in (".png", ".txt"):
+        os.remove(root / f"Annotations/Instance_ids/{FRAME}{suffix}")
+    for folder in ("Images", "Annotations/Category_ids", "Annotations/Human_ids"):
+        (suffix,) = {path.suffix for path in (root / folder / "videos3").iterdir()}
+        rename(f"{folder}/{FRAME}{suffix}", f"{folder}/videos3/first{suffix}")(root)
+    replace_line("lists/train_id.txt", FRAME, "videos3/first")(root)
+    assert take_inventory(root, own, ["train"]).findings == []
+    kinds = {f.kind for f in take_inventory(root, DATA_SETS["vip"], ["train"]).findings}
+    assert Kind.MALFORMED_LINE in kinds
 
 
 def test_reports_survive_json(tmp_path):

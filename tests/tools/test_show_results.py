@@ -14,8 +14,8 @@ from detectron2.config import LazyConfig, instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
-from aiparsing_d2.data.dataset_mapper import read_image
 from aiparsing_d2.data.datasets import register_cihp
+from aiparsing_d2.data.image_files import read_image
 
 REPOSITORY = Path(__file__).parents[2]
 DEMO = str(REPOSITORY / "configs/demo/aiparsing_tiny_FPN_drawn_cihp.py")

@@ -5,7 +5,7 @@ As it is downloaded::
     root/
       train_id.txt  val_id.txt  test_id.txt         one image id a line
       Training/
-        Images/<id>.jpg                              or .jpeg, .png
+        Images/<id>.jpg                              or .jpeg, .png, .JPG and so on
         Category_ids/<id>.png                        part label at every pixel
         Human_ids/<id>.png                           number of the person at every pixel, 0 = none
       Validation/                                    as Training
@@ -29,13 +29,12 @@ from typing import Any
 
 from aiparsing_d2.structures.part_labels import CIHP_PART_LABELS, PartLabels
 
+from ..layouts import CIHP, CIHP_JSON, JsonSplit
 from .coco_parsing import load_coco_parsing
 from .listed_images import UnreadableImages, check_split, load_images_with_label_maps
 from .registration import BuiltinSplit, register_builtin_split, register_parsing_dataset
 
 __all__ = ["load_cihp", "register_all_cihp", "register_cihp"]
-
-_SPLIT_FOLDERS = {"train": "Training", "val": "Validation", "test": "Testing"}
 
 # The published annotation of this image has a stray pixel. It must not end a training run.
 _IDS_WITH_STRAY_PIXELS = frozenset({"0035374"})
@@ -78,19 +77,15 @@ def load_cihp(
         FileNotFoundError: if neither layout is there, or a file of a listed image is missing.
         ValueError: if the split is unknown, or the id list, an image or the JSON is not valid.
     """
-    check_split(split, _SPLIT_FOLDERS)
-    id_list = os.path.join(root, f"{split}_id.txt")
-    json_file = os.path.join(root, "annotations", f"CIHP_{split}.json")
+    check_split(split, CIHP)
+    id_list = os.path.join(root, CIHP[split].id_lists[0])
+    json_file = os.path.join(root, CIHP_JSON[split].json_file)
     if os.path.isfile(id_list):
-        folder = os.path.join(root, _SPLIT_FOLDERS[split])
         records = load_images_with_label_maps(
-            id_list,
-            os.path.join(folder, "Images"),
-            None if split == "test" else folder,
-            unreadable_images=unreadable_images,
+            root, id_list, CIHP[split], unreadable_images=unreadable_images
         )
     elif os.path.isfile(json_file):
-        records = _load_converted(os.fspath(root), json_file, split, part_labels)
+        records = _load_converted(os.fspath(root), CIHP_JSON[split], part_labels)
     else:
         raise FileNotFoundError(
             f"The {split} split is not in {os.path.abspath(root)}: there is neither {id_list} nor "
@@ -144,16 +139,15 @@ def register_all_cihp(root: str | os.PathLike) -> None:
         register_builtin_split(name, BuiltinSplit(load_cihp, places, split), CIHP_PART_LABELS)
 
 
-def _load_converted(
-    root: str, json_file: str, split: str, part_labels: PartLabels
-) -> list[dict[str, Any]]:
-    image_folder = os.path.join(root, f"{split}_img")
-    if split == "test":
+def _load_converted(root: str, files: JsonSplit, part_labels: PartLabels) -> list[dict[str, Any]]:
+    json_file = os.path.join(root, files.json_file)
+    image_folder = os.path.join(root, files.images)
+    if files.person_maps is None:
         return load_coco_parsing(json_file, image_folder)
     return load_coco_parsing(
         json_file,
         image_folder,
-        os.path.join(root, f"{split}_parsing"),
-        category_folder=os.path.join(root, f"{split}_seg"),
+        os.path.join(root, files.person_maps),
+        category_folder=os.path.join(root, files.category_maps),
         part_labels=part_labels,
     )

@@ -26,6 +26,9 @@ from typing import Any
 from aiparsing_d2.structures.part_labels import PartLabels
 
 from ..annotations import AnnotationError
+from ..id_lists import path_problem
+from ..image_files import check_image_size
+from ..layouts import LABEL_MAP_SUFFIXES
 from .index_cache import FileListing
 from .registration import register_parsing_dataset
 
@@ -34,6 +37,8 @@ __all__ = ["load_coco_parsing", "register_coco_parsing"]
 logger = logging.getLogger(__name__)
 
 _FILE_KEYS = ("file_name", "category_file_name", "human_file_name")
+
+_NUM_SHOWN = 200
 
 # A misspelling that comes with CIHP and has spread with it.
 _OTHER_SPELLINGS = {"tosorskin": "torsoskin"}
@@ -73,15 +78,12 @@ def load_coco_parsing(
 
     Raises:
         FileNotFoundError: if the JSON or a file that it names is missing.
-        AnnotationError: if the JSON is broken or lacks an entry, two images have the same id or
-            name, an annotation belongs to no image or repeats another one, or the class names
-            are others.
+        AnnotationError: if the JSON is broken, lacks an entry or has one of another type, a file's
+            name leads out of its folder, an image is larger than any that can be opened, two images
+            have the same id or name, an annotation belongs to no image or repeats another one, or
+            the class names are others.
     """
-    with open(json_file, encoding="utf-8") as file:
-        try:
-            content = json.load(file)
-        except ValueError as e:
-            raise AnnotationError(f"{json_file} is not valid JSON: {e}") from e
+    content = _read_json(json_file)
     records = _image_records(content, image_folder, label_folder, json_file)
     if part_labels is not None:
         _check_class_names(content, part_labels, json_file)
@@ -91,12 +93,14 @@ def load_coco_parsing(
             if "human_file_name" not in record:
                 names = people.get(key, [])
                 record["person_file_names"] = [os.path.join(label_folder, name) for name in names]
-    if category_folder is not None:
-        for record in records.values():
-            name = f"{record['image_id']}.png"
-            record["category_file_name"] = os.path.join(category_folder, name)
     records = list(records.values())
-    _check_files(records, json_file)
+    listing = _list_files(records, category_folder)
+    if category_folder is not None:
+        for record in records:
+            path = os.path.join(category_folder, record["image_id"])
+            file_name = listing.find(path, LABEL_MAP_SUFFIXES)
+            record["category_file_name"] = file_name or f"{path}{LABEL_MAP_SUFFIXES[0]}"
+    _check_files(records, listing, json_file)
     logger.info("Loaded %d records of %s", len(records), json_file)
     return records
 
@@ -135,30 +139,47 @@ def register_coco_parsing(
     register_parsing_dataset(name, load, part_labels, **metadata)
 
 
+def _read_json(json_file: str | os.PathLike) -> dict[str, Any]:
+    with open(json_file, encoding="utf-8") as file:
+        try:
+            content = json.load(file)
+        # Broken UTF-8 is a ValueError too.
+        except (ValueError, RecursionError) as e:
+            raise AnnotationError(f"{json_file} is not valid JSON: {e}") from e
+    if not isinstance(content, dict):
+        raise AnnotationError(f"{json_file} holds {_shorten(content)} instead of an object.")
+    return content
+
+
 def _image_records(
-    content: Any,
+    content: Mapping[str, Any],
     image_folder: str | os.PathLike,
     label_folder: str | os.PathLike | None,
     json_file: str | os.PathLike,
-) -> dict[Any, dict[str, Any]]:
+) -> dict[int | str, dict[str, Any]]:
     """Records without the annotations' files, by the "id" of the image in the JSON."""
     records, image_ids = {}, set()
-    for image in _get(content, "images", json_file):
-        key = _get(image, "id", json_file)
-        file_name = _get(image, "file_name", json_file)
+    for image in _get_list(content, "images", json_file):
+        key = _get_id(image, "id", json_file)
+        file_name = _get_path(image, "file_name", json_file)
         image_id = os.path.splitext(file_name)[0]
         if key in records or image_id in image_ids:
             raise AnnotationError(f"{json_file} has image {key} ('{image_id}') twice.")
         image_ids.add(image_id)
+        height, width = (_get(image, side, json_file) for side in ("height", "width"))
+        try:
+            check_image_size(height, width)
+        except ValueError as e:
+            raise AnnotationError(f"{json_file}: {e}, in {_shorten(image)}") from e
         records[key] = {
             "file_name": os.path.join(image_folder, file_name),
             "image_id": image_id,
-            "height": _get(image, "height", json_file),
-            "width": _get(image, "width", json_file),
+            "height": height,
+            "width": width,
         }
         if label_folder is not None and "human_file_name" in image:
             for map_key in ("category_file_name", "human_file_name"):
-                map_name = _get(image, map_key, json_file)
+                map_name = _get_path(image, map_key, json_file)
                 records[key][map_key] = os.path.join(label_folder, map_name)
     if not records:
         raise AnnotationError(f"{json_file} has no images.")
@@ -166,12 +187,14 @@ def _image_records(
 
 
 def _find_people(
-    content: Any, records: Mapping[Any, Mapping[str, Any]], json_file: str | os.PathLike
-) -> dict[Any, list[str]]:
+    content: Mapping[str, Any],
+    records: Mapping[int | str, Mapping[str, Any]],
+    json_file: str | os.PathLike,
+) -> dict[int | str, list[str]]:
     """Label maps of each image's people in the order of their ids, by the "id" of the image."""
     people = defaultdict(list)
-    for annotation in _get(content, "annotations", json_file):
-        image = _get(annotation, "image_id", json_file)
+    for annotation in _get_list(content, "annotations", json_file):
+        image = _get_id(annotation, "image_id", json_file)
         if annotation.get("iscrowd", 0):
             continue
         if image not in records:
@@ -180,8 +203,8 @@ def _find_people(
             )
         if "human_file_name" in records[image]:
             continue
-        key = _get(annotation, "id", json_file)
-        people[image].append((key, _get(annotation, "parsing", json_file)))
+        key = _get_id(annotation, "id", json_file)
+        people[image].append((key, _get_path(annotation, "parsing", json_file)))
     for counted in (
         Counter(key for entries in people.values() for key, _ in entries),
         Counter(name for entries in people.values() for _, name in entries),
@@ -189,20 +212,38 @@ def _find_people(
         repeated = next((item for item, count in counted.items() if count > 1), None)
         if repeated is not None:
             raise AnnotationError(f"{json_file} has the annotation {repeated!r} more than once.")
-    return {image: [name for _, name in sorted(entries)] for image, entries in people.items()}
+
+    def by_id(entry: tuple[int | str, str]) -> tuple[bool, int | str]:
+        return isinstance(entry[0], str), entry[0]
+
+    return {
+        image: [name for _, name in sorted(entries, key=by_id)] for image, entries in people.items()
+    }
 
 
-def _check_files(records: Sequence[Mapping[str, Any]], json_file: str | os.PathLike) -> None:
+def _list_files(
+    records: Sequence[Mapping[str, Any]], category_folder: str | os.PathLike | None
+) -> FileListing:
+    """What is in the folders of the records' files."""
+    folders = {os.path.dirname(file_name) for record in records for file_name in _files(record)}
+    if category_folder is not None:
+        folders |= {
+            os.path.dirname(os.path.join(category_folder, record["image_id"])) for record in records
+        }
+    return FileListing.scan(folders)
+
+
+def _files(record: Mapping[str, Any]) -> list[str]:
+    """All files that a record names."""
+    maps = (record[key] for key in _FILE_KEYS if key in record)
+    return [*maps, *record.get("person_file_names", ())]
+
+
+def _check_files(
+    records: Sequence[Mapping[str, Any]], listing: FileListing, json_file: str | os.PathLike
+) -> None:
     """Raises FileNotFoundError if a file does not exist."""
-    files = [
-        file_name
-        for record in records
-        for file_name in (
-            *(record[key] for key in _FILE_KEYS if key in record),
-            *record.get("person_file_names", ()),
-        )
-    ]
-    listing = FileListing.scan(os.path.dirname(file_name) for file_name in files)
+    files = [file_name for record in records for file_name in _files(record)]
     missing = [file_name for file_name in files if file_name not in listing]
     if missing:
         raise FileNotFoundError(
@@ -211,12 +252,18 @@ def _check_files(records: Sequence[Mapping[str, Any]], json_file: str | os.PathL
         )
 
 
-def _check_class_names(content: Any, part_labels: PartLabels, json_file: str | os.PathLike) -> None:
+def _check_class_names(
+    content: Mapping[str, Any], part_labels: PartLabels, json_file: str | os.PathLike
+) -> None:
     """Raises AnnotationError if the first category has class names, but not those of the set."""
-    categories = content.get("categories") or [{}]
-    found = categories[0].get("parsing")
-    if found is None:
+    categories = _get_list(content, "categories", json_file) if "categories" in content else []
+    if not categories or "parsing" not in categories[0]:
         return
+    found = categories[0]["parsing"]
+    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+        raise AnnotationError(
+            f'{json_file}: "parsing" of a category is {_shorten(found)}, not a list of names.'
+        )
     expected = list(part_labels.names)
     if len(found) == len(expected) - 1:
         found = [expected[0], *found]
@@ -240,7 +287,46 @@ def _bare(name: str) -> str:
     return _OTHER_SPELLINGS.get(bare, bare)
 
 
-def _get(entry: Any, key: str, json_file: str | os.PathLike) -> Any:
-    if not isinstance(entry, dict) or key not in entry:
-        raise AnnotationError(f'{json_file} lacks "{key}" in {str(entry)[:200]}')
+def _get(entry: Mapping[str, Any], key: str, json_file: str | os.PathLike) -> Any:
+    if key not in entry:
+        raise AnnotationError(f'{json_file} lacks "{key}" in {_shorten(entry)}')
     return entry[key]
+
+
+def _get_list(
+    content: Mapping[str, Any], key: str, json_file: str | os.PathLike
+) -> list[dict[str, Any]]:
+    """A list of objects."""
+    entries = _get(content, key, json_file)
+    if not isinstance(entries, list):
+        raise AnnotationError(f'{json_file}: "{key}" is {_shorten(entries)}, not a list.')
+    for entry in entries:
+        if not isinstance(entry, dict):
+            raise AnnotationError(f'{json_file} has {_shorten(entry)} in "{key}", not an object.')
+    return entries
+
+
+def _get_id(entry: Mapping[str, Any], key: str, json_file: str | os.PathLike) -> int | str:
+    value = _get(entry, key, json_file)
+    if type(value) not in (int, str):
+        raise AnnotationError(
+            f'{json_file}: "{key}" is neither a whole number nor a text in {_shorten(entry)}'
+        )
+    return value
+
+
+def _get_path(entry: Mapping[str, Any], key: str, json_file: str | os.PathLike) -> str:
+    """The name of a file in its folder."""
+    path = _get(entry, key, json_file)
+    problem = path_problem(path) if isinstance(path, str) else "is not a text"
+    if problem is not None:
+        raise AnnotationError(
+            f'{json_file}: "{key}" {_shorten(path)} {problem}, in {_shorten(entry)}'
+        )
+    return path
+
+
+def _shorten(value: Any) -> str:
+    """A value in an error message, which must not have pages nor characters that break it."""
+    text = ascii(value)
+    return text if len(text) <= _NUM_SHOWN else f"{text[:_NUM_SHOWN]}..."

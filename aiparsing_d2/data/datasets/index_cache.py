@@ -17,13 +17,15 @@ import logging
 import os
 import stat
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from iopath.common.file_io import get_cache_dir
 
 from aiparsing_d2.whole_files import whole_file
+
+from ..layouts import choose_files
 
 __all__ = ["FileListing", "load_cached"]
 
@@ -32,7 +34,7 @@ logger = logging.getLogger(__name__)
 _SWITCH = "AIPARSING_INDEX_CACHE"
 
 # To be raised whenever the same files give other records than before.
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,9 @@ class FileListing:
     """
 
     files: dict[str, dict[str, tuple[int, int]]]
+    _chosen: dict[tuple[str, tuple[str, ...]], dict[str, str]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @classmethod
     def scan(cls, folders: Iterable[str]) -> FileListing:
@@ -55,6 +60,15 @@ class FileListing:
         """Whether a file is there; its folder must be written as it was given to :meth:`scan`."""
         folder, name = os.path.split(file_name)
         return name in self.files.get(folder, ())
+
+    def find(self, path: str, suffixes: tuple[str, ...]) -> str | None:
+        """The file of a path that lacks its suffix, as :func:`.choose_files` has it; or None."""
+        folder, stem = os.path.split(path)
+        key = folder, suffixes
+        if key not in self._chosen:
+            self._chosen[key] = choose_files(self.files.get(folder, ()), suffixes)
+        name = self._chosen[key].get(stem)
+        return None if name is None else os.path.join(folder, name)
 
     def fingerprint(self, more: Iterable[str] = ()) -> str:
         """Hexadecimal digest of the names, sizes and times of all files.

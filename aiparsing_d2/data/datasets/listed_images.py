@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
 from tqdm import tqdm
 
-from ..image_files import IMAGE_SUFFIXES, UnreadableImageError, read_image_size
+from ..id_lists import read_id_list
+from ..image_files import UnreadableImageError, read_image_size
+from ..layouts import IMAGE_SUFFIXES, LABEL_MAP_SUFFIXES, SplitLayout
 from .index_cache import FileListing, load_cached
 
 __all__ = [
@@ -24,15 +25,12 @@ __all__ = [
     "check_split",
     "load_images_with_label_maps",
     "load_listed_images",
-    "read_id_list",
 ]
 
 logger = logging.getLogger(__name__)
 
 UnreadableImages = Literal["error", "skip"]
 """What to do about listed images that cannot be read: refuse the split, or warn and go on."""
-
-_LABEL_MAP_FOLDERS = {"category_file_name": "Category_ids", "human_file_name": "Human_ids"}
 
 # Called with image ids and the files that exist, gives each image's annotation entries in turn.
 _Annotate = Callable[[Sequence[str], FileListing], Iterable[Mapping[str, Any]]]
@@ -45,33 +43,6 @@ def check_split(split: str, known: Iterable[str]) -> None:
     """
     if split not in known:
         raise ValueError(f"Unknown split '{split}': use one of {', '.join(known)}.")
-
-
-def read_id_list(file_name: str | os.PathLike) -> list[str]:
-    """Image ids of a text file, one a line; blank lines do not count.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if the list is empty, repeats an id, or an id leads out of its folder.
-    """
-    if not os.path.isfile(file_name):
-        raise FileNotFoundError(
-            f"{file_name} does not exist. The expected folders are shown in datasets/README.md."
-        )
-    # A byte order mark, as Windows editors write it, would become part of the first id.
-    with open(file_name, encoding="utf-8-sig") as file:
-        ids = [line.strip() for line in file if line.strip()]
-    if not ids:
-        raise ValueError(f"{file_name} lists no image.")
-    repeated = [image_id for image_id, count in Counter(ids).items() if count > 1]
-    if repeated:
-        raise ValueError(
-            f"{file_name} lists {len(repeated)} id(s) more than once, '{repeated[0]}' first."
-        )
-    for image_id in ids:
-        if image_id.startswith("/") or ".." in image_id.split("/"):
-            raise ValueError(f"{file_name} lists '{image_id}', which leads out of the data set.")
-    return ids
 
 
 def load_listed_images(
@@ -88,8 +59,8 @@ def load_listed_images(
     given ones.
 
     Args:
-        id_list: text file, see :func:`read_id_list`.
-        image_folder: folder of ``<id>.jpg`` (or ``.jpeg``, ``.png``).
+        id_list: text file, see :func:`~aiparsing_d2.data.id_lists.read_id_list`.
+        image_folder: folder of ``<id>.jpg`` (or ``.jpeg``, ``.png``, in upper or lower case).
         annotation_folders: all folders in which ``annotate`` looks for files.
         annotate: finds the annotation files. Called with the ids of the readable images, gives the
             annotation entries of each one's record in the same order.
@@ -139,18 +110,18 @@ def load_listed_images(
 
 
 def load_images_with_label_maps(
+    root: str | os.PathLike,
     id_list: str | os.PathLike,
-    image_folder: str,
-    label_folder: str | None,
+    layout: SplitLayout,
     *,
     unreadable_images: UnreadableImages,
 ) -> list[dict[str, Any]]:
     """Records of images annotated as in CIHP and VIP: by a map of parts and a map of people.
 
     Args:
-        id_list, image_folder, unreadable_images: see :func:`load_listed_images`.
-        label_folder: folder of ``Category_ids/<id>.png`` and ``Human_ids/<id>.png``, or None if
-            there are no annotations.
+        root: the data set's folder.
+        id_list, unreadable_images: see :func:`load_listed_images`.
+        layout: where the files are. There may be no maps, as for a test split.
 
     Returns:
         The records of :func:`load_listed_images`, with "category_file_name" and "human_file_name".
@@ -159,9 +130,13 @@ def load_images_with_label_maps(
         FileNotFoundError: if a file is missing.
         ValueError: see :func:`load_listed_images`.
     """
-    if label_folder is None:
+    image_folder = os.path.join(root, layout.images)
+    if layout.category_maps is None:
         return load_listed_images(id_list, image_folder, unreadable_images=unreadable_images)
-    folders = {key: os.path.join(label_folder, name) for key, name in _LABEL_MAP_FOLDERS.items()}
+    folders = {
+        "category_file_name": os.path.join(root, layout.category_maps),
+        "human_file_name": os.path.join(root, layout.human_maps),
+    }
     return load_listed_images(
         id_list,
         image_folder,
@@ -175,13 +150,10 @@ def _find_label_maps(
     folders: Mapping[str, str], ids: Sequence[str], listing: FileListing
 ) -> Iterator[dict[str, str]]:
     for image_id in ids:
-        files = {key: os.path.join(folder, f"{image_id}.png") for key, folder in folders.items()}
-        for file_name in files.values():
-            if file_name not in listing:
-                raise FileNotFoundError(
-                    f"{file_name} does not exist, but the id list has '{image_id}'."
-                )
-        yield files
+        yield {
+            key: _find_file(folder, image_id, LABEL_MAP_SUFFIXES, listing)
+            for key, folder in folders.items()
+        }
 
 
 def _read_image_sizes(
@@ -191,7 +163,7 @@ def _read_image_sizes(
     images, unreadable = {}, []
     # The bar appears only if this takes more than a moment.
     for image_id in tqdm(ids, desc=f"Indexing {folder}", unit="image", delay=2):
-        file_name = _find_image(folder, image_id, listing)
+        file_name = _find_file(folder, image_id, IMAGE_SUFFIXES, listing)
         try:
             images[image_id] = (file_name, *read_image_size(file_name))
         except UnreadableImageError as e:
@@ -199,12 +171,10 @@ def _read_image_sizes(
     return images, unreadable
 
 
-def _find_image(folder: str, image_id: str, listing: FileListing) -> str:
-    for suffix in IMAGE_SUFFIXES:
-        file_name = os.path.join(folder, image_id + suffix)
-        if file_name in listing:
-            return file_name
-    raise FileNotFoundError(
-        f"{os.path.join(folder, image_id)}{{{','.join(IMAGE_SUFFIXES)}}} does not exist, but the "
-        f"id list has '{image_id}'."
-    )
+def _find_file(folder: str, image_id: str, suffixes: tuple[str, ...], listing: FileListing) -> str:
+    path = os.path.join(folder, image_id)
+    file_name = listing.find(path, suffixes)
+    if file_name is None:
+        wanted = suffixes[0] if len(suffixes) == 1 else f"{{{','.join(suffixes)}}}"
+        raise FileNotFoundError(f"{path}{wanted} does not exist, but the id list has '{image_id}'.")
+    return file_name

@@ -18,7 +18,6 @@ others; grey and palette PNGs are read as well. People may overlap.
 from __future__ import annotations
 
 import os
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -27,20 +26,12 @@ from typing import Any
 from aiparsing_d2.structures.part_labels import LV_MHP_V2_PART_LABELS, PartLabels
 
 from ..annotations import AnnotationError
+from ..layouts import LABEL_MAP_SUFFIXES, LV_MHP_V2, PersonFileName, choose_files
 from .index_cache import FileListing
 from .listed_images import UnreadableImages, check_split, load_listed_images
 from .registration import BuiltinSplit, register_builtin_split, register_parsing_dataset
 
 __all__ = ["load_lv_mhp_v2", "register_all_lv_mhp_v2", "register_lv_mhp_v2"]
-
-# Split -> its folder, its id list.
-_SPLITS = {
-    "train": ("train", "train.txt"),
-    "val": ("val", "val.txt"),
-    "test": ("test", "test_all.txt"),
-    "test_inter_top10": ("test", "test_inter_top10.txt"),
-    "test_inter_top20": ("test", "test_inter_top20.txt"),
-}
 
 # Name -> split, and the folder of the data set below the root of all data sets.
 _BUILTIN_SPLITS = {
@@ -53,8 +44,6 @@ _BUILTIN_SPLITS = {
 
 # The setting of the published results.
 _SEMSEG_THRESH = 0.005
-
-_PERSON_FILE = re.compile(r"(?P<image_id>.+)_(?P<people>\d+)_(?P<person>\d+)\.png")
 
 
 def load_lv_mhp_v2(
@@ -81,14 +70,13 @@ def load_lv_mhp_v2(
         AnnotationError: if an image does not have the people that its file names speak of.
         ValueError: if the split is unknown, or the id list or an image is not valid.
     """
-    check_split(split, _SPLITS)
-    folder_name, list_name = _SPLITS[split]
-    id_list = os.path.join(root, "list", list_name)
-    folder = os.path.join(root, folder_name)
-    image_folder = os.path.join(folder, "images")
-    if folder_name == "test":
+    check_split(split, LV_MHP_V2)
+    layout = LV_MHP_V2[split]
+    id_list = os.path.join(root, layout.id_lists[0])
+    image_folder = os.path.join(root, layout.images)
+    if layout.person_maps is None:
         return load_listed_images(id_list, image_folder, unreadable_images=unreadable_images)
-    person_folder = os.path.join(folder, "parsing_annos")
+    person_folder = os.path.join(root, layout.person_maps)
     return load_listed_images(
         id_list,
         image_folder,
@@ -143,25 +131,24 @@ def _find_people(
     folder: str, ids: Sequence[str], listing: FileListing
 ) -> Iterator[dict[str, list[str]]]:
     """The label maps of each image's people."""
-    # Image id -> (people that the name states, number of the person, file name) of each file.
-    files: dict[str, list[tuple[int, int, str]]] = defaultdict(list)
-    for name in listing.files.get(folder, ()):
-        match = _PERSON_FILE.fullmatch(name)
-        if match:
-            entry = (int(match["people"]), int(match["person"]), os.path.join(folder, name))
-            files[match["image_id"]].append(entry)
+    # Image id -> (name, file name) of each person.
+    files: dict[str, list[tuple[PersonFileName, str]]] = defaultdict(list)
+    for stem, name in choose_files(listing.files.get(folder, ()), LABEL_MAP_SUFFIXES).items():
+        person = PersonFileName.parse(stem)
+        if person is not None:
+            files[person.image_id].append((person, os.path.join(folder, name)))
     for image_id in ids:
         if image_id not in files:
             raise FileNotFoundError(
                 f"{os.path.join(folder, image_id)}_NN_KK.png does not exist for any person KK, but "
                 f"the id list has '{image_id}'."
             )
-        people = sorted(files[image_id])
-        stated = people[0][0]
-        if [entry[:2] for entry in people] != [(stated, k) for k in range(1, stated + 1)]:
-            names = ", ".join(os.path.basename(file_name) for _, _, file_name in people)
+        people = sorted(files[image_id], key=lambda entry: (entry[0].number, entry[1]))
+        found = [(person.num_people, person.number) for person, _ in people]
+        if found != [(len(people), number) for number in range(1, len(people) + 1)]:
+            names = ", ".join(os.path.basename(file_name) for _, file_name in people)
             raise AnnotationError(
                 f"{folder} should have one file {image_id}_NN_KK.png for each KK = 01..NN, but has "
                 f"{len(people)}: {names}."
             )
-        yield {"person_file_names": [file_name for _, _, file_name in people]}
+        yield {"person_file_names": [file_name for _, file_name in people]}

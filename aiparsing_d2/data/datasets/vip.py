@@ -22,12 +22,11 @@ from typing import Any
 
 from aiparsing_d2.structures.part_labels import CIHP_PART_LABELS, PartLabels
 
+from ..layouts import VIP, vip_layout
 from .listed_images import UnreadableImages, check_split, load_images_with_label_maps
 from .registration import BuiltinSplit, register_builtin_split, register_parsing_dataset
 
 __all__ = ["load_vip", "register_all_vip", "register_vip"]
-
-_SPLITS = ("train", "val", "test")
 
 # Name -> split, and the folders that the data set may be in, below the root of all data sets.
 _VIP_FOLDERS = ("VIP_Fine", "VIP")
@@ -61,25 +60,17 @@ def load_vip(
         FileNotFoundError: if the id list, or a file of a listed frame, is missing.
         ValueError: if the split is unknown, or the id list or an image is not valid.
     """
-    check_split(split, _SPLITS)
-    id_lists = [
-        os.path.join(root, "lists", f"{split}_id.txt"),
-        os.path.join(root, f"{split}_id.txt"),
-    ]
-    id_list = next((file_name for file_name in id_lists if os.path.isfile(file_name)), None)
+    check_split(split, VIP)
+    layout = vip_layout(root)[split]
+    id_list = layout.find_id_list(root)
     if id_list is None:
+        places = " nor ".join(os.path.join(root, file) for file in layout.id_lists)
         raise FileNotFoundError(
-            f"The {split} split is not in {os.path.abspath(root)}: there is neither "
-            f"{' nor '.join(id_lists)}. The expected folders are shown in datasets/README.md."
+            f"The {split} split is not in {os.path.abspath(root)}: there is neither {places}. The "
+            "expected folders are shown in datasets/README.md."
         )
-    label_folder = os.path.join(root, "Annotations")
-    if not os.path.isdir(label_folder):
-        label_folder = os.fspath(root)
     return load_images_with_label_maps(
-        id_list,
-        os.path.join(root, "Images"),
-        None if split == "test" else label_folder,
-        unreadable_images=unreadable_images,
+        root, os.path.join(root, id_list), layout, unreadable_images=unreadable_images
     )
 
 
