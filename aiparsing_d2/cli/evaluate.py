@@ -160,9 +160,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
+    from aiparsing_d2.parallel import WorkerDiedError
+
     try:
         _evaluate(args)
-    except (ImportError, OSError, ValueError) as error:
+    except (ImportError, OSError, ValueError, WorkerDiedError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

@@ -121,6 +121,7 @@ class _ListKinds(argparse.Action):
 def run(args: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
     from aiparsing_d2 import preparation
+    from aiparsing_d2.parallel import WorkerDiedError
 
     try:
         request = preparation.PreparationRequest(
@@ -140,10 +141,12 @@ def run(args: argparse.Namespace) -> int:
         preparation.JournalError,
         preparation.OutputExistsError,
         OSError,
-        RuntimeError,
         ValueError,
     ) as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except WorkerDiedError as error:
+        print(f"error: {error} The same command goes on from here.", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("Interrupted: the same command goes on from here.", file=sys.stderr)

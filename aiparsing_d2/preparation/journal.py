@@ -1,23 +1,20 @@
-"""Going through many images in several processes, so that an interrupted run can be continued."""
+"""Going through many images so that an interrupted run can be continued."""
 
 from __future__ import annotations
 
 import functools
 import json
-import multiprocessing
-import signal
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from aiparsing_d2.parallel import map_in_processes
 
 from .inventory import ImageFiles
 from .verification import ImageReport, ImageVerifier, file_stamps
 
 __all__ = ["Journal", "JournalError", "verify_images"]
 
-_CHUNK = 8
 _VERSION = 1
 
 
@@ -111,10 +108,10 @@ def verify_images(
         num_workers: number of processes; 1 stays in this one.
 
     Yields:
-        The report of each image, in no particular order.
+        The report of each image: first those that are known, then the others, in their order.
 
     Raises:
-        RuntimeError: if a process ended unexpectedly.
+        WorkerDiedError: see :func:`~aiparsing_d2.parallel.map_in_processes`.
     """
     to_do = []
     for files in images:
@@ -123,45 +120,13 @@ def verify_images(
             to_do.append(files)
         else:
             yield report
-    chunks = [to_do[start : start + _CHUNK] for start in range(0, len(to_do), _CHUNK)]
-    verify = functools.partial(_verify_chunk, verifier)
-    for verified in _map_unordered(verify, chunks, min(num_workers, len(chunks))):
-        for report, stamps in verified:
+    verify = functools.partial(_verify, verifier)
+    with map_in_processes(verify, to_do, num_workers) as results:
+        for report, stamps in results:
             journal.add(report, stamps)
             yield report
 
 
-def _map_unordered(function: Any, tasks: Sequence[Any], num_workers: int) -> Iterator[Any]:
-    if num_workers <= 1:
-        yield from map(function, tasks)
-        return
-    executor = ProcessPoolExecutor(
-        num_workers,
-        # Forking a process with threads, such as those of a progress bar, can hang.
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_leave_interrupts_to_the_main_process,
-    )
-    try:
-        for future in as_completed([executor.submit(function, task) for task in tasks]):
-            yield future.result()
-    except BrokenProcessPool as e:
-        raise RuntimeError(
-            "A worker process ended unexpectedly, perhaps for lack of memory. The same command "
-            "goes on from here; use fewer workers."
-        ) from e
-    finally:
-        executor.shutdown(cancel_futures=True)
-
-
-def _leave_interrupts_to_the_main_process() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _verify_chunk(
-    verifier: ImageVerifier, images: Iterable[ImageFiles]
-) -> list[tuple[ImageReport, list[list[int]]]]:
-    verified = []
-    for files in images:
-        stamps = file_stamps(verifier.root, files)
-        verified.append((verifier(files), stamps))
-    return verified
+def _verify(verifier: ImageVerifier, files: ImageFiles) -> tuple[ImageReport, list[list[int]]]:
+    stamps = file_stamps(verifier.root, files)
+    return verifier(files), stamps
