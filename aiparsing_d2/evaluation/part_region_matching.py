@@ -45,7 +45,8 @@ def match_part_regions(
             in no ground-truth region, but in the union.
 
     Returns:
-        The fields ``gt_region_counts`` and ``region_*`` of :class:`~.image_statistics.ImageStatistics`.
+        The fields ``gt_region_counts`` and ``region_*`` of
+        :class:`~.image_statistics.ImageStatistics`.
     """
     gt_labels, region_map = visible_labels(gt_picture), regions.region_map
     ignored = np.maximum(category_map, gt_labels) >= num_classes

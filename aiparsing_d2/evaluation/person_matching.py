@@ -25,7 +25,8 @@ def match_people(
         maps: the K predicted persons to match.
 
     Returns:
-        The fields ``best_gt``, ``best_miou`` and ``parts_above`` of :class:`~.image_statistics.ImageStatistics`.
+        The fields ``best_gt``, ``best_miou`` and ``parts_above`` of
+        :class:`~.image_statistics.ImageStatistics`.
     """
     num_gt, num_predictions = len(gt_maps.maps), len(maps.maps)
     if num_gt == 0:
