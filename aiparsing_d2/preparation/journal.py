@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from .verification import ImageReport, ImageVerifier, file_stamps
 
 __all__ = ["Journal", "JournalError", "verify_images"]
 
-_VERSION = 1
+_VERSION = 2
 
 
 class JournalError(Exception):
@@ -25,15 +26,16 @@ class JournalError(Exception):
 class Journal:
     """The reports of the images that are done, in a file of JSON lines that grows image by image.
 
-    The first line says what run it belongs to. A report counts as long as the image's files keep
-    their sizes and times of last change.
+    The first line says what run it belongs to; the others have a checksum, so that a damaged file
+    is not believed. A report counts as long as the image's files keep their sizes and times of last
+    change.
 
     Args:
         path: the file. If it exists, it is continued.
         run: whatever the reports depend on besides the images, as JSON values.
 
     Raises:
-        JournalError: if the file belongs to another run.
+        JournalError: the file belongs to another run, or is damaged.
     """
 
     def __init__(self, path: Path, run: Mapping[str, Any]) -> None:
@@ -52,7 +54,7 @@ class Journal:
         self._file.close()
 
     def find(self, root: Path, files: ImageFiles) -> ImageReport | None:
-        """The report of an image, if there is one and its files have not changed since."""
+        """Give the report of an image, if there is one and its files have not changed since."""
         entry = self._entries.get((files.split, files.image_id))
         if entry is None or entry["stamps"] != file_stamps(root, files):
             return None
@@ -65,14 +67,15 @@ class Journal:
             report: the report.
             stamps: of the image's files, from before they were read.
         """
-        self._write({"stamps": stamps, "report": report.to_json()})
+        entry = {"stamps": stamps, "report": report.to_json()}
+        self._write({**entry, "checksum": _checksum(entry)})
 
     def _write(self, value: Mapping[str, Any]) -> None:
         self._file.write(json.dumps(value) + "\n")
         self._file.flush()
 
     def _read(self, header: Mapping[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
-        """The entries by split and image id."""
+        """Read the entries, by split and image id."""
         with open(self._path, "rb+") as file:
             content = file.read()
             # The last line may have been cut off with the process.
@@ -80,20 +83,36 @@ class Journal:
             file.truncate(len(complete))
         if not complete:
             return {}
-        try:
-            found, *entries = map(json.loads, complete.decode("utf-8").splitlines())
-            by_image = {
-                (entry["report"]["split"], entry["report"]["image_id"]): entry for entry in entries
-            }
-        except (ValueError, KeyError, TypeError) as e:
-            raise JournalError(f"{self._path} is damaged ({e}).") from e
+        found, *entries = (
+            self._parse(number, line) for number, line in enumerate(complete.splitlines(), start=1)
+        )
         if found != header:
-            differing = [key for key in header if found.get(key) != header[key]]
             told = ", ".join(
-                f"{key} {found.get(key)} instead of {header[key]}" for key in differing
+                f"{key} {found.get(key)!r} instead of {header.get(key)!r}"
+                for key in header | found
+                if found.get(key) != header.get(key)
             )
             raise JournalError(f"{self._path} is of an unfinished run that differs: {told}.")
-        return by_image
+        for number, entry in enumerate(entries, start=2):
+            if entry.pop("checksum", None) != _checksum(entry):
+                raise self._damaged(number, "its checksum is another")
+        return {(entry["report"]["split"], entry["report"]["image_id"]): entry for entry in entries}
+
+    def _parse(self, number: int, line: bytes) -> dict[str, Any]:
+        try:
+            values = json.loads(line)
+        except (ValueError, RecursionError) as e:
+            raise self._damaged(number, str(e)) from e
+        if not isinstance(values, dict):
+            raise self._damaged(number, "it is no object")
+        return values
+
+    def _damaged(self, number: int, reason: str) -> JournalError:
+        return JournalError(f"{self._path} is damaged in line {number} ({reason}).")
+
+
+def _checksum(entry: Mapping[str, Any]) -> int:
+    return zlib.crc32(json.dumps(entry).encode("ascii"))
 
 
 def verify_images(

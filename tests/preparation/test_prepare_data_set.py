@@ -392,6 +392,28 @@ class TestGoingOn:
         prepare(cihp, with_rle=True, overwrite=True)
         assert verified == ["0000001", "0000002"]
 
+    @pytest.mark.parametrize(
+        ("spoil", "message"),
+        [
+            (lambda text: text.replace('"number": 1', '"number": 2'), "line 2 .its checksum"),
+            (lambda text: text.replace(', "checksum"', ', "sum"'), "line 2 .its checksum"),
+            (lambda text: text + "[" * 100_000 + "\n", "line 3 .maximum recursion"),
+            (lambda text: text + "[]\n", "line 3 .it is no object"),
+            (lambda text: text + "{'a'}\n", "line 3 .Expecting property name"),
+            (lambda text: "[]\n" + text, "line 1 .it is no object"),
+            (lambda text: "\udcff" + text, "line 1 .*codec can't decode"),
+        ],
+    )
+    def test_a_damaged_journal_is_refused_by_name(self, cihp, monkeypatch, spoil, message):
+        self.interrupt(cihp, monkeypatch)
+        journal = cihp.parent / "out" / "unfinished.jsonl"
+        text = journal.read_text()
+        assert spoil(text) != text
+        journal.write_text(spoil(text), errors="surrogateescape")
+        with pytest.raises(JournalError, match=f"unfinished.jsonl is damaged in {message}"):
+            prepare(cihp)
+        prepare(cihp, overwrite=True)
+
     def test_fatal_findings_can_be_mended(self, cihp, verified):
         image = cihp / "Training" / "Images" / "0000002.jpg"
         content = image.read_bytes()
