@@ -20,28 +20,26 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import itertools
 import math
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aiparsing_d2.submissions.formats import SUBMISSION_FORMATS
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from aiparsing_d2.evaluation import Prediction
     from aiparsing_d2.structures.part_labels import PartLabels
     from aiparsing_d2.submissions import ImageScores, Submission, SubmissionScores
+    from aiparsing_d2.visualization import ParsingExample
 
 __all__ = ["add_parser", "run"]
 
 # The layout of a folder -> a registered data set with the same labels and settings.
 _LAYOUTS = {"cihp": "cihp_val", "lv_mhp_v2": "lv_mhp_v2_val", "vip": "vip_val"}
 _SHEET_FILE_NAME = "worst_images.png"
-_SHEET_CELL_WIDTH = 400
 
 _EPILOG = """\
 formats of PREDICTIONS:
@@ -131,6 +129,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         action="store_true",
         help="let an annotated part region be matched once only in APr; the published APr does not",
     )
+    metrics.add_argument(
+        "--part-regions-skip-ignored",
+        action="store_true",
+        help="leave ignored pixels (label 255) out of predicted part regions in APr; to the "
+        "published APr they are background",
+    )
 
     output = parser.add_argument_group("output")
     output.add_argument("--output", type=Path, metavar="DIR", help="folder to write figures to")
@@ -160,9 +164,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
+    from aiparsing_d2.parallel import WorkerDiedError
+
     try:
         _evaluate(args)
-    except (ImportError, OSError, ValueError) as error:
+    except (ImportError, OSError, ValueError, WorkerDiedError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
@@ -194,6 +200,7 @@ def _evaluate(args: argparse.Namespace) -> None:
         part_labels.names,
         thresholds=ScoreThresholds(args.score_thresh, semseg_thresh, args.part_score_thresh),
         part_regions_one_to_one=args.part_regions_one_to_one,
+        part_regions_skip_ignored=args.part_regions_skip_ignored,
         person_threshold=args.person_thresh,
         on_missing=args.missing,
         on_error=args.on_error,
@@ -217,6 +224,7 @@ def _evaluate(args: argparse.Namespace) -> None:
             "semseg_thresh": semseg_thresh,
             "part_score_thresh": args.part_score_thresh,
             "part_regions_one_to_one": args.part_regions_one_to_one,
+            "part_regions_skip_ignored": args.part_regions_skip_ignored,
             "person_thresh": args.person_thresh,
         },
     }
@@ -229,7 +237,7 @@ def _evaluate(args: argparse.Namespace) -> None:
 def _load_data_set(
     args: argparse.Namespace,
 ) -> tuple[Sequence[Mapping[str, Any]], PartLabels, float]:
-    """Records, labels and threshold of mIoU of what the arguments name.
+    """Load records, labels and threshold of mIoU of what the arguments name.
 
     Raises:
         ValueError: they name no data set.
@@ -270,56 +278,61 @@ def _write_sheet(
     records: Sequence[Mapping[str, Any]],
     part_labels: PartLabels,
 ) -> None:
-    """Draws the worst images, their ground truth and their prediction."""
-    import numpy as np
+    """Draw the worst images, their ground truth and their prediction."""
     from PIL import Image
+
+    from aiparsing_d2.visualization import result_sheet
+    from aiparsing_d2.whole_files import whole_file
+
+    examples = _examples(result.images[: args.worst], submission, records, part_labels.num_classes)
+    first = next(examples, None)
+    if first is None:
+        return
+    sheet = result_sheet(
+        itertools.chain([first], examples), part_labels, score_threshold=args.person_thresh
+    )
+    with whole_file(args.output / _SHEET_FILE_NAME, "wb", overwrite=args.overwrite) as file:
+        Image.fromarray(sheet).save(file, format="PNG")
+
+
+def _examples(
+    images: Sequence[ImageScores],
+    submission: Submission,
+    records: Sequence[Mapping[str, Any]],
+    num_classes: int,
+) -> Iterator[ParsingExample]:
+    """Read images with their ground truth and prediction; those that cannot be read are told."""
+    from detectron2.structures import Boxes, Instances
 
     from aiparsing_d2.data.annotations import read_person_annotations
     from aiparsing_d2.data.image_files import read_image
+    from aiparsing_d2.structures import PartMaps
     from aiparsing_d2.submissions.scoring import read_prediction
-    from aiparsing_d2.visualization import draw_parsing, image_grid, part_legend
-    from aiparsing_d2.whole_files import whole_file
+    from aiparsing_d2.visualization import ParsingExample
 
     by_id = {record["image_id"]: record for record in records}
-    rows, names, labels = [], [], set()
-    for scores in result.images[: args.worst]:
+    for scores in images:
         record = by_id[scores.image_id]
         try:
             image = read_image(record["file_name"], "RGB")
         except OSError as error:
             print(f"warning: left off the sheet: {error}", file=sys.stderr)
             continue
-        scale = min(
-            _SHEET_CELL_WIDTH / record["width"], 1.25 * _SHEET_CELL_WIDTH / record["height"]
-        )
-        truth = read_person_annotations(record, part_labels.num_classes).person_maps
         prediction = read_prediction(submission, record, scores.missing)
-        people, person_scores, boxes = _drawn_people(prediction, args.person_thresh)
-        rows.append(
-            (
-                draw_parsing(image, truth[:0], part_labels, scale=scale),
-                draw_parsing(image, truth, part_labels, scale=scale),
-                draw_parsing(
-                    image, people, part_labels, boxes=boxes, scores=person_scores, scale=scale
-                ),
-            )
-        )
-        labels.update(np.unique(truth).tolist(), np.unique(people).tolist())
-        names.append(_caption(scores))
-    if not rows:
-        return
-    sheet = image_grid(
-        rows,
-        column_titles=("Image", "Ground truth", "Prediction"),
-        row_names=names,
-        legend=part_legend(part_labels, labels),
-    )
-    with whole_file(args.output / _SHEET_FILE_NAME, "wb", overwrite=args.overwrite) as file:
-        Image.fromarray(sheet).save(file, format="PNG")
+        drawn = Instances((record["height"], record["width"]))
+        if len(prediction.scores) == 0 and prediction.category_map is not None:
+            drawn.pred_part_maps = PartMaps.from_full(prediction.category_map[None])
+        else:
+            drawn.pred_part_maps = PartMaps.from_full(prediction.person_maps)
+            drawn.scores = prediction.scores
+            if prediction.boxes is not None:
+                drawn.pred_boxes = Boxes(prediction.boxes)
+        truth = read_person_annotations(record, num_classes).person_maps
+        yield ParsingExample(image, PartMaps.from_full(truth), drawn, name=_caption(scores))
 
 
 def _caption(scores: ImageScores) -> str:
-    """What is written below an image of the sheet."""
+    """Say what is written below an image of the sheet."""
     words = [f"{scores.num_gt_persons} people"]
     if not math.isnan(scores.miou):
         words.insert(0, f"mIoU {100 * scores.miou:.1f}")
@@ -328,18 +341,3 @@ def _caption(scores: ImageScores) -> str:
     elif scores.missed_persons is not None:
         words.append(f"{scores.missed_persons} missed, {scores.false_detections} false detections")
     return f"{scores.image_id}: {', '.join(words)}"
-
-
-def _drawn_people(
-    prediction: Prediction, person_threshold: float
-) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
-    """Person maps, scores and boxes to draw: of the people, or of the image if it has no people.
-
-    Returns:
-        uint8 (N, H, W), float (N,), and float (N, 4) or None.
-    """
-    chosen = prediction.scores >= person_threshold
-    if len(chosen) == 0 and prediction.category_map is not None:
-        return prediction.category_map[None], None, None
-    boxes = None if prediction.boxes is None else prediction.boxes[chosen]
-    return prediction.person_maps[chosen], prediction.scores[chosen], boxes

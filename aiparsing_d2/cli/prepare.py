@@ -130,6 +130,7 @@ class _ListKinds(argparse.Action):
 def run(args: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
     from aiparsing_d2 import preparation
+    from aiparsing_d2.parallel import WorkerDiedError
 
     data_set = preparation.DATA_SETS[args.data_set]
     try:
@@ -150,10 +151,12 @@ def run(args: argparse.Namespace) -> int:
         preparation.JournalError,
         preparation.OutputExistsError,
         OSError,
-        RuntimeError,
         ValueError,
     ) as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except WorkerDiedError as error:
+        print(f"error: {error} The same command goes on from here.", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("Interrupted: the same command goes on from here.", file=sys.stderr)

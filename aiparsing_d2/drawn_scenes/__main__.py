@@ -7,6 +7,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from aiparsing_d2.parallel import WorkerDiedError
+
 from .cihp_writer import CIHPRequest
 from .contact_sheet import draw_contact_sheet
 from .data_set_writer import DataSetRequest, FolderInUseError, write_data_set
@@ -108,6 +110,9 @@ def main(argv: list[str] | None = None) -> int:
             manifest = write_data_set(arguments.output, request, arguments.workers)
         except (FolderInUseError, ValueError, OSError) as error:
             print(f"error: {error}", file=sys.stderr)
+            return 1
+        except WorkerDiedError as error:
+            print(f"error: {error} The same command goes on from here.", file=sys.stderr)
             return 1
         except KeyboardInterrupt:
             print("Interrupted: the same command goes on from here.", file=sys.stderr)

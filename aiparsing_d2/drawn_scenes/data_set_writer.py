@@ -5,11 +5,9 @@ written. So drawing that was interrupted goes on where it stopped, and a folder 
 else is left alone.
 """
 
-import contextlib
 import dataclasses
 import functools
 import json
-import multiprocessing
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +18,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from aiparsing_d2.parallel import map_in_processes
 from aiparsing_d2.whole_files import whole_file
 
 from .scene import check_image_size
@@ -124,8 +123,9 @@ def write_data_set(root: Path, request: DataSetRequest, num_workers: int = 1) ->
         The manifest, or None if the folder holds this very data set already.
 
     Raises:
-        FolderInUseError: if the folder holds anything else. Nothing is changed then.
-        OSError: if the folder cannot be written to.
+        FolderInUseError: the folder holds anything else. Nothing is changed then.
+        OSError: the folder cannot be written to.
+        WorkerDiedError: see :func:`~aiparsing_d2.parallel.map_in_processes`.
     """
     manifest_path, unfinished_path = root / MANIFEST_NAME, root / _UNFINISHED_NAME
     wanted = request.manifest()
@@ -144,12 +144,8 @@ def write_data_set(root: Path, request: DataSetRequest, num_workers: int = 1) ->
     tasks = request.prepare(root)
     people = dict.fromkeys(SPLITS, 0)
     write = functools.partial(_write_image, request, root)
-    with contextlib.ExitStack() as stack:
-        results = map(write, tasks)
-        if num_workers > 1:
-            # Workers start afresh: forking a process that holds OpenCV's threads can hang.
-            pool = multiprocessing.get_context("spawn").Pool(num_workers, cv2.setNumThreads, (1,))
-            results = stack.enter_context(pool).imap_unordered(write, tasks, chunksize=8)
+    one_thread = functools.partial(cv2.setNumThreads, 1)  # the workers share the cores
+    with map_in_processes(write, tasks, num_workers, one_thread) as results:
         for split, num_people in tqdm(results, "Drawing scenes", len(tasks), unit="image"):
             people[split] += num_people
 

@@ -4,7 +4,9 @@
 Detectron2. :class:`ParsingEvaluator` is the Detectron2 evaluator around it.
 """
 
-from .image_statistics import CroppedMaps, GroundTruth, PartRegions, Prediction
+from aiparsing_d2.structures.cropped_maps import CroppedMaps
+
+from .image_inputs import GroundTruth, PartRegions, Prediction
 from .parsing_metrics import ParsingMetrics, ParsingScores
 
 __all__ = [

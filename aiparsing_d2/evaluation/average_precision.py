@@ -1,4 +1,4 @@
-"""Average precision of ranked predictions, and COCO's for boxes."""
+"""Average precision of ranked predictions, and COCO's for boxes; thresholds and exact means."""
 
 from __future__ import annotations
 
@@ -9,9 +9,22 @@ from collections.abc import Iterable
 
 import numpy as np
 
+IOU_THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+"""Thresholds of AP^p, PCP and AP^r. A match needs an IoU strictly above the threshold."""
+
+
+def exact_mean(values: np.ndarray) -> float:
+    """Take the mean of the values that are not NaN, NaN if there are none.
+
+    The sum is rounded once, so that the order of the values (of classes, say) cannot push a mean
+    that equals a threshold to either side of it.
+    """
+    values = values[~np.isnan(values)]
+    return math.fsum(values) / len(values) if len(values) else math.nan
+
 
 def average_precision(hits: np.ndarray, num_positives: int) -> float:
-    """All-point area under the precision-recall curve, with precision made monotone.
+    """Compute the all-point area under the precision-recall curve, with precision made monotone.
 
     Args:
         hits: bool (N,), whether each prediction is a true positive, best score first.
@@ -30,7 +43,7 @@ def average_precision(hits: np.ndarray, num_positives: int) -> float:
 
 
 def first_claims(targets: np.ndarray, eligible: np.ndarray) -> np.ndarray:
-    """Lets every target be claimed once, by the first eligible claimant.
+    """Let every target be claimed once, by the first eligible claimant.
 
     Args:
         targets: int (N,), the target each claimant names, in the order of claiming.
@@ -49,7 +62,7 @@ def first_claims(targets: np.ndarray, eligible: np.ndarray) -> np.ndarray:
 def box_average_precision(
     images: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]],
 ) -> dict[str, float]:
-    """COCO's box AP for a single class, by pycocotools.
+    """Compute COCO's box AP for a single class, by pycocotools.
 
     Args:
         images: per image the ground-truth boxes (P, 4), the predicted boxes (N, 4), both XYXY in

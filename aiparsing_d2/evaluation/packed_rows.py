@@ -26,7 +26,7 @@ class PackedRows:
         self._lengths = array("q")
 
     def append(self, **columns: np.ndarray) -> None:
-        """Adds the rows of the next image.
+        """Add the rows of the next image.
 
         Args:
             columns: for every field of the dtype its values, the first axis being the rows.
@@ -39,12 +39,12 @@ class PackedRows:
         self._lengths.append(length)
 
     def extend(self, other: PackedRows) -> None:
-        """Adds the images of another object with the same dtype."""
+        """Add the images of another object with the same dtype."""
         self._bytes += other._bytes
         self._lengths += other._lengths
 
     def arranged(self, places: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """All rows, the images in the order of their places.
+        """Give all rows, the images in the order of their places.
 
         Args:
             places: (number of images,), a different number for each image, in the order in which

@@ -20,7 +20,8 @@ from tabulate import tabulate
 
 from aiparsing_d2.data.annotations import PersonAnnotations, read_person_annotations
 
-from .image_statistics import IOU_THRESHOLDS, CroppedMaps, GroundTruth, Prediction
+from .average_precision import IOU_THRESHOLDS
+from .image_inputs import GroundTruth, Prediction
 from .parsing_metrics import ParsingMetrics, ParsingScores, percentages
 
 logger = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ _REQUIRED_FIELDS = ("pred_part_maps", "scores", "pred_boxes")
 
 
 class ParsingEvaluator(DatasetEvaluator):
-    """Evaluates mIoU, AP^p, PCP, AP^r and box AP (see :class:`ParsingMetrics` for their meaning).
+    """Evaluate mIoU, AP^p, PCP, AP^r and box AP (see :class:`ParsingMetrics` for their meaning).
 
     Expects from the model, per image, ``{"instances": Instances}`` at the image's original size:
 
@@ -45,8 +46,8 @@ class ParsingEvaluator(DatasetEvaluator):
 
     The data set's metadata must hold ``part_names`` and its records the keys ``image_id`` (unique)
     and whatever ``read_annotations`` needs. Ground truth is read when an image is processed, and
-    nothing of the size of an image is kept. Predictions of equal score rank by the place of their
-    image in the data set, so that the result does not depend on the number of processes.
+    nothing of the size of an image is kept. Among predictions of equal score the place of their
+    image in the data set decides, so that the result does not depend on the number of processes.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class ParsingEvaluator(DatasetEvaluator):
         semseg_thresh: float | None = None,
         part_score_thresh: float = 0.01,
         part_regions_one_to_one: bool = False,
+        part_regions_skip_ignored: bool = False,
         read_annotations: Callable[[dict, int], PersonAnnotations] = read_person_annotations,
     ):
         """
@@ -71,7 +73,7 @@ class ParsingEvaluator(DatasetEvaluator):
             semseg_thresh: lowest person score that is painted into the category map. Default: the
                 metadata's ``semseg_thresh``.
             part_score_thresh: lowest person score that is painted for AP^r.
-            part_regions_one_to_one: see :class:`ParsingMetrics`.
+            part_regions_one_to_one, part_regions_skip_ignored: see :class:`ParsingMetrics`.
             read_annotations: called with a record of the data set and the number of classes, gives
                 its :class:`~aiparsing_d2.data.annotations.PersonAnnotations`.
 
@@ -88,6 +90,7 @@ class ParsingEvaluator(DatasetEvaluator):
             "semseg_thresh": metadata.semseg_thresh if semseg_thresh is None else semseg_thresh,
             "part_score_thresh": part_score_thresh,
             "part_regions_one_to_one": part_regions_one_to_one,
+            "part_regions_skip_ignored": part_regions_skip_ignored,
         }
         self._part_names = list(metadata.part_names)
         self._records: dict[str, tuple[int, dict]] = {}
@@ -102,11 +105,11 @@ class ParsingEvaluator(DatasetEvaluator):
         self.reset()
 
     def reset(self) -> None:
-        """Forgets the images processed so far."""
+        """Forget the images processed so far."""
         self._metrics = ParsingMetrics(len(self._part_names), self._part_names, **self._settings)
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
-        """Scores a batch.
+        """Score a batch.
 
         Args:
             inputs: one dict per image with ``image_id``.
@@ -138,7 +141,7 @@ class ParsingEvaluator(DatasetEvaluator):
             )
 
     def evaluate(self) -> OrderedDict[str, dict[str, float]]:
-        """Computes the metrics of all processed images, logs them and writes them.
+        """Compute the metrics of all processed images, logs them and writes them.
 
         Returns:
             ``{"parsing": {...}, "bbox": {...}}`` in percent, see :meth:`ParsingMetrics.summarize`.
@@ -240,7 +243,7 @@ class ParsingEvaluator(DatasetEvaluator):
 
 
 def to_prediction(instances: Instances, image_size: tuple[int, int]) -> Prediction:
-    """Plain arrays of a model's output for an image.
+    """Convert a model's output for an image to plain arrays.
 
     Args:
         instances: as :class:`~aiparsing_d2.modeling.AIParsing` gives them at test; without any
@@ -261,7 +264,6 @@ def to_prediction(instances: Instances, image_size: tuple[int, int]) -> Predicti
     if missing:
         raise ValueError(f"the model's instances have no {missing[0]}")
     instances = instances.to("cpu")
-    part_maps = instances.pred_part_maps
     scores = instances.scores.double().numpy()
     part_scores = box_scores = None
     if instances.has("pred_part_scores"):
@@ -269,7 +271,7 @@ def to_prediction(instances: Instances, image_size: tuple[int, int]) -> Predicti
     if instances.has("box_scores"):
         box_scores = instances.box_scores.double().numpy()
     return Prediction(
-        CroppedMaps([part_map.numpy() for part_map in part_maps.maps], part_maps.windows.numpy()),
+        instances.pred_part_maps.to_cropped_maps(),
         scores,
         part_scores=part_scores,
         boxes=instances.pred_boxes.tensor.double().numpy(),
@@ -278,5 +280,5 @@ def to_prediction(instances: Instances, image_size: tuple[int, int]) -> Predicti
 
 
 def _finite_or_none(value: float) -> float | None:
-    """The plain number, None where it is undefined: JSON has no NaN."""
+    """Give the plain number, None where it is undefined: JSON has no NaN."""
     return None if math.isnan(value) else float(value)

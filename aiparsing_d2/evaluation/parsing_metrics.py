@@ -10,7 +10,7 @@ box AP       COCO's average precision of the person boxes
 ===========  ==================================================================================
 
 AP^p, PCP and AP^r are taken at the nine thresholds .1, .2, ..., .9; "vol" is the mean of the nine.
-The image module :mod:`~aiparsing_d2.evaluation.image_statistics` fixes the terms used here.
+:mod:`~aiparsing_d2.evaluation.image_inputs` fixes the terms used here.
 
 Example::
 
@@ -32,16 +32,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .average_precision import average_precision, box_average_precision, first_claims
-from .image_statistics import (
+from .average_precision import (
     IOU_THRESHOLDS,
-    GroundTruth,
-    ImageStatistics,
-    Prediction,
-    ScoreThresholds,
+    average_precision,
+    box_average_precision,
     exact_mean,
-    measure_image,
+    first_claims,
 )
+from .image_inputs import GroundTruth, Prediction
+from .image_statistics import ImageStatistics, ScoreThresholds, measure_image
 from .packed_rows import PackedRows
 
 _AT_50 = IOU_THRESHOLDS.index(0.5)
@@ -58,7 +57,13 @@ _REGION = np.dtype([("score", "f8"), ("best_gt", "i4"), ("label", "u1"), ("passe
 _BOX = np.dtype([("box", "f8", 4), ("score", "f8")])
 
 # Attributes of ParsingMetrics that partial results must share.
-_SETTINGS = ("num_classes", "class_names", "score_thresholds", "part_regions_one_to_one")
+_SETTINGS = (
+    "num_classes",
+    "class_names",
+    "score_thresholds",
+    "part_regions_one_to_one",
+    "part_regions_skip_ignored",
+)
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,7 @@ class ParsingScores:
 
 
 class ParsingMetrics:
-    """Collects images one at a time and computes the metrics over all of them.
+    """Collect images one at a time and computes the metrics over all of them.
 
     An image leaves about a kilobyte, whatever its number of pixels: 33 bytes per ground-truth
     person, 62 per prediction, 14 per predicted part region and its key. Partial results of several
@@ -99,7 +104,9 @@ class ParsingMetrics:
     that of one process, whatever the number of processes and the order of images, because all that
     is summed before the end are integers.
 
-    Predictions of equal score are ranked by ``image_order``, then by their index in the image.
+    People and boxes of equal score rank by ``image_order``, then by their index in the image. Part
+    regions of one class with equal scores rank in the reverse of that order: the published AP^r
+    reverses a stable ascending sort.
     """
 
     def __init__(
@@ -111,6 +118,7 @@ class ParsingMetrics:
         semseg_thresh: float = 0.3,
         part_score_thresh: float = 0.01,
         part_regions_one_to_one: bool = False,
+        part_regions_skip_ignored: bool = False,
     ):
         """
         Args:
@@ -123,6 +131,9 @@ class ParsingMetrics:
             part_regions_one_to_one: let a ground-truth part region be matched once only. The
                 published AP^r lets any number of predictions match it, so that the AP of a class
                 can exceed 1.
+            part_regions_skip_ignored: leave pixels that the ground truth ignores (labels >= C) out
+                of predicted part regions, as all other metrics do. The published AP^r knows no
+                such label: to it they are background, which counts in the union.
         """
         if not 2 <= num_classes <= 255:
             raise ValueError(f"num_classes must be between 2 and 255, got {num_classes}")
@@ -136,6 +147,7 @@ class ParsingMetrics:
         self.class_names = names
         self.score_thresholds = ScoreThresholds(score_thresh, semseg_thresh, part_score_thresh)
         self.part_regions_one_to_one = part_regions_one_to_one
+        self.part_regions_skip_ignored = part_regions_skip_ignored
         self._orders: dict[str, int] = {}  # by image key; the rows below are in the same order
         self._taken_orders: set[int] = set()
         self._confusion = np.zeros((num_classes, num_classes), dtype=np.int64)
@@ -159,7 +171,7 @@ class ParsingMetrics:
         prediction: Prediction,
         image_order: int | None = None,
     ) -> None:
-        """Counts one image.
+        """Count one image.
 
         Args:
             image_key: name of the image, unique over the data set.
@@ -178,7 +190,11 @@ class ParsingMetrics:
         self._check_new(image_key, order)
         try:
             statistics, confusion = measure_image(
-                ground_truth, prediction, self.num_classes, self.score_thresholds
+                ground_truth,
+                prediction,
+                self.num_classes,
+                self.score_thresholds,
+                self.part_regions_skip_ignored,
             )
         except ValueError as error:
             raise ValueError(f"image {image_key!r}: {error}") from error
@@ -191,12 +207,11 @@ class ParsingMetrics:
         confusion: np.ndarray,
         image_order: int,
     ) -> None:
-        """Adds what :func:`~.image_statistics.measure_image` counted, in another process say.
+        """Add what :func:`~.image_statistics.measure_image` counted, in another process say.
 
         Args:
             image_key, image_order: see :meth:`add_image`.
-            statistics, confusion: measured with this object's ``num_classes`` and
-                ``score_thresholds``.
+            statistics, confusion: measured with this object's settings.
 
         Raises:
             ValueError: the image was added before, or its order is taken.
@@ -230,7 +245,7 @@ class ParsingMetrics:
                 self._image_without_boxes = image_key
 
     def merge(self, other: ParsingMetrics) -> None:
-        """Adds the images collected by another object with the same settings.
+        """Add the images collected by another object with the same settings.
 
         Raises:
             ValueError: the settings differ, or both hold the same image or the same order.
@@ -253,7 +268,7 @@ class ParsingMetrics:
         self._image_without_boxes = self._image_without_boxes or other._image_without_boxes
 
     def compute(self) -> ParsingScores:
-        """Computes all metrics, as fractions.
+        """Compute all metrics, as fractions.
 
         Raises:
             ValueError: some of the images with predictions have boxes and others have none.
@@ -280,7 +295,7 @@ class ParsingMetrics:
         )
 
     def summarize(self) -> dict[str, dict[str, float]]:
-        """Computes all metrics, in percent.
+        """Compute all metrics, in percent.
 
         Returns:
             Two groups of plain floats (NaN where undefined), in the form of Detectron2's results:
@@ -308,7 +323,7 @@ class ParsingMetrics:
 
     def _part_region_scores(self, regions: np.ndarray) -> np.ndarray:
         result = np.full((self.num_classes, _T), np.nan)
-        ranked = regions[np.argsort(-regions["score"], kind="stable")]
+        ranked = regions[np.argsort(regions["score"], kind="stable")[::-1]]  # see the class on ties
         for c in range(1, self.num_classes):
             of_class = ranked[ranked["label"] == c]
             for t in range(_T):
@@ -341,7 +356,7 @@ class ParsingMetrics:
 
 
 def percentages(scores: ParsingScores, class_names: Sequence[str]) -> dict[str, dict[str, float]]:
-    """The groups and names of :meth:`ParsingMetrics.summarize`."""
+    """Give the groups and names of :meth:`ParsingMetrics.summarize`."""
     by_threshold = {"APp": scores.app, "PCP": scores.pcp, "APr": scores.apr}
     parsing = {
         "mIoU": scores.miou,
@@ -371,7 +386,7 @@ def percentages(scores: ParsingScores, class_names: Sequence[str]) -> dict[str, 
 
 
 def _pixel_scores(confusion: np.ndarray) -> dict[str, np.ndarray | float]:
-    """The fields of :class:`ParsingScores` that come from the confusion matrix."""
+    """Compute the fields of :class:`ParsingScores` that come from the confusion matrix."""
     right = confusion.diagonal()
     gt = confusion.sum(axis=1)
     class_iou = _divide(right, gt + confusion.sum(axis=0) - right)
@@ -386,7 +401,7 @@ def _pixel_scores(confusion: np.ndarray) -> dict[str, np.ndarray | float]:
 def _person_scores(
     candidates: np.ndarray, gt_part_counts: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """AP^p and PCP at every threshold.
+    """Compute AP^p and PCP at every threshold.
 
     Args:
         candidates: ``_CANDIDATE`` rows of all images, ``best_gt`` within all images.
@@ -407,11 +422,11 @@ def _person_scores(
 
 
 def _num_thresholds_below(ious: np.ndarray) -> np.ndarray:
-    """How many of the ascending thresholds each IoU is strictly above."""
+    """Count how many of the ascending thresholds each IoU is strictly above."""
     return np.searchsorted(IOU_THRESHOLDS, ious, side="left")
 
 
 def _divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """Quotient, NaN where the denominator is 0."""
+    """Divide, NaN where the denominator is 0."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(denominator == 0, np.nan, np.divide(numerator, denominator))

@@ -1,24 +1,22 @@
-"""Going through many images in several processes, so that an interrupted run can be continued."""
+"""Going through many images so that an interrupted run can be continued."""
 
 from __future__ import annotations
 
 import functools
 import json
-import multiprocessing
-import signal
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from aiparsing_d2.parallel import map_in_processes
 
 from .inventory import ImageFiles
 from .verification import ImageReport, ImageVerifier, file_stamps
 
 __all__ = ["Journal", "JournalError", "verify_images"]
 
-_CHUNK = 8
-_VERSION = 1
+_VERSION = 2
 
 
 class JournalError(Exception):
@@ -28,15 +26,16 @@ class JournalError(Exception):
 class Journal:
     """The reports of the images that are done, in a file of JSON lines that grows image by image.
 
-    The first line says what run it belongs to. A report counts as long as the image's files keep
-    their sizes and times of last change.
+    The first line says what run it belongs to; the others have a checksum, so that a damaged file
+    is not believed. A report counts as long as the image's files keep their sizes and times of last
+    change.
 
     Args:
         path: the file. If it exists, it is continued.
         run: whatever the reports depend on besides the images, as JSON values.
 
     Raises:
-        JournalError: if the file belongs to another run.
+        JournalError: the file belongs to another run, or is damaged.
     """
 
     def __init__(self, path: Path, run: Mapping[str, Any]) -> None:
@@ -55,7 +54,7 @@ class Journal:
         self._file.close()
 
     def find(self, root: Path, files: ImageFiles) -> ImageReport | None:
-        """The report of an image, if there is one and its files have not changed since."""
+        """Give the report of an image, if there is one and its files have not changed since."""
         entry = self._entries.get((files.split, files.image_id))
         if entry is None or entry["stamps"] != file_stamps(root, files):
             return None
@@ -68,14 +67,15 @@ class Journal:
             report: the report.
             stamps: of the image's files, from before they were read.
         """
-        self._write({"stamps": stamps, "report": report.to_json()})
+        entry = {"stamps": stamps, "report": report.to_json()}
+        self._write({**entry, "checksum": _checksum(entry)})
 
     def _write(self, value: Mapping[str, Any]) -> None:
         self._file.write(json.dumps(value) + "\n")
         self._file.flush()
 
     def _read(self, header: Mapping[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
-        """The entries by split and image id."""
+        """Read the entries, by split and image id."""
         with open(self._path, "rb+") as file:
             content = file.read()
             # The last line may have been cut off with the process.
@@ -83,20 +83,36 @@ class Journal:
             file.truncate(len(complete))
         if not complete:
             return {}
-        try:
-            found, *entries = map(json.loads, complete.decode("utf-8").splitlines())
-            by_image = {
-                (entry["report"]["split"], entry["report"]["image_id"]): entry for entry in entries
-            }
-        except (ValueError, KeyError, TypeError) as e:
-            raise JournalError(f"{self._path} is damaged ({e}).") from e
+        found, *entries = (
+            self._parse(number, line) for number, line in enumerate(complete.splitlines(), start=1)
+        )
         if found != header:
-            differing = [key for key in header if found.get(key) != header[key]]
             told = ", ".join(
-                f"{key} {found.get(key)} instead of {header[key]}" for key in differing
+                f"{key} {found.get(key)!r} instead of {header.get(key)!r}"
+                for key in header | found
+                if found.get(key) != header.get(key)
             )
             raise JournalError(f"{self._path} is of an unfinished run that differs: {told}.")
-        return by_image
+        for number, entry in enumerate(entries, start=2):
+            if entry.pop("checksum", None) != _checksum(entry):
+                raise self._damaged(number, "its checksum is another")
+        return {(entry["report"]["split"], entry["report"]["image_id"]): entry for entry in entries}
+
+    def _parse(self, number: int, line: bytes) -> dict[str, Any]:
+        try:
+            values = json.loads(line)
+        except (ValueError, RecursionError) as e:
+            raise self._damaged(number, str(e)) from e
+        if not isinstance(values, dict):
+            raise self._damaged(number, "it is no object")
+        return values
+
+    def _damaged(self, number: int, reason: str) -> JournalError:
+        return JournalError(f"{self._path} is damaged in line {number} ({reason}).")
+
+
+def _checksum(entry: Mapping[str, Any]) -> int:
+    return zlib.crc32(json.dumps(entry).encode("ascii"))
 
 
 def verify_images(
@@ -111,10 +127,10 @@ def verify_images(
         num_workers: number of processes; 1 stays in this one.
 
     Yields:
-        The report of each image, in no particular order.
+        The report of each image: first those that are known, then the others, in their order.
 
     Raises:
-        RuntimeError: if a process ended unexpectedly.
+        WorkerDiedError: see :func:`~aiparsing_d2.parallel.map_in_processes`.
     """
     to_do = []
     for files in images:
@@ -123,45 +139,13 @@ def verify_images(
             to_do.append(files)
         else:
             yield report
-    chunks = [to_do[start : start + _CHUNK] for start in range(0, len(to_do), _CHUNK)]
-    verify = functools.partial(_verify_chunk, verifier)
-    for verified in _map_unordered(verify, chunks, min(num_workers, len(chunks))):
-        for report, stamps in verified:
+    verify = functools.partial(_verify, verifier)
+    with map_in_processes(verify, to_do, num_workers) as results:
+        for report, stamps in results:
             journal.add(report, stamps)
             yield report
 
 
-def _map_unordered(function: Any, tasks: Sequence[Any], num_workers: int) -> Iterator[Any]:
-    if num_workers <= 1:
-        yield from map(function, tasks)
-        return
-    executor = ProcessPoolExecutor(
-        num_workers,
-        # Forking a process with threads, such as those of a progress bar, can hang.
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_leave_interrupts_to_the_main_process,
-    )
-    try:
-        for future in as_completed([executor.submit(function, task) for task in tasks]):
-            yield future.result()
-    except BrokenProcessPool as e:
-        raise RuntimeError(
-            "A worker process ended unexpectedly, perhaps for lack of memory. The same command "
-            "goes on from here; use fewer workers."
-        ) from e
-    finally:
-        executor.shutdown(cancel_futures=True)
-
-
-def _leave_interrupts_to_the_main_process() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _verify_chunk(
-    verifier: ImageVerifier, images: Iterable[ImageFiles]
-) -> list[tuple[ImageReport, list[list[int]]]]:
-    verified = []
-    for files in images:
-        stamps = file_stamps(verifier.root, files)
-        verified.append((verifier(files), stamps))
-    return verified
+def _verify(verifier: ImageVerifier, files: ImageFiles) -> tuple[ImageReport, list[list[int]]]:
+    stamps = file_stamps(verifier.root, files)
+    return verifier(files), stamps

@@ -16,6 +16,8 @@ import torch
 from detectron2.structures import Boxes
 from torch import Tensor
 
+from .cropped_maps import CroppedMaps, check_cropped_maps
+
 
 class PartMaps:
     """Label maps of N people, each stored only over its own pixel window of the image.
@@ -43,20 +45,7 @@ class PartMaps:
         # Windows only ever address slices: on the CPU they can be read without a device sync.
         windows = torch.as_tensor(windows, dtype=torch.int64, device="cpu").reshape(-1, 4)
         height, width = (int(side) for side in image_size)
-        if len(maps) != len(windows):
-            raise ValueError(f"PartMaps got {len(maps)} maps but {len(windows)} windows")
-        for i, (part_map, (x0, y0, x1, y1)) in enumerate(zip(maps, windows.tolist())):
-            if part_map.dtype != torch.uint8:
-                raise ValueError(f"PartMaps: map {i} is {part_map.dtype}, expected torch.uint8")
-            if tuple(part_map.shape) != (y1 - y0, x1 - x0):
-                raise ValueError(
-                    f"PartMaps: map {i} has shape {tuple(part_map.shape)}, but its window "
-                    f"{(x0, y0, x1, y1)} is {y1 - y0} x {x1 - x0} (height x width)"
-                )
-            if not (0 <= x0 <= x1 <= width and 0 <= y0 <= y1 <= height):
-                raise ValueError(
-                    f"PartMaps: window {i} {(x0, y0, x1, y1)} leaves the {height} x {width} image"
-                )
+        check_cropped_maps(maps, windows.tolist(), (height, width), "PartMaps", torch.uint8)
         self.maps = list(maps)
         self.windows = windows
         self.image_size = (height, width)
@@ -126,6 +115,10 @@ class PartMaps:
         for canvas, part_map, (x0, y0, x1, y1) in zip(full, self.maps, self.windows.tolist()):
             canvas[y0:y1, x0:x1] = part_map
         return full
+
+    def to_cropped_maps(self) -> CroppedMaps:
+        """Give the same maps and windows as numpy arrays, copied to the CPU if need be."""
+        return CroppedMaps([m.cpu().numpy() for m in self.maps], self.windows.numpy())
 
     def get_bounding_boxes(self) -> Boxes:
         """Tight boxes of the non-zero pixels, XYXY in image pixels, ends exclusive.

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aiparsing_d2.evaluation.image_statistics import PartRegions, Prediction, ScoreThresholds
+from aiparsing_d2.evaluation.image_inputs import PartRegions, Prediction
+from aiparsing_d2.evaluation.image_statistics import ScoreThresholds
 
 from .submission import full_person_maps
 

@@ -36,7 +36,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from aiparsing_d2.evaluation.image_statistics import PartRegions, Prediction
+from aiparsing_d2.evaluation.image_inputs import PartRegions, Prediction
 
 from .composition import Composition, compose
 from .files import SubmissionError, parse_score

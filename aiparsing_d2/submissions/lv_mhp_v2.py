@@ -31,7 +31,7 @@ from pathlib import Path
 
 import numpy as np
 
-from aiparsing_d2.evaluation.image_statistics import Prediction
+from aiparsing_d2.evaluation.image_inputs import Prediction
 
 from .composition import compose
 from .files import SubmissionError, parse_score

@@ -52,7 +52,7 @@ from typing import Any
 
 import numpy as np
 
-from aiparsing_d2.evaluation.image_statistics import PartRegions, Prediction
+from aiparsing_d2.evaluation.image_inputs import PartRegions, Prediction
 
 from .files import SubmissionError
 from .submission import Submission, full_person_maps

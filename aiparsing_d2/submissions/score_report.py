@@ -13,7 +13,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from aiparsing_d2.evaluation.image_statistics import IOU_THRESHOLDS
+from aiparsing_d2.evaluation.average_precision import IOU_THRESHOLDS
 from aiparsing_d2.evaluation.parsing_metrics import percentages
 from aiparsing_d2.whole_files import whole_file
 

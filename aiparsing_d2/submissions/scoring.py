@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
-import multiprocessing
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,16 +13,15 @@ import numpy as np
 from tqdm import tqdm
 
 from aiparsing_d2.data.annotations import PersonAnnotations, read_person_annotations
-from aiparsing_d2.evaluation.average_precision import first_claims
+from aiparsing_d2.evaluation.average_precision import exact_mean, first_claims
+from aiparsing_d2.evaluation.image_inputs import GroundTruth, Prediction
 from aiparsing_d2.evaluation.image_statistics import (
-    GroundTruth,
     ImageStatistics,
-    Prediction,
     ScoreThresholds,
-    exact_mean,
     measure_image,
 )
 from aiparsing_d2.evaluation.parsing_metrics import ParsingMetrics, ParsingScores
+from aiparsing_d2.parallel import map_in_processes
 
 from .files import SubmissionError
 from .submission import MetricGroup, Submission
@@ -106,15 +104,16 @@ class _Measured:
 
 @dataclass(frozen=True)
 class _Scorer:
-    """Measures one image; sent to every worker process once."""
+    """Measure one image; sent to every worker process once."""
 
     submission: Submission
     thresholds: ScoreThresholds
+    part_regions_skip_ignored: bool
     person_threshold: float
     undefined: Mapping[MetricGroup, str]
     read_annotations: Callable[[Mapping[str, Any], int], PersonAnnotations]
 
-    def measure(self, task: _Task) -> _Measured:
+    def __call__(self, task: _Task) -> _Measured:
         image_id = task.record["image_id"]
         try:
             num_classes = self.submission.num_classes
@@ -125,6 +124,7 @@ class _Scorer:
                 prediction,
                 num_classes,
                 self.thresholds,
+                self.part_regions_skip_ignored,
             )
         except KeyError as error:  # its text would be quoted again
             return _Measured(task.order, image_id, error=str(error.args[0]))
@@ -154,7 +154,7 @@ class _Scorer:
         )
 
     def _score_people(self, statistics: ImageStatistics) -> dict[str, int | float]:
-        """The fields of :class:`ImageScores` that are about predicted people."""
+        """Compute the fields of :class:`ImageScores` that are about predicted people."""
         num_gt = len(statistics.gt_part_counts)
         chosen = np.flatnonzero(statistics.scores >= self.person_threshold)
         chosen = chosen[np.argsort(-statistics.scores[chosen], kind="stable")]
@@ -178,6 +178,7 @@ def score_submission(
     *,
     thresholds: ScoreThresholds | None = None,
     part_regions_one_to_one: bool = False,
+    part_regions_skip_ignored: bool = False,
     person_threshold: float = 0.3,
     on_missing: Literal["raise", "empty"] = "raise",
     on_error: Literal["raise", "skip"] = "raise",
@@ -187,14 +188,15 @@ def score_submission(
         [Mapping[str, Any], int], PersonAnnotations
     ] = read_person_annotations,
 ) -> SubmissionScores:
-    """Scores a submission. The result does not depend on the number of workers.
+    """Score a submission. The result does not depend on the number of workers.
 
     Args:
         submission: the results.
         records: records of the data set.
         class_names: the C class names of the data set.
         thresholds: lowest person scores of the metrics.
-        part_regions_one_to_one: see :class:`~aiparsing_d2.evaluation.ParsingMetrics`.
+        part_regions_one_to_one, part_regions_skip_ignored: see
+            :class:`~aiparsing_d2.evaluation.ParsingMetrics`.
         person_threshold: lowest person score that counts in the figures of single images.
         on_missing: what an image without a result is: an error, or an image without people.
         on_error: what a broken result or annotation is: an error, or a reason to leave the image
@@ -210,14 +212,79 @@ def score_submission(
             ``on_missing`` and ``on_error`` say otherwise, a single one has none or cannot. The
             message names it.
         ValueError: there are no records, or two have the same ``image_id``.
+        WorkerDiedError: see :func:`~aiparsing_d2.parallel.map_in_processes`.
     """
     thresholds = ScoreThresholds() if thresholds is None else thresholds
-    image_ids = [record["image_id"] for record in records]
-    if len(set(image_ids)) < len(image_ids):
-        repeated = next(i for n, i in enumerate(image_ids) if i in image_ids[:n])
-        raise ValueError(f"the data set has two records with image_id {repeated!r}")
+    missing, unknown = _compare_ids(submission, records)
+    if missing and on_missing == "raise":
+        raise SubmissionError(
+            f"{submission.files.root} has no result of {len(missing)} of the {len(records)} "
+            f"images: {_named(missing)}"
+        )
+    scorer = _Scorer(
+        submission,
+        thresholds,
+        part_regions_skip_ignored,
+        person_threshold,
+        submission.undefined_metrics(),
+        read_annotations,
+    )
+    metrics = ParsingMetrics(
+        submission.num_classes,
+        class_names,
+        score_thresh=thresholds.matching,
+        semseg_thresh=thresholds.semantic,
+        part_score_thresh=thresholds.part_regions,
+        part_regions_one_to_one=part_regions_one_to_one,
+        part_regions_skip_ignored=part_regions_skip_ignored,
+    )
+    absent = set(missing)
+    tasks = [_Task(n, record, record["image_id"] in absent) for n, record in enumerate(records)]
+    images: list[ImageScores] = []
+    skipped: dict[str, str] = {}
+    with map_in_processes(scorer, tasks, num_workers) as results:
+        for image in tqdm(results, "Scoring", len(tasks), unit="image", disable=not show_progress):
+            if not image.error:
+                metrics.add_measured(image.image_id, image.statistics, image.confusion, image.order)
+                images.append(image.scores)
+            elif on_error == "skip":
+                skipped[image.image_id] = image.error
+            else:
+                raise SubmissionError(f"image {image.image_id!r}: {image.error}")
+    if not images:
+        first = next(iter(skipped.values()))
+        raise SubmissionError(
+            f"none of the {len(tasks)} images could be scored; the first: {first}"
+        )
+    return SubmissionScores(
+        scores=_without_undefined(metrics.compute(), scorer.undefined),
+        images=sorted(images, key=_badness),
+        undefined=scorer.undefined,
+        missing=missing,
+        skipped=skipped,
+        unknown=unknown,
+    )
+
+
+def _compare_ids(
+    submission: Submission, records: Sequence[Mapping[str, Any]]
+) -> tuple[list[str], list[str]]:
+    """Compare the images of a data set with those of a submission.
+
+    Returns:
+        Ids of images without a result, in the order of the records, and of results without an
+        image, sorted.
+
+    Raises:
+        SubmissionError: no image has a result.
+        ValueError: there are no records, or two have the same ``image_id``.
+    """
     if not records:
         raise ValueError("the data set has no images")
+    image_ids = [record["image_id"] for record in records]
+    (most_frequent, count), *_ = Counter(image_ids).most_common(1)
+    if count > 1:
+        raise ValueError(f"the data set has two records with image_id {most_frequent!r}")
     found = submission.image_ids()
     missing = [image_id for image_id in image_ids if image_id not in found]
     unknown = sorted(found.difference(image_ids))
@@ -227,56 +294,13 @@ def score_submission(
             f"{submission.format_name} it has the image ids: {_named(unknown)}. The data set's are "
             f"like {image_ids[0]!r}."
         )
-    if missing and on_missing == "raise":
-        raise SubmissionError(
-            f"{submission.files.root} has no result of {len(missing)} of the {len(image_ids)} "
-            f"images: {_named(missing)}"
-        )
-
-    absent = set(missing)
-    tasks = [
-        _Task(order, record, record["image_id"] in absent) for order, record in enumerate(records)
-    ]
-    scorer = _Scorer(
-        submission, thresholds, person_threshold, submission.undefined_metrics(), read_annotations
-    )
-    metrics = ParsingMetrics(
-        submission.num_classes,
-        class_names,
-        score_thresh=thresholds.matching,
-        semseg_thresh=thresholds.semantic,
-        part_score_thresh=thresholds.part_regions,
-        part_regions_one_to_one=part_regions_one_to_one,
-    )
-    images: list[ImageScores] = []
-    skipped: dict[int, tuple[str, str]] = {}
-    with _map_in_processes(scorer, tasks, num_workers) as results:
-        for image in tqdm(results, "Scoring", len(tasks), unit="image", disable=not show_progress):
-            if not image.error:
-                metrics.add_measured(image.image_id, image.statistics, image.confusion, image.order)
-                images.append(image.scores)
-            elif on_error == "skip":
-                skipped[image.order] = (image.image_id, image.error)
-            else:
-                raise SubmissionError(f"image {image.image_id!r}: {image.error}")
-    if not images:
-        raise SubmissionError(
-            f"none of the {len(tasks)} images could be scored; the first: {skipped[0][1]}"
-        )
-    return SubmissionScores(
-        scores=_without_undefined(metrics.compute(), scorer.undefined),
-        images=sorted(images, key=_badness),
-        undefined=scorer.undefined,
-        missing=missing,
-        skipped=dict(skipped[order] for order in sorted(skipped)),
-        unknown=unknown,
-    )
+    return missing, unknown
 
 
 def read_prediction(
     submission: Submission, record: Mapping[str, Any], missing: bool = False
 ) -> Prediction:
-    """The submission's result of a record; nobody in the image if it is ``missing``.
+    """Read the submission's result of a record; nobody in the image if it is ``missing``.
 
     Raises:
         SubmissionError: see :meth:`.Submission.read`.
@@ -287,36 +311,10 @@ def read_prediction(
     return submission.read(record["image_id"], image_size)
 
 
-_scorer: _Scorer | None = None
-"""The scorer of a worker process."""
-
-
-def _set_scorer(scorer: _Scorer) -> None:
-    global _scorer
-    _scorer = scorer
-
-
-def _measure(task: _Task) -> _Measured:
-    return _scorer.measure(task)
-
-
-@contextlib.contextmanager
-def _map_in_processes(
-    scorer: _Scorer, tasks: Sequence[_Task], num_workers: int
-) -> Iterator[Iterable[_Measured]]:
-    if num_workers <= 1:
-        yield map(scorer.measure, tasks)
-        return
-    # Workers start afresh: forking a process that holds threads of OpenCV or torch can hang.
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(num_workers, _set_scorer, (scorer,)) as pool:
-        yield pool.imap_unordered(_measure, tasks, chunksize=4)
-
-
 def _without_undefined(
     scores: ParsingScores, undefined: Mapping[MetricGroup, str]
 ) -> ParsingScores:
-    """The scores, with NaN for what the submission says nothing about."""
+    """Give the scores, with NaN for what the submission says nothing about."""
     blanked: dict[str, Any] = {}
     for fields, group in (
         (("class_iou", "miou", "pixel_accuracy", "mean_accuracy"), MetricGroup.PIXELS),
@@ -334,14 +332,14 @@ def _without_undefined(
 
 
 def _badness(image: ImageScores) -> tuple[float, float, str]:
-    """Sorts the worst first, what is undefined last."""
+    """Sort the worst first, what is undefined last."""
     return tuple(
         math.inf if math.isnan(value) else value for value in (image.miou, image.mean_person_miou)
     ) + (image.image_id,)
 
 
 def _named(image_ids: Sequence[str]) -> str:
-    """The first few ids, and how many more there are."""
+    """Name the first few ids, and how many more there are."""
     names = ", ".join(repr(image_id) for image_id in image_ids[:_NUM_NAMED])
     more = len(image_ids) - _NUM_NAMED
     return f"{names} and {more} more" if more > 0 else names or "none"

@@ -11,7 +11,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from aiparsing_d2.evaluation.image_statistics import CroppedMaps, Prediction, ScoreThresholds
+from aiparsing_d2.evaluation.image_inputs import Prediction
+from aiparsing_d2.evaluation.image_statistics import ScoreThresholds
+from aiparsing_d2.structures.cropped_maps import CroppedMaps
 
 from .files import SubmissionFolder
 
@@ -125,10 +127,7 @@ def full_person_maps(
     """
     maps = prediction.person_maps
     if isinstance(maps, CroppedMaps):
-        full = np.zeros((len(maps.maps), *image_size), dtype=np.uint8)
-        for person_map, crop, (x0, y0, x1, y1) in zip(full, maps.maps, maps.windows):
-            person_map[y0:y1, x0:x1] = crop
-        maps = full
+        maps = maps.to_full(image_size)
     if maps.dtype != np.uint8 or maps.shape != (len(prediction.scores), *image_size):
         raise ValueError(
             f"person maps must be uint8 with shape {(len(prediction.scores), *image_size)} "

@@ -33,8 +33,8 @@ class ParsingExample:
     Attributes:
         image: uint8 (H, W, 3), RGB.
         ground_truth: the annotated people, if there are annotations.
-        prediction: the model's output at the image's size, with ``pred_boxes``, ``scores`` and
-            ``pred_part_maps``.
+        prediction: the model's output at the image's size, with ``pred_part_maps`` and, if there
+            are, ``pred_boxes`` and ``scores``.
         edges: predicted probability of a part boundary at every pixel, (H, W) in 0..1.
         name: what to write below the row.
     """
@@ -47,7 +47,7 @@ class ParsingExample:
 
 
 def result_sheet(
-    examples: Sequence[ParsingExample],
+    examples: Iterable[ParsingExample],
     part_labels: PartLabels,
     *,
     score_threshold: float = 0.3,
@@ -59,7 +59,7 @@ def result_sheet(
     the rows is a legend of the parts that occur.
 
     Args:
-        examples: the rows.
+        examples: the rows; drawn one at a time, so that they may be read as they are taken.
         part_labels: label set that gives names and colours.
         score_threshold: predicted people with a lower score are not drawn.
         cell_width: width of a picture in pixels. Tall pictures are narrower.
@@ -70,11 +70,10 @@ def result_sheet(
     Raises:
         ValueError: if there are no examples.
     """
-    if not examples:
-        raise ValueError("No examples to draw.")
     columns = {"Image": [], "Ground truth": [], "Prediction": [], "Predicted edges": []}
-    labels_drawn = set()
+    names, labels_drawn = [], set()
     for example in examples:
+        names.append(example.name)
         image = example.image
         height, width = image.shape[:2]
         scale = min(cell_width / width, 1.25 * cell_width / height)
@@ -86,7 +85,7 @@ def result_sheet(
             None if truth is None else draw_parsing(image, truth, part_labels, scale=scale)
         )
         prediction = example.prediction
-        if prediction is not None:
+        if prediction is not None and prediction.has("scores"):
             prediction = prediction[prediction.scores >= score_threshold]
         columns["Prediction"].append(
             None
@@ -95,8 +94,8 @@ def result_sheet(
                 image,
                 prediction.pred_part_maps,
                 part_labels,
-                boxes=prediction.pred_boxes,
-                scores=prediction.scores,
+                boxes=prediction.pred_boxes if prediction.has("pred_boxes") else None,
+                scores=prediction.scores if prediction.has("scores") else None,
                 scale=scale,
             )
         )
@@ -107,13 +106,15 @@ def result_sheet(
             if part_maps is not None:
                 labels_drawn.update(*(part_map.unique().tolist() for part_map in part_maps.maps))
 
+    if not names:
+        raise ValueError("No examples to draw.")
     columns = {
         title: cells for title, cells in columns.items() if any(cell is not None for cell in cells)
     }
     return image_grid(
         list(zip(*columns.values())),
         column_titles=list(columns),
-        row_names=[example.name for example in examples],
+        row_names=names,
         legend=part_legend(part_labels, labels_drawn),
     )
 

@@ -17,6 +17,7 @@ from aiparsing_d2.data.annotations import read_person_annotations
 from aiparsing_d2.data.datasets.cihp import load_cihp, register_cihp
 from aiparsing_d2.evaluation import Prediction
 from aiparsing_d2.evaluation.image_statistics import ScoreThresholds
+from aiparsing_d2.parallel import WorkerDiedError
 from aiparsing_d2.submissions import (
     CihpSubmission,
     LvMhpV2Submission,
@@ -108,6 +109,19 @@ def test_output_is_not_overwritten_unasked(data_set, tmp_path, capsys):
     scores = json.loads((tmp_path / "scores" / "scores.json").read_text())
     assert scores["settings"]["semseg_thresh"] == 1
     assert scores["results"]["parsing"]["IoU-Face"] == 0
+
+
+def test_ignored_pixels_count_in_the_union_of_apr_unless_left_out(data_set, tmp_path):
+    results = write_results(data_set, tmp_path / "results")
+    argv = ("--dataset", DATASET, "--predictions", results, "--worst", 0)
+    apr = []
+    for name, options in (("union", ()), ("skipped", ("--part-regions-skip-ignored",))):
+        assert run(*argv, "--output", tmp_path / name, *options) == 0
+        scores = json.loads((tmp_path / name / "scores.json").read_text())
+        assert scores["settings"]["part_regions_skip_ignored"] is bool(options)
+        apr.append(scores["results"]["parsing"]["APr-80"])
+    # One of four classes: a leg of three pixels and an ignored one, found in one of two images.
+    assert apr[1] - apr[0] == pytest.approx(100 * (1 / 2) / 4)
 
 
 def test_a_folder_that_is_not_registered(data_set, tmp_path, capsys):
@@ -207,6 +221,16 @@ def test_missing_and_broken_results(data_set, tmp_path, capsys):
     assert "image '0000001': " in capsys.readouterr().err
     assert run(*argv, "--missing", "empty", "--on-error", "skip") == 0
     assert "note: 1 of 3 images cannot be scored" in capsys.readouterr().out
+
+
+def test_a_killed_worker_is_one_line(data_set, tmp_path, capsys, monkeypatch):
+    def lose_a_worker(*args, **kwargs):
+        raise WorkerDiedError("Use fewer workers.")
+
+    results = write_results(data_set, tmp_path / "results")
+    monkeypatch.setattr("aiparsing_d2.submissions.score_submission", lose_a_worker)
+    assert run("--dataset", DATASET, "--predictions", results) == 1
+    assert capsys.readouterr().err == "error: Use fewer workers.\n"
 
 
 def test_unknown_names_are_errors(data_set, tmp_path, capsys):

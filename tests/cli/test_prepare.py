@@ -8,6 +8,7 @@ import pytest
 
 import aiparsing_d2
 from aiparsing_d2.cli import main
+from aiparsing_d2.parallel import WorkerDiedError
 
 
 @pytest.fixture
@@ -80,6 +81,14 @@ def test_interruption(command, capsys, monkeypatch):
     monkeypatch.setattr("aiparsing_d2.preparation.prepare_data_set", interrupt)
     assert main(command) == 130
     assert "goes on from here" in capsys.readouterr().err
+
+    def lose_a_worker(request):
+        raise WorkerDiedError("Use fewer workers.")
+
+    monkeypatch.setattr("aiparsing_d2.preparation.prepare_data_set", lose_a_worker)
+    assert main(command) == 1
+    error = capsys.readouterr().err
+    assert error == "error: Use fewer workers. The same command goes on from here.\n"
 
 
 def test_kinds_can_be_listed(capsys):

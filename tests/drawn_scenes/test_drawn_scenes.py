@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -28,6 +30,7 @@ from aiparsing_d2.drawn_scenes.parts import Side
 from aiparsing_d2.drawn_scenes.person import sample_person
 from aiparsing_d2.drawn_scenes.scene import MIN_VISIBLE_PIXELS
 from aiparsing_d2.drawn_scenes.skeleton import LimbPose, Pose
+from aiparsing_d2.parallel import WorkerDiedError
 from aiparsing_d2.structures.part_labels import CIHP_PART_LABELS
 
 REQUEST = CIHPRequest(num_train=4, num_val=2, seed=5, image_size=(96, 128))
@@ -292,6 +295,23 @@ def test_files_hold_the_drawn_scene(data_set):
 def test_bytes_do_not_depend_on_the_number_of_workers(data_set, tmp_path):
     write_data_set(tmp_path / "data", REQUEST, num_workers=2)
     assert files_of(tmp_path / "data") == files_of(data_set[0])
+
+
+class KilledRequest(CIHPRequest):
+    """As if the system killed the process of the third image."""
+
+    def write_image(self, root, split, index, name):
+        if name == "0000003":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().write_image(root, split, index, name)
+
+
+def test_a_killed_process_is_an_error_and_the_next_run_goes_on(data_set, tmp_path):
+    root = tmp_path / "data"
+    with pytest.raises(WorkerDiedError, match="fewer workers"):
+        write_data_set(root, KilledRequest(**dataclasses.asdict(REQUEST)), num_workers=2)
+    write_data_set(root, REQUEST)
+    assert files_of(root) == files_of(data_set[0])
 
 
 def test_an_image_depends_on_seed_split_and_index_alone(data_set, tmp_path):

@@ -106,7 +106,12 @@ def match_people(image, num_classes, score_thresh):
 
 
 def brute_force_scores(
-    images, num_classes, score_thresh=0.001, semseg_thresh=0.3, part_score_thresh=0.01
+    images,
+    num_classes,
+    score_thresh=0.001,
+    semseg_thresh=0.3,
+    part_score_thresh=0.01,
+    part_regions_skip_ignored=False,
 ):
     result = Scores()
     people, regions = [], []
@@ -135,9 +140,10 @@ def brute_force_scores(
         )
         gt_sets, sets = {}, {}
         for y, x in pixels:
-            if image.category_map[y, x] >= num_classes or gt_label[y][x] >= num_classes:
+            ignored = image.category_map[y, x] >= num_classes or gt_label[y][x] >= num_classes
+            if ignored and part_regions_skip_ignored:
                 continue
-            if gt_label[y][x]:
+            if gt_label[y][x] and not ignored:
                 gt_sets.setdefault((gt_owner[y][x], gt_label[y][x]), set()).add((y, x))
             if label[y][x]:
                 sets.setdefault((owner[y][x], label[y][x]), set()).add((y, x))
@@ -149,7 +155,8 @@ def brute_force_scores(
                  for (_, gt_c), gt_area in gt_sets.items() if gt_c == c),
                 default=Fraction(0),
             )  # fmt: skip
-            regions.append((-image.part_scores[n][c - 1], i, n, c, best))
+            # Of equal scores the later image and the later person come first.
+            regions.append((-image.part_scores[n][c - 1], -i, -n, c, best))
 
     for c in range(num_classes):
         row, column = sum(confusion[c]), sum(line[c] for line in confusion)

@@ -35,17 +35,19 @@ def random_images(rng, number=3):
 
 
 @quick
-@given(seeds)
-def test_perfect_prediction_scores_100(seed):
+@given(seeds, st.booleans())
+def test_perfect_prediction_scores_100(seed, skip_ignored):
     rng = np.random.default_rng(seed)
-    metrics = ParsingMetrics(C)
+    metrics = ParsingMetrics(C, part_regions_skip_ignored=skip_ignored)
     for i in range(2):
         num_people = rng.integers(1, 4)
         gt_maps = np.zeros((num_people, 5, 4 * num_people), dtype=np.uint8)
         for g, gt in enumerate(gt_maps):  # side by side
             gt[:, 4 * g : 4 * g + 4] = rng.choice([0, 1, 2, 3, 4, 255], size=(5, 4))
             gt[2, 4 * g] = rng.integers(1, C)
-        found = np.where(gt_maps == 255, rng.integers(0, C, gt_maps.shape), gt_maps)
+        # What is found in ignored pixels does not matter, in AP^r only if it skips them too.
+        filling = rng.integers(0, C, gt_maps.shape) if skip_ignored else 0
+        found = np.where(gt_maps == 255, filling, gt_maps)
         boxes = [
             [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
             for _, (ys, xs) in ((gt, np.nonzero(gt)) for gt in gt_maps)
@@ -93,6 +95,25 @@ def test_order_of_adding_and_number_of_processes_do_not_matter(seed, num_process
     assert merged.num_images == len(images)
     assert merged.compute().box is not None
     np.testing.assert_array_equal(flat(merged.compute()), flat(alone.compute()))
+
+
+@quick
+@given(seeds)
+def test_what_is_found_in_ignored_pixels_matters_to_apr_alone(seed):
+    rng = np.random.default_rng(seed)
+    images, changed = random_images(rng), []
+    for image in images:
+        ignored = rng.random(image.category_map.shape) < 0.2
+        image.gt_maps[:, ignored] = 255
+        image.category_map[ignored] = 255
+        other = rng.integers(0, C, image.maps.shape, dtype=np.uint8)
+        maps = np.where(ignored, other, image.maps)
+        changed.append(dataclasses.replace(image, maps=maps))
+    before, after = score(images), score(changed)
+    for field in ("class_iou", "miou", "pixel_accuracy", "mean_accuracy", "app", "pcp"):
+        np.testing.assert_array_equal(getattr(after, field), getattr(before, field))
+    before, after = (score(some, part_regions_skip_ignored=True) for some in (images, changed))
+    np.testing.assert_array_equal(flat(after), flat(before))
 
 
 @quick

@@ -353,7 +353,7 @@ def as_int64(part_maps):
             replace("pred_part_maps", label_20),
             "predicted person map 1 has the label 20.*20 classes",
         ),
-        (replace("pred_part_maps", as_int64), "map 0 is torch.int64, expected torch.uint8"),
+        (replace("pred_part_maps", as_int64), "map 0 must be uint8.*got torch.int64"),
         (replace("scores", lambda scores: scores * math.nan), "person scores must be finite.*nan"),
         (replace("pred_part_scores", lambda scores: scores * math.inf), "part scores must be fin"),
         (replace("pred_part_scores", lambda scores: scores[:, 1:]), "part scores must have shape"),

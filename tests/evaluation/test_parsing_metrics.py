@@ -129,6 +129,7 @@ def test_brute_force_gives_the_same(seed):
     assert_equals_brute_force(images)
     # A semantic threshold below that of AP^r exchanges which of the two hides more people.
     assert_equals_brute_force(images, score_thresh=0.2, semseg_thresh=0.001, part_score_thresh=0.3)
+    assert_equals_brute_force(images, part_regions_skip_ignored=True)
 
 
 def test_brute_force_gives_the_same_for_a_crowd():
@@ -229,6 +230,39 @@ def test_equal_scores_rank_by_image_order_then_index():
     assert score([within]).app[4] == pytest.approx(1)
     within = example([right], [wrong, right], [0.5, 0.5])
     assert score([within]).app[4] == pytest.approx(1 / 2)
+
+
+def test_part_regions_of_equal_scores_rank_in_reverse_order():
+    right, wrong = [[1, 1, 0, 0]], [[0, 0, 0, 1]]
+    good, bad = example([right], [right], [0.5]), example([right], [wrong], [0.5])
+    # The later image first. Miss before hit: precision 1/2 at recall 1/2.
+    assert score([good, bad]).apr[4] == pytest.approx(1 / 4)
+    assert score([bad, good]).apr[4] == pytest.approx(1 / 2)
+    metrics = ParsingMetrics(C)
+    add(metrics, "second", good, image_order=1)
+    add(metrics, "first", bad, image_order=0)
+    assert metrics.compute().apr[4] == pytest.approx(1 / 2)
+    # The later person first, who need not be the surer one: the scores of the parts decide.
+    for scores in ([0.5, 0.5], [0.9, 0.5], [0.5, 0.9]):
+        part_scores = np.full((2, C - 1), 0.3)
+        within = example([right], [right, wrong], scores, part_scores)
+        assert score([within]).apr[4] == pytest.approx(1 / 2)
+        within = example([right], [wrong, right], scores, part_scores)
+        assert score([within]).apr[4] == pytest.approx(1)
+    # A claim goes to the later one, too, though here it makes no difference.
+    halves = example([[[1, 1, 1]]], [[[1, 1, 0]], [[0, 0, 1]]], [0.5, 0.5])
+    one_to_one = score([halves], part_regions_one_to_one=True)
+    np.testing.assert_allclose(one_to_one.apr, [1] * 3 + [1 / 2] * 3 + [0] * 3)
+
+
+@pytest.mark.parametrize(("region_map", "apr"), [([[1, 2, 0]], 1), ([[2, 1, 0]], 1 / 2)])
+def test_given_part_regions_of_equal_scores_rank_in_reverse_order(region_map, apr):
+    truth = np.array([[[0, 1, 0]]], dtype=np.uint8)  # only the second pixel is right
+    regions = PartRegions(np.array(region_map), [1, 1], [0.5, 0.5])
+    metrics = ParsingMetrics(C)
+    prediction = Prediction(truth[:0], [], part_regions=regions)
+    metrics.add_image("a", GroundTruth(truth, truth[0]), prediction)
+    assert metrics.compute().apr[4] == pytest.approx(apr)
 
 
 def test_later_person_lies_on_top_of_an_equal_score():
@@ -381,12 +415,28 @@ def test_everything_ignored(prediction):
     assert np.isnan(scores.apr).all()
 
 
-def test_ignored_pixels_do_not_count():
+def test_ignored_pixels_do_not_count_but_in_the_union_of_apr():
     # The person is right but for the ignored pixels, and so is a false alarm that lies on them.
-    gt = [[[1, 1, 255, 255, 0, 0]]]
-    scores = score([example(gt, [[[1, 1, 2, 1, 0, 0]]], [0.9])])
+    image = example([[[1, 1, 255, 255, 0, 0]]], [[[1, 1, 2, 1, 0, 0]]], [0.9])
+    scores = score([image])
     np.testing.assert_allclose(scores.class_iou, [1, 1, np.nan, np.nan, np.nan])
-    np.testing.assert_allclose([scores.app, scores.pcp, scores.apr], np.ones((3, 9)))
+    np.testing.assert_allclose([scores.app, scores.pcp], np.ones((2, 9)))
+    np.testing.assert_allclose(scores.apr, [1] * 6 + [0] * 3)  # IoU 2/3
+    assert np.isnan(scores.apr_per_class[2]).all()
+    np.testing.assert_allclose(score([image], part_regions_skip_ignored=True).apr, np.ones(9))
+
+    # A surer region on ignored pixels alone is a false positive, or none at all.
+    gt = [[[1, 1, 255, 255, 0, 0]]]
+    image = example(gt, [[[1, 1, 0, 0, 0, 0]], [[0, 0, 1, 1, 0, 0]]], [0.8, 0.9])
+    np.testing.assert_allclose(score([image]).apr, np.full(9, 1 / 2))
+    np.testing.assert_allclose(score([image], part_regions_skip_ignored=True).apr, np.ones(9))
+
+
+def test_a_pixel_is_ignored_where_either_map_of_the_ground_truth_says_so():
+    # The person map has part 1 where the category map ignores, and the other way round.
+    image = example([[[1, 1, 1, 255]]], [[[1, 1, 1, 1]]], [0.9], category_map=[[1, 1, 255, 1]])
+    np.testing.assert_allclose(score([image]).apr, [1] * 4 + [0] * 5)  # 2 of 4
+    np.testing.assert_allclose(score([image], part_regions_skip_ignored=True).apr, np.ones(9))
 
 
 # Errors
@@ -477,6 +527,8 @@ def test_only_equal_settings_merge():
         ParsingMetrics(5).merge(ParsingMetrics(4))
     with pytest.raises(ValueError, match="score_thresholds"):
         ParsingMetrics(5).merge(ParsingMetrics(5, semseg_thresh=0.05))
+    with pytest.raises(ValueError, match="part_regions_skip_ignored True into False"):
+        ParsingMetrics(5).merge(ParsingMetrics(5, part_regions_skip_ignored=True))
 
 
 def test_boxes_for_all_predictions_or_for_none():

@@ -7,11 +7,13 @@ import numpy as np
 import preparation_folders as folders
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from killed_verifier import KilledVerifier
 from PIL import Image
 from pycocotools import mask as coco_mask
 
 from aiparsing_d2.data.annotations import read_label_png, read_person_annotations
 from aiparsing_d2.data.datasets import load_cihp, load_coco_parsing, load_lv_mhp_v2, load_vip
+from aiparsing_d2.parallel import WorkerDiedError
 from aiparsing_d2.preparation import (
     DATA_SETS,
     BadDataError,
@@ -331,7 +333,6 @@ class TestGoingOn:
                 return report(examination)
 
             patch.setattr(verification._Examination, "report", stop_at_second)
-            patch.setattr("aiparsing_d2.preparation.journal._CHUNK", 1)
             with pytest.raises(KeyboardInterrupt):
                 prepare(cihp, **options)
         out = cihp.parent / "out"
@@ -391,8 +392,29 @@ class TestGoingOn:
         prepare(cihp, with_rle=True, overwrite=True)
         assert verified == ["0000001", "0000002"]
 
-    def test_fatal_findings_can_be_mended(self, cihp, verified, monkeypatch):
-        monkeypatch.setattr("aiparsing_d2.preparation.journal._CHUNK", 1)
+    @pytest.mark.parametrize(
+        ("spoil", "message"),
+        [
+            (lambda text: text.replace('"number": 1', '"number": 2'), "line 2 .its checksum"),
+            (lambda text: text.replace(', "checksum"', ', "sum"'), "line 2 .its checksum"),
+            (lambda text: text + "[" * 100_000 + "\n", "line 3 .maximum recursion"),
+            (lambda text: text + "[]\n", "line 3 .it is no object"),
+            (lambda text: text + "{'a'}\n", "line 3 .Expecting property name"),
+            (lambda text: "[]\n" + text, "line 1 .it is no object"),
+            (lambda text: "\udcff" + text, "line 1 .*codec can't decode"),
+        ],
+    )
+    def test_a_damaged_journal_is_refused_by_name(self, cihp, monkeypatch, spoil, message):
+        self.interrupt(cihp, monkeypatch)
+        journal = cihp.parent / "out" / "unfinished.jsonl"
+        text = journal.read_text()
+        assert spoil(text) != text
+        journal.write_text(spoil(text), errors="surrogateescape")
+        with pytest.raises(JournalError, match=f"unfinished.jsonl is damaged in {message}"):
+            prepare(cihp)
+        prepare(cihp, overwrite=True)
+
+    def test_fatal_findings_can_be_mended(self, cihp, verified):
         image = cihp / "Training" / "Images" / "0000002.jpg"
         content = image.read_bytes()
         image.write_bytes(b"")
@@ -428,7 +450,6 @@ def test_overwrite_replaces_only_what_it_writes(cihp, tmp_path):
 
 
 def test_processes_give_the_same_and_touch_nothing_else(cihp, tmp_path, monkeypatch):
-    monkeypatch.setattr("aiparsing_d2.preparation.journal._CHUNK", 1)
     before = snapshot(cihp)
     for number, folder in ((1, "one"), (2, "two")):
         options = {"write_person_maps": True, "with_rle": True, "num_workers": number}
@@ -440,6 +461,15 @@ def test_processes_give_the_same_and_touch_nothing_else(cihp, tmp_path, monkeypa
     for path, content in snapshot(tmp_path / "one").items():
         assert (tmp_path / "two" / path.relative_to(tmp_path / "one")).read_bytes() == content
     assert snapshot(cihp) == before
+
+
+def test_a_killed_process_is_an_error_and_the_next_run_goes_on(cihp, monkeypatch, verified):
+    with monkeypatch.context() as patch:
+        patch.setattr(PreparationRequest, "verifier", lambda self: KilledVerifier(self.root, 20))
+        with pytest.raises(WorkerDiedError, match="fewer workers"):
+            prepare(cihp, num_workers=2)
+    prepare(cihp)
+    assert verified[-1] == "0000002"
 
 
 def test_where_the_data_set_is_not(tmp_path, cihp):

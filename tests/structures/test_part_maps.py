@@ -169,11 +169,23 @@ def test_cost_follows_the_window_and_not_the_image():
 @pytest.mark.parametrize(
     "part_map, window, message",
     [
-        (torch.zeros((2, 3)), [0, 0, 3, 2], "expected torch.uint8"),
-        (torch.zeros((2, 3), dtype=torch.uint8), [0, 0, 2, 3], "has shape"),
+        (torch.zeros((2, 3)), [0, 0, 3, 2], "map 0 must be uint8.*got torch.float32"),
+        (
+            torch.zeros((2, 3), dtype=torch.uint8),
+            [0, 0, 2, 3],
+            r"\(3, 2\) of its window.*\(2, 3\)$",
+        ),
         (torch.zeros((2, 3), dtype=torch.uint8), [9, 0, 12, 2], "leaves the"),
     ],
 )
 def test_what_does_not_fit_is_refused(part_map, window, message):
     with pytest.raises(ValueError, match=message):
         PartMaps([part_map], torch.tensor([window]), (10, 10))
+
+
+def test_cropped_maps_hold_the_same(full_maps):
+    part_maps = PartMaps.from_full(full_maps)
+    cropped = part_maps.to_cropped_maps()
+    assert all(isinstance(crop, np.ndarray) for crop in cropped.maps)
+    np.testing.assert_array_equal(cropped.windows, part_maps.windows.numpy())
+    np.testing.assert_array_equal(cropped.to_full((20, 30)), full_maps)

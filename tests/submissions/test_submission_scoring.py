@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from submission_scenes import (
 )
 
 from aiparsing_d2.evaluation import GroundTruth, Prediction
+from aiparsing_d2.parallel import WorkerDiedError
 from aiparsing_d2.submissions import (
     CihpSubmission,
     MetricGroup,
@@ -96,6 +99,17 @@ def test_files_score_like_arrays_in_one_process_and_in_two(data_set, tmp_path):
     assert_same_pixels_and_regions(again.scores, expected)
     assert_same_people(again.scores, expected)
     assert again.scores.box == expected.box
+
+
+def kill_this_process(record, num_classes):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_process_is_an_error(data_set, tmp_path):
+    records, _, predictions = data_set
+    submission = write(PersonMapsSubmission, tmp_path / "results", records, predictions)
+    with pytest.raises(WorkerDiedError, match="fewer workers than 2"):
+        score_quietly(submission, records, num_workers=2, read_annotations=kill_this_process)
 
 
 def test_missing_folders_leave_the_metrics_out(data_set, tmp_path):
