@@ -14,8 +14,8 @@ def parsing_postprocess(
     """Rescale boxes and paste part maps; the parsing counterpart of ``detector_postprocess``.
 
     For raw outputs only, in the frame of the network's input. The output of Detectron2's own
-    ``GeneralizedRCNN`` is rescaled already and needs :func:`~aiparsing_d2.structures.paste_part_maps`
-    alone.
+    ``GeneralizedRCNN`` is rescaled already and only needs
+    :func:`~aiparsing_d2.structures.paste_part_maps`.
 
     Args:
         results: with ``pred_boxes`` and ``pred_part_logits`` in the frame of
@@ -29,7 +29,15 @@ def parsing_postprocess(
         New instances in the output frame, with the fields of
         :func:`~aiparsing_d2.structures.paste_part_maps`. People with an empty box are dropped; an
         inclusive box is never empty.
+
+    Raises:
+        ValueError: the instances are postprocessed already.
     """
+    if results.has("pred_masks") and results.pred_masks.ndim == 3:  # a raw one has four
+        raise ValueError(
+            "parsing_postprocess takes a model's raw instances, but these have full-size masks: "
+            "they are postprocessed already. paste_part_maps completes them."
+        )
     # Boxes are scaled in place.
     results = Instances(results.image_size, **results.get_fields())
     results.pred_boxes = results.pred_boxes.clone()

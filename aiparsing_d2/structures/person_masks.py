@@ -17,8 +17,8 @@ class PersonMasks:
 
     Stands where Detectron2 has a bool tensor (N, H, W), as the field ``pred_masks``, and is read
     like one by its evaluators, its ``Visualizer``, pycocotools and supervision. It takes no memory
-    of its own: iteration makes one (H, W) mask at a time, and only :attr:`tensor`, :meth:`numpy` and
-    ``np.asarray`` make all N.
+    of its own: iteration makes one (H, W) mask at a time, and only :attr:`tensor`, :meth:`numpy`
+    and ``np.asarray`` make all N.
 
     Attributes:
         part_maps: the :class:`PartMaps` of the N people.

@@ -163,9 +163,7 @@ class FCOSProposalGenerator(nn.Module):
             (logit of cls * centre-ness, so its sigmoid is the box score), best first; and the
             losses, empty at test.
         """
-        levels = select_feature_maps(
-            features, self.in_features, type(self).__name__, _FEATURE_KEYS
-        )
+        levels = select_feature_maps(features, self.in_features, type(self).__name__, _FEATURE_KEYS)
         locations = [
             feature_locations(*level.shape[-2:], stride, level.device)
             for level, stride in zip(levels, self.strides)
