@@ -82,8 +82,10 @@ class ParsingEvaluator(DatasetEvaluator):
                 its :class:`~aiparsing_d2.data.annotations.PersonAnnotations`.
 
         Raises:
-            ValueError: two records have the same ``image_id``.
+            ValueError: two records have the same ``image_id``, or ``box_group`` is "parsing".
         """
+        if box_group == "parsing":
+            raise ValueError('box_group cannot be "parsing", which is the name of the main group')
         metadata = MetadataCatalog.get(dataset_name)
         self._dataset_name = dataset_name
         self._distributed = distributed
