@@ -16,7 +16,9 @@ DOCUMENT = ROOT / "docs" / "ARCHITECTURE.md"
 
 def documented_rules() -> dict[str, set[str]]:
     """The table of rooms: room -> rooms that it may import."""
-    rows = re.findall(r"^\| `(\w+)` \| [^|]+ \| *(.*?) *\|$", DOCUMENT.read_text("utf-8"), re.MULTILINE)
+    rows = re.findall(
+        r"^\| `(\w+)` \| [^|]+ \| *(.*?) *\|$", DOCUMENT.read_text("utf-8"), re.MULTILINE
+    )
     rules = {room: set(re.findall(r"`(\w+)`", rest)) for room, rest in rows}
     everything = {room for room, rest in rows if rest == "all"}
     return {room: set(rules) if room in everything else rest for room, rest in rules.items()}

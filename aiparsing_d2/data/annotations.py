@@ -20,7 +20,13 @@ from aiparsing_d2.structures.part_labels import IGNORE_LABEL
 
 from .image_files import UnreadableImageError, open_image
 
-__all__ = ["AnnotationError", "PersonAnnotations", "read_label_png", "read_person_annotations"]
+__all__ = [
+    "AnnotationError",
+    "PersonAnnotations",
+    "annotation_files",
+    "read_label_png",
+    "read_person_annotations",
+]
 
 _PNG_COLOR_TYPES = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGBA"}
 
@@ -83,6 +89,18 @@ def read_person_annotations(
         boxes=np.array(boxes, dtype=np.float64).reshape(-1, 4),
         category_map=category_map,
     )
+
+
+def annotation_files(record: Mapping[str, Any]) -> list[str] | None:
+    """List the files that :func:`read_person_annotations` reads for a record.
+
+    Returns:
+        File names, or None if the record is not annotated, as those of a test split.
+    """
+    if not any(key in record for key in _READERS):
+        return None
+    maps = [record[key] for key in ("category_file_name", "human_file_name") if key in record]
+    return [*maps, *record.get("person_file_names", ())]
 
 
 def read_label_png(file_name: str | os.PathLike, *, allow_red: bool = False) -> np.ndarray:

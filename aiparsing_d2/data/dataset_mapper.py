@@ -12,7 +12,7 @@ import torch
 from detectron2.config import configurable
 from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import BitMasks, Boxes, Instances
 
 from aiparsing_d2.structures import PartMaps
 from aiparsing_d2.structures.part_labels import PartLabels, get_part_labels
@@ -48,6 +48,7 @@ class ParsingDatasetMapper:
         image_format: str = "BGR",
         part_labels: PartLabels | None = None,
         recompute_boxes: bool = False,
+        use_instance_mask: bool = False,
     ):
         """
         Args:
@@ -60,6 +61,8 @@ class ParsingDatasetMapper:
             recompute_boxes: whether boxes shrink to what the augmentations left visible of a
                 person, instead of being the transformed original boxes clipped to the image. To
                 be set if the augmentations crop.
+            use_instance_mask: whether the people also get ``gt_masks`` (:class:`BitMasks`, the
+                pixels whose label is not 0), to train a mask head on.
 
         Raises:
             ValueError: if ``part_labels`` is missing in training.
@@ -71,6 +74,7 @@ class ParsingDatasetMapper:
         self.image_format = image_format
         self.part_labels = part_labels
         self.recompute_boxes = recompute_boxes
+        self.use_instance_mask = use_instance_mask
         mode = "training" if is_train else "inference"
         logger.info("Augmentations used in %s: %s", mode, augmentations)
 
@@ -86,6 +90,7 @@ class ParsingDatasetMapper:
             "image_format": cfg.INPUT.FORMAT,
             "part_labels": get_part_labels(cfg.DATASETS.TRAIN) if is_train else None,
             "recompute_boxes": crops,
+            "use_instance_mask": cfg.MODEL.MASK_ON,
         }
 
     def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
@@ -99,7 +104,8 @@ class ParsingDatasetMapper:
             * "image": uint8 tensor (3, H, W), augmented;
             * "instances" (training only): :class:`Instances` of size (H, W) with ``gt_boxes``
               (:class:`Boxes`), ``gt_classes`` (int64, all 0) and ``gt_part_maps``
-              (:class:`PartMaps`). People of whom no pixel is left are dropped.
+              (:class:`PartMaps`), and ``gt_masks`` if wanted. People of whom no pixel is left are
+              dropped.
 
         Raises:
             OSError: if the image cannot be read.
@@ -119,13 +125,16 @@ class ParsingDatasetMapper:
         record["image"] = torch.as_tensor(np.ascontiguousarray(aug_input.image.transpose(2, 0, 1)))
 
         if self.is_train:
-            record["instances"] = person_annotations_to_instances(
+            instances = person_annotations_to_instances(
                 annotations,
                 transforms,
                 aug_input.image.shape[:2],
                 self.part_labels,
                 recompute_boxes=self.recompute_boxes,
             )
+            if self.use_instance_mask:
+                instances.gt_masks = BitMasks(instances.gt_part_maps.to_full() != 0)
+            record["instances"] = instances
         return record
 
 

@@ -19,6 +19,7 @@ from detectron2.utils.logger import create_small_table
 from tabulate import tabulate
 
 from aiparsing_d2.data.annotations import PersonAnnotations, read_person_annotations
+from aiparsing_d2.structures import paste_part_maps
 
 from .average_precision import IOU_THRESHOLDS
 from .image_inputs import GroundTruth, Prediction
@@ -32,7 +33,9 @@ _REQUIRED_FIELDS = ("pred_part_maps", "scores", "pred_boxes")
 class ParsingEvaluator(DatasetEvaluator):
     """Evaluate mIoU, AP^p, PCP, AP^r and box AP (see :class:`ParsingMetrics` for their meaning).
 
-    Expects from the model, per image, ``{"instances": Instances}`` at the image's original size:
+    Expects from the model, per image, ``{"instances": Instances}`` at the image's original size, as
+    :class:`~aiparsing_d2.modeling.AIParsing` gives them, or Detectron2's own ``GeneralizedRCNN``
+    with a parsing branch (``pred_part_logits`` are pasted here):
 
     ===================  =========================================================================
     ``pred_part_maps``   ``PartMaps`` of the N people
@@ -61,6 +64,7 @@ class ParsingEvaluator(DatasetEvaluator):
         part_score_thresh: float = 0.01,
         part_regions_one_to_one: bool = False,
         part_regions_skip_ignored: bool = False,
+        box_group: str | None = "bbox",
         read_annotations: Callable[[dict, int], PersonAnnotations] = read_person_annotations,
     ):
         """
@@ -74,16 +78,21 @@ class ParsingEvaluator(DatasetEvaluator):
                 metadata's ``semseg_thresh``.
             part_score_thresh: lowest person score that is painted for AP^r.
             part_regions_one_to_one, part_regions_skip_ignored: see :class:`ParsingMetrics`.
+            box_group: name of the group of box AP in the results; None leaves it out. To be set
+                beside Detectron2's ``COCOEvaluator``, which has a group "bbox" too.
             read_annotations: called with a record of the data set and the number of classes, gives
                 its :class:`~aiparsing_d2.data.annotations.PersonAnnotations`.
 
         Raises:
-            ValueError: two records have the same ``image_id``.
+            ValueError: two records have the same ``image_id``, or ``box_group`` is "parsing".
         """
+        if box_group == "parsing":
+            raise ValueError('box_group cannot be "parsing", which is the name of the main group')
         metadata = MetadataCatalog.get(dataset_name)
         self._dataset_name = dataset_name
         self._distributed = distributed
         self._output_dir = output_dir
+        self._box_group = box_group
         self._read_annotations = read_annotations
         self._settings = {
             "score_thresh": score_thresh,
@@ -144,7 +153,8 @@ class ParsingEvaluator(DatasetEvaluator):
         """Compute the metrics of all processed images, logs them and writes them.
 
         Returns:
-            ``{"parsing": {...}, "bbox": {...}}`` in percent, see :meth:`ParsingMetrics.summarize`.
+            ``{"parsing": {...}, "bbox": {...}}`` in percent, see :meth:`ParsingMetrics.summarize`;
+            the second under the name ``box_group``.
             Empty on all ranks but the first, and if no image was processed.
         """
         metrics = self._metrics
@@ -170,6 +180,9 @@ class ParsingEvaluator(DatasetEvaluator):
 
         scores = metrics.compute()
         results = OrderedDict(percentages(scores, self._part_names))
+        boxes = results.pop("bbox", None)
+        if boxes is not None and self._box_group is not None:
+            results[self._box_group] = boxes
         self._log(scores, results, metrics.num_images)
         if self._output_dir:
             self._write(scores, results, metrics.num_images)
@@ -208,8 +221,8 @@ class ParsingEvaluator(DatasetEvaluator):
             self._dataset_name,
             create_small_table(main),
         )
-        if "bbox" in results:
-            logger.info("Person boxes:\n%s", create_small_table(results["bbox"]))
+        if self._box_group in results:
+            logger.info("Person boxes:\n%s", create_small_table(results[self._box_group]))
         logger.info("By IoU threshold:\n%s", by_threshold)
         logger.info("By class (nan: not in the ground truth):\n%s", by_class)
 
@@ -246,8 +259,7 @@ def to_prediction(instances: Instances, image_size: tuple[int, int]) -> Predicti
     """Convert a model's output for an image to plain arrays.
 
     Args:
-        instances: as :class:`~aiparsing_d2.modeling.AIParsing` gives them at test; without any
-            field if nobody was found.
+        instances: as :class:`ParsingEvaluator` takes them; without any field if nobody was found.
         image_size: (H, W) of the image in pixels.
 
     Raises:
@@ -260,6 +272,7 @@ def to_prediction(instances: Instances, image_size: tuple[int, int]) -> Predicti
         )
     if not instances.get_fields():
         return Prediction(np.zeros((0, *image_size), dtype=np.uint8), np.zeros(0))
+    instances = paste_part_maps(instances)
     missing = [name for name in _REQUIRED_FIELDS if not instances.has(name)]
     if missing:
         raise ValueError(f"the model's instances have no {missing[0]}")

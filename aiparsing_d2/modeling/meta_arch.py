@@ -23,6 +23,8 @@ class AIParsing(GeneralizedRCNN):
     * ``pred_mious``: (N,) with a score head only, in [0, 1] unless its head does not clamp them;
     * ``pred_part_maps``: ``PartMaps`` of the N people in original image pixels;
     * ``pred_part_scores``: (N, C) mean probability of each class over its pixels;
+    * ``pred_masks``: bool (N, H, W) of a mask head if there is one, else :class:`PersonMasks`, the
+      people of ``pred_part_maps`` in the same form;
     * ``pred_edges``: ``PartMaps`` with 1 on part boundaries, if the head has ``edges_at_test``.
     """
 

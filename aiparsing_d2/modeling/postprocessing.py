@@ -5,14 +5,17 @@ from __future__ import annotations
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Boxes, Instances
 
+from aiparsing_d2.structures import paste_part_maps
+
 
 def parsing_postprocess(
     results: Instances, output_height: int, output_width: int, inclusive_boxes: bool = False
 ) -> Instances:
-    """Rescales boxes and pastes part maps; the parsing counterpart of ``detector_postprocess``.
+    """Rescale boxes and paste part maps; the parsing counterpart of ``detector_postprocess``.
 
-    Also completes the output of a stock ``GeneralizedRCNN`` with a parsing branch, which leaves
-    ``pred_part_logits`` relative to the boxes.
+    For raw outputs only, in the frame of the network's input. The output of Detectron2's own
+    ``GeneralizedRCNN`` is rescaled already and only needs
+    :func:`~aiparsing_d2.structures.paste_part_maps`.
 
     Args:
         results: with ``pred_boxes`` and ``pred_part_logits`` in the frame of
@@ -23,34 +26,33 @@ def parsing_postprocess(
             where these pixels do, as everywhere in Detectron2.
 
     Returns:
-        New instances in the output frame. ``pred_part_logits`` is replaced by ``pred_part_maps``
-        (:class:`PartMaps`) and ``pred_part_scores`` (N, C), the mean probability of each class
-        over the person's pixels of that class. ``pred_edge_logits``, if there, become
-        ``pred_edges`` (:class:`PartMaps`, 1 = edge). People with an empty box are dropped;
-        an inclusive box is never empty.
+        New instances in the output frame, with the fields of
+        :func:`~aiparsing_d2.structures.paste_part_maps`. People with an empty box are dropped; an
+        inclusive box is never empty.
+
+    Raises:
+        ValueError: the instances are postprocessed already.
     """
-    image_size = (output_height, output_width)
+    if results.has("pred_masks") and results.pred_masks.ndim == 3:  # a raw one has four
+        raise ValueError(
+            "parsing_postprocess takes a model's raw instances, but these have full-size masks: "
+            "they are postprocessed already. paste_part_maps completes them."
+        )
     # Boxes are scaled in place.
     results = Instances(results.image_size, **results.get_fields())
     results.pred_boxes = results.pred_boxes.clone()
-    if inclusive_boxes:
-        height, width = results.image_size
-        results.pred_boxes.scale(output_width / width, output_height / height)
-        results = Instances(image_size, **results.get_fields())
-    else:
-        results = detector_postprocess(results, output_height, output_width)
-    boxes = results.pred_boxes.tensor
-    part_maps, part_scores = results.pred_part_logits.to_part_maps(
-        boxes, image_size, inclusive_boxes
-    )
-    results.remove("pred_part_logits")
-    results.pred_part_maps = part_maps
-    results.pred_part_scores = part_scores
-    if results.has("pred_edge_logits"):
-        results.pred_edges, _ = results.pred_edge_logits.to_part_maps(
-            boxes, image_size, inclusive_boxes
-        )
-        results.remove("pred_edge_logits")
-    if inclusive_boxes:
-        results.pred_boxes = Boxes(boxes + boxes.new_tensor([0, 0, 1, 1]))
+    if not inclusive_boxes:
+        return paste_part_maps(detector_postprocess(results, output_height, output_width))
+    height, width = results.image_size
+    scale_x, scale_y = output_width / width, output_height / height
+    boxes = results.pred_boxes.clone()
+    boxes.scale(scale_x, scale_y)
+    ends = Boxes(boxes.tensor + boxes.tensor.new_tensor([0, 0, 1, 1]))
+    # Masks and keypoints know the boxes that end where their pixels do; none of these is empty.
+    results.pred_boxes = ends.clone()
+    results.pred_boxes.scale(1 / scale_x, 1 / scale_y)
+    results = detector_postprocess(results, output_height, output_width)
+    results.pred_boxes = boxes
+    results = paste_part_maps(results, inclusive_boxes=True)
+    results.pred_boxes = ends
     return results

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from aiparsing_d2.data.coco_format import coco_content, coco_person
 from aiparsing_d2.structures.part_labels import PartLabels
 
 from .inventory import ImageFiles
@@ -61,23 +62,13 @@ def coco_annotations(
         image_entries.append(entry)
         for person in report.people:
             annotation: dict[str, Any] = {
-                "id": len(annotations) + 1,
-                "image_id": files.position,
-                "category_id": 1,
                 "bbox": list(person.bbox),
                 "area": person.area,
-                "iscrowd": 0,
                 "human": person.number,
             }
             if person.parsing is not None:
                 annotation["parsing"] = person.parsing
             if person.segmentation is not None:
                 annotation["segmentation"] = person.segmentation
-            annotations.append(annotation)
-    category = {"id": 1, "name": "person", "supercategory": "person"}
-    return {
-        "info": {"description": description},
-        "categories": [{**category, "parsing": list(part_labels.names)}],
-        "images": image_entries,
-        "annotations": annotations,
-    }
+            annotations.append(coco_person(len(annotations) + 1, files.position, annotation))
+    return coco_content(description, part_labels, image_entries, annotations)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from aiparsing_d2.data.annotations import AnnotationError, read_label_png, read_person_annotations
+from aiparsing_d2.data.coco_format import encode_rle
 from aiparsing_d2.data.image_files import is_sixteen_bit_grey, open_image, read_image
 from aiparsing_d2.data.layouts import PersonFileName
 from aiparsing_d2.structures.part_labels import IGNORE_LABEL
@@ -249,7 +250,7 @@ class _Examination:
                     area=sum(pixels[1:]),
                     part_pixels={label: n for label, n in enumerate(pixels) if label and n},
                     parsing=parsing,
-                    segmentation=_encode_rle(person_map != 0) if verifier.with_rle else None,
+                    segmentation=encode_rle(person_map != 0) if verifier.with_rle else None,
                 )
             )
         return people
@@ -377,14 +378,6 @@ def _parse_instances(lines: list[str], num_classes: int) -> tuple[set[int], list
             )
         instances.add(instance)
     return instances, problems
-
-
-def _encode_rle(mask: np.ndarray) -> dict[str, Any]:
-    """COCO's compressed run-length encoding of a bool array (H, W)."""
-    from pycocotools import mask as coco_mask  # needed by few
-
-    rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
-    return {"size": [int(length) for length in rle["size"]], "counts": rle["counts"].decode()}
 
 
 def _some(values: Iterable[Any], separator: str = ", ") -> str:

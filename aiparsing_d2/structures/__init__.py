@@ -4,20 +4,20 @@
 who ask for the rest.
 """
 
-__all__ = ["CroppedMaps", "PartMaps", "ROIPartLogits"]
+import importlib
+
+_MODULES = {
+    "CroppedMaps": ".cropped_maps",
+    "PartMaps": ".part_maps",
+    "PersonMasks": ".person_masks",
+    "ROIPartLogits": ".part_logits",
+    "paste_part_maps": ".pasting",
+}
+
+__all__ = ["CroppedMaps", "PartMaps", "PersonMasks", "ROIPartLogits", "paste_part_maps"]
 
 
 def __getattr__(name: str):
-    if name == "CroppedMaps":
-        from .cropped_maps import CroppedMaps
-
-        return CroppedMaps
-    if name == "PartMaps":
-        from .part_maps import PartMaps
-
-        return PartMaps
-    if name == "ROIPartLogits":
-        from .part_logits import ROIPartLogits
-
-        return ROIPartLogits
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULES[name], __name__), name)

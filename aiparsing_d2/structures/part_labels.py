@@ -114,8 +114,13 @@ class PartLabels:
         return palette[label_map]
 
     def as_metadata(self) -> dict[str, list]:
-        """Entries for Detectron2's metadata; :meth:`from_metadata` reads them back."""
+        """Entries for Detectron2's metadata; :meth:`from_metadata` reads them back.
+
+        "stuff_classes" and "stuff_colors" are for Detectron2's ``Visualizer``.
+        """
         return {
+            "stuff_classes": list(self.names),
+            "stuff_colors": list(self.colors),
             "part_names": list(self.names),
             "part_colors": list(self.colors),
             "part_flip_pairs": list(self.flip_pairs),

@@ -311,7 +311,7 @@ def test_import_touches_no_file_and_expands_the_home_folder(tmp_path, monkeypatc
             DatasetCatalog.get("cihp_val")
     finally:
         importlib.reload(datasets)
-    assert str(tmp_path) not in str(DatasetCatalog["cihp_val"].folders)
+    assert str(tmp_path) not in str(DatasetCatalog["cihp_val"].load.folders)
 
 
 def test_own_data_set_with_other_parts(two_people, registered):

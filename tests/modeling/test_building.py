@@ -315,6 +315,7 @@ def test_parsing_branch_in_a_stock_two_stage_detector():
         "pred_mious",
         "pred_part_maps",
         "pred_part_scores",
+        "pred_masks",
     }
     assert instances.pred_part_maps.image_size == (192, 256)
     # The stock model itself postprocesses boxes only.

@@ -76,6 +76,7 @@ def test_inference(named_model):
         "pred_classes",
         "pred_part_maps",
         "pred_part_scores",
+        "pred_masks",
     }
     assert torch.equal(instances.scores, instances.box_scores)
     assert instances.pred_part_maps.image_size == (192, 256)

@@ -22,7 +22,7 @@ from torch import nn
 from aiparsing_d2.data.datasets import register_cihp, register_parsing_dataset
 from aiparsing_d2.data.transforms import FloatDatasetMapperTTA
 from aiparsing_d2.modeling import AIParsingWithTTA, soft_nms
-from aiparsing_d2.structures import PartMaps, ROIPartLogits
+from aiparsing_d2.structures import PartMaps, PersonMasks, ROIPartLogits
 from aiparsing_d2.structures.part_labels import CIHP_PART_LABELS, PartLabels, distinct_colors
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -40,6 +40,7 @@ FIELDS = {
     "pred_mious",
     "pred_part_maps",
     "pred_part_scores",
+    "pred_masks",
 }
 
 
@@ -142,6 +143,8 @@ def assert_bit_same(actual, expected):
     assert len(actual) == len(expected) > 0
     for name, value in expected.get_fields().items():
         other = actual.get(name)
+        if isinstance(value, PersonMasks):
+            value, other = value.part_maps, other.part_maps
         if isinstance(value, PartMaps):
             value, other = value.to_full(), other.to_full()
         elif isinstance(value, Boxes):

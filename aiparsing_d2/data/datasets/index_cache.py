@@ -27,7 +27,7 @@ from aiparsing_d2.whole_files import whole_file
 
 from ..layouts import choose_files
 
-__all__ = ["FileListing", "load_cached"]
+__all__ = ["FileListing", "cache_folder", "load_cached"]
 
 logger = logging.getLogger(__name__)
 
@@ -93,9 +93,10 @@ def load_cached(key: Sequence[str], fingerprint: str, build: Callable[[], Any]) 
         fingerprint: changes when the value does.
         build: makes the value, which must survive being written as JSON and read back.
     """
-    if os.environ.get(_SWITCH, "").strip().lower() in ("0", "off", "false", "no"):
+    folder = cache_folder()
+    if folder is None:
         return build()
-    file_name = _cache_file_name(key)
+    file_name = _cache_file_name(folder, key)
     header = {"version": _VERSION, "key": list(key), "fingerprint": fingerprint}
     try:
         return _read(file_name, header)
@@ -109,6 +110,13 @@ def load_cached(key: Sequence[str], fingerprint: str, build: Callable[[], Any]) 
     except OSError as e:
         logger.warning("The index cannot be kept for the next start: %s", e)
     return value
+
+
+def cache_folder() -> Path | None:
+    """Folder of the cache, which may not exist yet; None if the cache is switched off."""
+    if os.environ.get(_SWITCH, "").strip().lower() in ("0", "off", "false", "no"):
+        return None
+    return Path(get_cache_dir(), "aiparsing_d2")
 
 
 def _scan_folder(folder: str) -> dict[str, tuple[int, int]]:
@@ -128,9 +136,9 @@ def _scan_folder(folder: str) -> dict[str, tuple[int, int]]:
     return files
 
 
-def _cache_file_name(key: Sequence[str]) -> str:
+def _cache_file_name(folder: Path, key: Sequence[str]) -> str:
     digest = hashlib.sha256(json.dumps(list(key)).encode()).hexdigest()[:16]
-    return os.path.join(get_cache_dir(), "aiparsing_d2", f"index_{digest}.json")
+    return os.path.join(folder, f"index_{digest}.json")
 
 
 # A cache file is two lines of JSON: what is cached, with a checksum of the second line; the value.

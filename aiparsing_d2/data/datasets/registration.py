@@ -14,7 +14,19 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from aiparsing_d2.structures.part_labels import IGNORE_LABEL, PartLabels
 
-__all__ = ["BuiltinSplit", "datasets_root", "register_builtin_split", "register_parsing_dataset"]
+from ..coco_format import COCO_PERSON_ID
+from .generated_coco import coco_json_uri
+
+__all__ = [
+    "BuiltinSplit",
+    "RegisteredLoader",
+    "datasets_root",
+    "register_builtin_split",
+    "register_parsing_dataset",
+]
+
+# As Detectron2 draws the people of COCO.
+_PERSON_COLOR = (220, 20, 60)
 
 logger = logging.getLogger(__name__)
 
@@ -43,26 +55,34 @@ def register_parsing_dataset(
             :func:`~aiparsing_d2.data.annotations.read_person_annotations`.
         part_labels: the label set.
         semseg_thresh: people with a lower score are left out of the map that mIoU is computed on.
-        metadata: further entries of the data set's metadata.
+        metadata: further entries of the data set's metadata, or others in place of those set here.
+            "json_file", with the people in COCO's format, is made when it is first asked for, see
+            :mod:`~aiparsing_d2.data.datasets.generated_coco`.
+
+    The records that ``DatasetCatalog`` gives also have Detectron2's "sem_seg_file_name" where there
+    is a "category_file_name".
 
     Raises:
         ValueError: the name is taken by another data set.
     """
+    defaults = {
+        "json_file": coco_json_uri(name),
+        "thing_classes": ["person"],
+        "thing_colors": [_PERSON_COLOR],
+        "thing_dataset_id_to_contiguous_id": {COCO_PERSON_ID: 0},
+        "evaluator_type": "human_parsing",
+        "ignore_label": IGNORE_LABEL,
+        "semseg_thresh": semseg_thresh,
+        **part_labels.as_metadata(),
+    }
     if name not in DatasetCatalog:
-        DatasetCatalog.register(name, load)
-    elif not _is_same(DatasetCatalog[name], load):
+        DatasetCatalog.register(name, RegisteredLoader(load))
+    elif not _is_same(getattr(DatasetCatalog[name], "load", None), load):
         raise ValueError(
             f"Another data set named '{name}' is registered already; choose another name."
         )
     try:
-        MetadataCatalog.get(name).set(
-            thing_classes=["person"],
-            evaluator_type="human_parsing",
-            ignore_label=IGNORE_LABEL,
-            semseg_thresh=semseg_thresh,
-            **part_labels.as_metadata(),
-            **metadata,
-        )
+        MetadataCatalog.get(name).set(**{**defaults, **metadata})
     except AssertionError as error:  # Detectron2's, for an entry that has another value
         raise ValueError(
             f"A data set named '{name}' is registered already, with other metadata; choose another "
@@ -88,6 +108,26 @@ def _definition(function: Any) -> tuple | None:
     bound = tuple(cell.cell_contents for cell in function.__closure__ or ())
     code = function.__code__
     return code.co_filename, code, function.__defaults__, function.__kwdefaults__, bound
+
+
+@dataclass(frozen=True)
+class RegisteredLoader:
+    """Loads records and adds the name under which Detectron2's tools look for part labels.
+
+    Attributes:
+        load: gives the records.
+    """
+
+    load: Callable[[], list[dict[str, Any]]]
+
+    def __call__(self) -> list[dict[str, Any]]:
+        """Load the records; those with a "category_file_name" get it as "sem_seg_file_name" too."""
+        return [
+            {"sem_seg_file_name": record["category_file_name"], **record}
+            if "category_file_name" in record
+            else record
+            for record in self.load()
+        ]
 
 
 @dataclass(frozen=True)
@@ -134,7 +174,7 @@ def register_builtin_split(
         metadata: passed on to :func:`register_parsing_dataset`.
     """
     if name in DatasetCatalog:
-        if not isinstance(DatasetCatalog[name], BuiltinSplit):
+        if not isinstance(getattr(DatasetCatalog[name], "load", None), BuiltinSplit):
             logger.warning(
                 "Other code has registered a data set named '%s'; aiparsing_d2 leaves it as it is. "
                 "To use the one of aiparsing_d2, register it under another name.",

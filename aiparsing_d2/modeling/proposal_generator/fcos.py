@@ -18,6 +18,7 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 from torchvision.ops import nms
 
+from ..feature_maps import select_feature_maps
 from .fcos_head import FCOSHead
 from .fcos_losses import BOX_LOSS_TYPES, box_loss, centerness_loss, classification_loss
 from .fcos_targets import (
@@ -26,6 +27,11 @@ from .fcos_targets import (
     distances_to_boxes,
     feature_locations,
     match_locations,
+)
+
+_FEATURE_KEYS = (
+    "MODEL.FCOS_PROPOSALS.IN_FEATURES with SIZES_OF_INTEREST (yacs) or "
+    "model.proposal_generator.in_features with strides and size_ranges (LazyConfig)"
 )
 
 # Logits of probabilities this close to 0 or 1 stay finite in float32.
@@ -98,7 +104,8 @@ class FCOSProposalGenerator(nn.Module):
             raise ValueError(
                 "FCOSProposalGenerator needs one stride and one size range per feature map, got "
                 f"in_features={self.in_features}, strides={self.strides}, "
-                f"size_ranges={self.size_ranges}"
+                f"size_ranges={self.size_ranges}. In yacs, MODEL.FCOS_PROPOSALS.SIZES_OF_INTEREST "
+                "has one entry less than IN_FEATURES."
             )
         if box_loss_type not in BOX_LOSS_TYPES:
             raise ValueError(f"unknown box loss {box_loss_type!r}; choose one of {BOX_LOSS_TYPES}")
@@ -119,7 +126,7 @@ class FCOSProposalGenerator(nn.Module):
     @classmethod
     def from_config(cls, cfg, input_shape: dict[str, ShapeSpec]):
         node = cfg.MODEL.FCOS_PROPOSALS
-        shapes = [input_shape[name] for name in node.IN_FEATURES]
+        shapes = select_feature_maps(input_shape, node.IN_FEATURES, cls.__name__, _FEATURE_KEYS)
         lower = [-1.0, *node.SIZES_OF_INTEREST]
         upper = [*node.SIZES_OF_INTEREST, float("inf")]
         return {
@@ -156,7 +163,7 @@ class FCOSProposalGenerator(nn.Module):
             (logit of cls * centre-ness, so its sigmoid is the box score), best first; and the
             losses, empty at test.
         """
-        levels = [features[name] for name in self.in_features]
+        levels = select_feature_maps(features, self.in_features, type(self).__name__, _FEATURE_KEYS)
         locations = [
             feature_locations(*level.shape[-2:], stride, level.device)
             for level, stride in zip(levels, self.strides)

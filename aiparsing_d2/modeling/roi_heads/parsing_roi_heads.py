@@ -16,7 +16,13 @@ from detectron2.modeling.roi_heads import (
 from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 
+from ..feature_maps import select_feature_maps
 from .parsing_head import build_parsing_head
+
+_FEATURE_KEYS = (
+    "MODEL.ROI_PARSING_HEAD.IN_FEATURES (yacs) or model.roi_heads.parsing_in_features with the "
+    "scales of parsing_pooler (LazyConfig)"
+)
 
 
 @ROI_HEADS_REGISTRY.register()
@@ -64,13 +70,14 @@ class ParsingROIHeads(StandardROIHeads):
     def _init_parsing_head(cls, cfg, input_shape: dict[str, ShapeSpec]):
         node = cfg.MODEL.ROI_PARSING_HEAD
         in_features = node.IN_FEATURES
-        (channels,) = {input_shape[name].channels for name in in_features}
+        shapes = select_feature_maps(input_shape, in_features, cls.__name__, _FEATURE_KEYS)
+        (channels,) = {shape.channels for shape in shapes}
         resolution = node.POOLER_RESOLUTION
         return {
             "parsing_in_features": in_features,
             "parsing_pooler": ROIPooler(
                 output_size=resolution,
-                scales=[1.0 / input_shape[name].stride for name in in_features],
+                scales=[1.0 / shape.stride for shape in shapes],
                 sampling_ratio=node.POOLER_SAMPLING_RATIO,
                 pooler_type=node.POOLER_TYPE,
             ),
@@ -127,7 +134,10 @@ class ParsingROIHeads(StandardROIHeads):
             boxes = [x.proposal_boxes for x in instances]
         else:
             boxes = [x.pred_boxes for x in instances]
-        pooled = self.parsing_pooler([features[f] for f in self.parsing_in_features], boxes)
+        levels = select_feature_maps(
+            features, self.parsing_in_features, type(self).__name__, _FEATURE_KEYS
+        )
+        pooled = self.parsing_pooler(levels, boxes)
         if self.training:
             return self.parsing_head(pooled, instances)
         for x in self.parsing_head(pooled, instances):
