@@ -121,8 +121,9 @@ def test_registering(files):
     try:
         assert len(DatasetCatalog.get("birds")) == 2
         assert get_part_labels("birds") == LABELS
+        register_coco_parsing("birds", files.json_file, files.images, files.people, LABELS)
         with pytest.raises(ValueError, match="'birds' is registered already"):
-            register_coco_parsing("birds", files.json_file, files.images, files.people, LABELS)
+            register_coco_parsing("birds", files.json_file, files.people, files.images, LABELS)
     finally:
         DatasetCatalog.remove("birds")
         MetadataCatalog.remove("birds")
