@@ -59,7 +59,8 @@ def add_aiparsing_config(cfg: CN) -> None:
     # Multi-scale context module, a name in PARSING_CONTEXT_REGISTRY ("PGEC", "ASPP", "PSP"); "" for
     # none.
     head.setdefault("CONTEXT", "PGEC")
-    head.setdefault("NON_LOCAL_ON", True)
+    # Part relations, a name in PARSING_NON_LOCAL_REGISTRY; "" for none.
+    head.setdefault("NON_LOCAL", "NonLocalBlock")
     # Shared 3x3 convolutions; CONV_DIM also is the context module's output.
     head.setdefault("NUM_CONV", 4)
     head.setdefault("CONV_DIM", 512)
@@ -68,9 +69,13 @@ def add_aiparsing_config(cfg: CN) -> None:
     head.setdefault("EDGE_ON", True)
     # Predict edges at test too, to look at.
     head.setdefault("EDGES_AT_TEST", False)
+    # Side of the maps on which edges are marked, 4 pixels wide, before they are reduced to the
+    # losses' resolution; 256 for the paper's width relative to a RoI, 0 for that resolution.
+    head.setdefault("EDGE_SIZE", 0)
     # From the predictors' 2 x POOLER_RESOLUTION to the losses' resolution.
     head.setdefault("UPSAMPLE_FACTOR", 4)
-    head.setdefault("SCORE_ON", True)
+    # Predicts mIoUs, a name in PARSING_SCORE_HEAD_REGISTRY; "" for none.
+    head.setdefault("SCORE_HEAD", "ParsingScoreHead")
     head.setdefault("SCORE_CONV_DIM", 128)
     head.setdefault("SCORE_FC_DIM", 256)
     # Clip predicted mIoUs to [0, 1] at test.
@@ -80,6 +85,14 @@ def add_aiparsing_config(cfg: CN) -> None:
     head.setdefault("EDGE_LOSS_WEIGHT", 2.0)
     head.setdefault("MIOU_LOSS_WEIGHT", 2.0)
     head.setdefault("SCORE_LOSS_WEIGHT", 1.0)
+
+    for old, new, values in (
+        ("NON_LOCAL_ON", "NON_LOCAL", '"NonLocalBlock" or ""'),
+        ("SCORE_ON", "SCORE_HEAD", '"ParsingScoreHead" or ""'),
+    ):
+        old, new = f"MODEL.ROI_PARSING_HEAD.{old}", f"MODEL.ROI_PARSING_HEAD.{new}"
+        if not cfg.key_is_renamed(old):
+            cfg.register_renamed_key(old, new, f"{values}, not a bool")
 
     augmentation = cfg.TEST.AUG
     # Box score a view's detection must exceed to be merged.

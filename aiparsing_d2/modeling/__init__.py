@@ -5,6 +5,8 @@ from .postprocessing import parsing_postprocess
 from .proposal_generator import FCOSHead, FCOSProposalGenerator
 from .roi_heads import (
     PARSING_CONTEXT_REGISTRY,
+    PARSING_NON_LOCAL_REGISTRY,
+    PARSING_SCORE_HEAD_REGISTRY,
     ROI_PARSING_HEAD_REGISTRY,
     EdgeGuidedParsingHead,
     OneStageParsingROIHeads,
@@ -16,6 +18,8 @@ from .test_time_augmentation import AIParsingWithTTA
 
 __all__ = [
     "PARSING_CONTEXT_REGISTRY",
+    "PARSING_NON_LOCAL_REGISTRY",
+    "PARSING_SCORE_HEAD_REGISTRY",
     "ROI_PARSING_HEAD_REGISTRY",
     "AIParsing",
     "AIParsingWithTTA",

@@ -60,6 +60,8 @@ _head.score_head.fc_dim = 64
 # Logits of 48 x 48: interpolating them before the losses would teach little more at several times
 # the cost.
 _head.upsample_factor = 1
+# Edges as wide as those of 256 x 256; 4 pixels of 48 would mark half of a RoI.
+_head.edge_size = 256
 model.pixel_std = [57.375, 57.120, 58.395]
 
 dataloader.train.total_batch_size = 4

@@ -167,7 +167,6 @@ def test_person_without_a_pixel_left_is_dropped_though_the_box_is_inside(record)
 
 
 def test_crop_to_a_fixed_size_pads_with_background(record):
-    # Detectron2 main pads label maps with 255, which must not count as pixels of a person.
     mapper = make_mapper(T.CropTransform(3, 0, 3, 4), T.FixedSizeCrop((5, 8)), recompute_boxes=True)
     sample = mapper(record)
     assert sample["image"].shape == (3, 5, 8)
@@ -175,6 +174,18 @@ def test_crop_to_a_fixed_size_pads_with_background(record):
     assert person[1:3] == [[0, 16, 16, 0, 0, 0, 0, 0], [0, 255, 16, 0, 0, 0, 0, 0]]
     assert not np.any([person[0], *person[3:]])
     assert sample["instances"].gt_boxes.tensor.tolist() == [[1, 1, 3, 3]]
+
+
+def test_pixels_beyond_the_image_are_nobodys(record):
+    """Detectron2 main pads label maps with 255, which must not count as pixels of a person."""
+    pad = T.PadTransform(2, 1, 0, 3, seg_pad_value=255)
+    expected = make_mapper()(record)["instances"].gt_part_maps.to_full()
+    instances = make_mapper(pad, recompute_boxes=True)(record)["instances"]
+    actual = instances.gt_part_maps.to_full()
+    assert actual.shape[1:] == (expected.shape[1] + 4, expected.shape[2] + 2)
+    assert torch.equal(actual, torch.nn.functional.pad(expected, (2, 0, 1, 3)))
+    boxes = PartMaps.from_full(expected).windows + torch.tensor([2, 1, 2, 1])
+    assert instances.gt_boxes.tensor.tolist() == boxes.tolist()
 
 
 @pytest.mark.parametrize(

@@ -26,11 +26,14 @@ from tiny_models import (
     tiny_lazy_model,
     tiny_yacs_config,
 )
+from torch import nn
 
 import aiparsing_d2.data.datasets  # noqa: F401  registers the splits
 from aiparsing_d2.config import add_aiparsing_config
 from aiparsing_d2.modeling import (
     PARSING_CONTEXT_REGISTRY,
+    PARSING_NON_LOCAL_REGISTRY,
+    PARSING_SCORE_HEAD_REGISTRY,
     ROI_PARSING_HEAD_REGISTRY,
     AIParsing,
     AIParsingWithTTA,
@@ -101,6 +104,12 @@ BUILDS = {
         ROI_SHAPE,
         lambda cfg: {"in_channels": 64, "out_channels": 32, "roi_size": 8},
     ),
+    "NonLocalBlock": (NonLocalBlock, ROI_SHAPE, lambda cfg: {"channels": 64}),
+    "ParsingScoreHead": (
+        ParsingScoreHead,
+        ROI_SHAPE,
+        lambda cfg: {"in_channels": 64, "num_classes": NUM_CLASSES, "conv_dim": 8, "fc_dim": 8},
+    ),
     "EdgeGuidedParsingHead": (
         EdgeGuidedParsingHead,
         ROI_SHAPE,
@@ -169,6 +178,43 @@ def test_registered_names():
     assert ROI_HEADS_REGISTRY.get("OneStageParsingROIHeads") is OneStageParsingROIHeads
     assert ROI_PARSING_HEAD_REGISTRY.get("EdgeGuidedParsingHead") is EdgeGuidedParsingHead
     assert PARSING_CONTEXT_REGISTRY.get("PGEC") is PGEC
+    assert PARSING_NON_LOCAL_REGISTRY.get("NonLocalBlock") is NonLocalBlock
+    assert PARSING_SCORE_HEAD_REGISTRY.get("ParsingScoreHead") is ParsingScoreHead
+
+
+def test_yacs_names_the_parts_of_the_parsing_head():
+    @PARSING_NON_LOCAL_REGISTRY.register()
+    class OwnRelations(nn.Conv2d):
+        def __init__(self, cfg, input_shape):
+            super().__init__(input_shape.channels, input_shape.channels, 1)
+
+    @PARSING_SCORE_HEAD_REGISTRY.register()
+    class OwnScoreHead(nn.Linear):
+        def __init__(self, cfg, input_shape):
+            super().__init__(input_shape.channels, 1)
+            self.shape = input_shape
+
+    cfg = small_config()
+    node = cfg.MODEL.ROI_PARSING_HEAD
+    node.NON_LOCAL, node.SCORE_HEAD = "OwnRelations", "OwnScoreHead"
+    try:
+        head = EdgeGuidedParsingHead(cfg, ShapeSpec(channels=8, height=16, width=16))
+    finally:
+        del PARSING_NON_LOCAL_REGISTRY._obj_map["OwnRelations"]
+        del PARSING_SCORE_HEAD_REGISTRY._obj_map["OwnScoreHead"]
+    assert type(head.non_local) is OwnRelations and type(head.score_head) is OwnScoreHead
+    shape = head.score_head.shape
+    assert (shape.channels, shape.height, shape.width) == (node.CONV_DIM, 16, 16)
+    node.NON_LOCAL = node.SCORE_HEAD = ""
+    head = EdgeGuidedParsingHead(cfg, ShapeSpec(channels=8, height=16, width=16))
+    assert isinstance(head.non_local, nn.Identity) and head.score_head is None
+
+
+def test_switches_that_became_names_are_refused_with_the_new_key():
+    cfg = get_cfg()
+    add_aiparsing_config(cfg)
+    with pytest.raises(KeyError, match="renamed to MODEL.ROI_PARSING_HEAD.SCORE_HEAD"):
+        cfg.merge_from_list(["MODEL.ROI_PARSING_HEAD.SCORE_ON", False])
 
 
 def test_adding_the_config_twice_changes_nothing():

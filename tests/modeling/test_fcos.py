@@ -343,6 +343,17 @@ def test_head_scales_each_level_before_the_exponential():
     torch.testing.assert_close(second, first**3)
 
 
+def test_distances_of_half_precision_predictions_neither_round_nor_overflow():
+    """Of a logit of 12 too, as under autocast, which a far side of a large person needs."""
+    head = FCOSHead(input_shape=[ShapeSpec(channels=32)], num_convs=0).half()
+    with torch.no_grad():
+        head.box_pred.bias.copy_(torch.tensor([12.0, 6.0, 1.0, -1.0]))
+        _, (distances,), _ = head([torch.zeros(1, 32, 1, 1, dtype=torch.float16)])
+    assert distances.dtype == torch.float32
+    expected = [math.exp(x) for x in (12, 6, 1, -1)]
+    assert distances.flatten().tolist() == pytest.approx(expected, rel=1e-6)
+
+
 def test_centerness_is_read_from_the_box_tower():
     head = FCOSHead(input_shape=[ShapeSpec(channels=32)], num_convs=2)
     _, _, (centerness,) = head([torch.randn(1, 32, 3, 5)])

@@ -12,6 +12,8 @@ from torch import nn
 
 from aiparsing_d2.modeling import EdgeGuidedParsingHead, ParsingScoreHead
 from aiparsing_d2.modeling.roi_heads import PGEC, NonLocalBlock
+from aiparsing_d2.modeling.roi_heads.parsing_losses import edge_loss
+from aiparsing_d2.modeling.roi_heads.parsing_targets import edge_targets, part_map_targets
 from aiparsing_d2.structures import PartMaps
 
 NUM_CLASSES = 5
@@ -276,6 +278,28 @@ def test_parts_can_be_left_out(without, missing):
     assert all(p.grad is not None for p in head.parameters())
     (instances,) = head.eval()(x, [Instances((40, 40), scores=torch.zeros(3))])
     assert instances.has("pred_mious") == ("score_head" not in without)
+
+
+def test_edges_can_be_marked_on_finer_maps():
+    x, people = torch.randn(3, 4, 4, 4), make_people()
+    captured = {}
+
+    def loss_edge(**kwargs):
+        head = make_head(**kwargs)
+        head.edge_predictor.register_forward_hook(lambda m, i, o: captured.update(low=o))
+        return compute_losses(head, x, [people])["loss_edge"].item()
+
+    coarse, fine = loss_edge(), loss_edge(edge_size=64)
+    logits = F.interpolate(captured["low"], scale_factor=2, mode="bilinear", align_corners=True)
+    targets = edge_targets(part_map_targets([people], 64), 16)
+    assert fine == pytest.approx(2 * edge_loss(logits, targets).item(), rel=1e-6) != coarse
+    # Never on coarser maps than the losses'.
+    assert loss_edge(edge_size=8) == loss_edge(edge_size=16) == coarse
+
+
+def test_edges_of_nobody_on_finer_maps():
+    losses = compute_losses(make_head(edge_size=64), torch.zeros(0, 4, 4, 4), [make_people(0)])
+    assert losses["loss_edge"] == 0
 
 
 def test_edges_at_test_need_an_edge_predictor():

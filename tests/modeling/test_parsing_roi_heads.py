@@ -103,6 +103,25 @@ def test_trains_on_the_detectors_boxes_and_the_ground_truth(batch_size_per_image
     assert roi_heads.parsing_head.pooled.shape == (16, 2, 4, 4)
 
 
+def test_trains_on_positives_chosen_at_random():
+    """Each of them as often as another, even where Detectron2's own sampling kept their order."""
+    num_positives, num_draws = 40, 200
+    roi_heads = make_roi_heads().train()
+    roi_heads.label_and_sample_proposals = lambda proposals, targets: proposals
+    proposals = make_proposals([[x, 8, x + 40, 88] for x in range(num_positives)])
+    proposals.gt_classes = torch.zeros(num_positives, dtype=torch.int64)
+    torch.manual_seed(0)
+    counts = np.zeros(num_positives)
+    for _ in range(num_draws):
+        run(roi_heads, [proposals], [make_person_instances(SIZE, [])])
+        (sampled,) = roi_heads.parsing_head.instances
+        assert len(sampled) == 16
+        counts[sampled.proposal_boxes.tensor[:, 0].long().numpy()] += 1
+    # Binomial: the expected 80 of 200 with a standard deviation of 6.9.
+    assert counts.sum() == 16 * num_draws
+    assert np.abs(counts - 80).max() < 5 * 6.9
+
+
 def test_ground_truth_is_enough_to_train():
     roi_heads = make_roi_heads().train()
     run(

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -69,6 +71,42 @@ def test_unknown_pixels_make_no_edge():
     part_map[:, 5:] = 2  # differs from 0, but unknown pixels lie between
     assert torch.equal(edge_targets(part_map), torch.where(part_map == 255, 255, 0))
     assert torch.all(edge_targets(torch.full((2, 4, 4), 255)) == 255)
+
+
+@pytest.mark.parametrize("size", [12, 20, 13, 7, 1])
+def test_reduced_edges_hold_every_pixel_below(size):
+    rng = np.random.default_rng(0)
+    part_maps = rng.choice([0, 0, 0, 1, 255], (4, 3, 3)).repeat(8, axis=1).repeat(8, axis=2)[:, :20]
+    part_maps = part_maps[:, :, :20]
+    fine = np.stack([brute_force_edges(m) for m in part_maps])
+    expected = np.zeros((4, size, size), dtype=np.int64)
+    for y in range(size):
+        for x in range(size):
+            rows = slice(y * 20 // size, math.ceil((y + 1) * 20 / size))
+            columns = slice(x * 20 // size, math.ceil((x + 1) * 20 / size))
+            for person in range(4):
+                below = set(fine[person, rows, columns].flat)
+                expected[person, y, x] = 1 if 1 in below else 255 if 255 in below else 0
+    edges = edge_targets(torch.from_numpy(part_maps), size)
+    assert edges.dtype == torch.int64
+    np.testing.assert_array_equal(edges, expected)
+
+
+def test_a_border_of_the_papers_width_takes_one_or_two_pixels_of_48():
+    widths = []
+    # 256 / 48 is 16 / 3: after 16 pixels it is the same again.
+    for position in range(112, 144):
+        part_map = torch.zeros((1, 256, 256), dtype=torch.int64)
+        part_map[:, position:] = 1
+        edges = edge_targets(part_map, 48)
+        rows = edges[0, :, 0].nonzero().flatten()
+        assert torch.equal(edges, edges[:, :, :1].expand(-1, -1, 48))
+        assert rows[-1] - rows[0] + 1 == len(rows)
+        assert rows[0] * 256 / 48 <= position <= (rows[-1] + 1) * 256 / 48
+        widths.append(len(rows))
+    assert set(widths) == {1, 2}
+    # 4 pixels of 256 are 0.75 of 48; a window of pixels below one is 6 wide, every 256 / 48.
+    assert np.mean(widths) == pytest.approx((4 + 6 - 1) / (256 / 48), abs=0.05)
 
 
 def loop_mean_iou(predicted, target, num_classes):

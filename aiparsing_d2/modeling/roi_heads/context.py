@@ -26,6 +26,14 @@ Called with `obj(cfg, input_shape: ShapeSpec)`. The module maps (R, C, S, S) RoI
 in common, so that replacing a LazyConfig node's `_target_` swaps them.
 """
 
+PARSING_NON_LOCAL_REGISTRY = Registry("PARSING_NON_LOCAL")
+PARSING_NON_LOCAL_REGISTRY.__doc__ = """
+Registry for modules of parsing heads that relate the parts of a person, after the context.
+
+Called with `obj(cfg, input_shape: ShapeSpec)`. The module maps (R, C, S, S) context features to
+features of the same shape.
+"""
+
 
 class GatherExcite(nn.Module):
     """Gather-excite unit: gates its input by what surrounds each position.
@@ -245,6 +253,7 @@ class PSP(_MultiScaleContext):
         return self.merge(torch.cat([x, *branches], dim=1))
 
 
+@PARSING_NON_LOCAL_REGISTRY.register()
 class NonLocalBlock(nn.Module):
     """Embedded-Gaussian non-local operation with a residual connection (paper, Sec. III-B, [60]).
 
@@ -252,6 +261,7 @@ class NonLocalBlock(nn.Module):
     ``channels ** -0.5``; group normalisation comes last.
     """
 
+    @configurable
     def __init__(self, channels: int, num_groups: int = 32):
         """
         Args:
@@ -269,6 +279,10 @@ class NonLocalBlock(nn.Module):
         for conv in (self.theta, self.phi, self.g, self.out):
             nn.init.normal_(conv.weight, std=0.01)
             nn.init.zeros_(conv.bias)
+
+    @classmethod
+    def from_config(cls, cfg, input_shape: ShapeSpec):
+        return {"channels": input_shape.channels}
 
     def forward(self, x: Tensor) -> Tensor:
         """(R, C, S, S) -> (R, C, S, S)."""

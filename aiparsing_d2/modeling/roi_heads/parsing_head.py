@@ -22,10 +22,10 @@ from torch import Tensor, nn
 
 from aiparsing_d2.structures import ROIPartLogits
 
-from .context import PARSING_CONTEXT_REGISTRY, NonLocalBlock
+from .context import PARSING_CONTEXT_REGISTRY, PARSING_NON_LOCAL_REGISTRY
 from .parsing_losses import edge_loss, lovasz_softmax_loss, parsing_loss, score_loss
 from .parsing_targets import edge_targets, mean_iou, part_map_targets
-from .score_head import ParsingScoreHead
+from .score_head import PARSING_SCORE_HEAD_REGISTRY
 
 ROI_PARSING_HEAD_REGISTRY = Registry("ROI_PARSING_HEAD")
 ROI_PARSING_HEAD_REGISTRY.__doc__ = """
@@ -51,8 +51,8 @@ class EdgeGuidedParsingHead(nn.Module):
     """Context encoding, shared convolutions, parsing and edge predictors, score head.
 
     Every part but the parsing predictor can be left out, which gives the rows of the paper's
-    Table VI. The context has a registry; yacs only switches the non-local operation and the score
-    head, for which a LazyConfig or plain Python takes any module.
+    Table VI. yacs takes context, non-local operation and score head from registries; a LazyConfig
+    or plain Python takes any modules.
     """
 
     @configurable
@@ -67,6 +67,7 @@ class EdgeGuidedParsingHead(nn.Module):
         norm: str = "GN",
         edge_on: bool = True,
         edges_at_test: bool = False,
+        edge_size: int = 0,
         score_head: nn.Module | None = None,
         upsample_factor: int = 4,
         clamp_mious: bool = True,
@@ -87,6 +88,9 @@ class EdgeGuidedParsingHead(nn.Module):
             edge_on: whether to learn part boundaries.
             edges_at_test: whether to predict them at test too, for people to look at; the parsing
                 does not depend on them.
+            edge_size: side of the part maps on which edges are marked, by a band 4 pixels wide,
+                before they are reduced to T; T if that is larger. With 256, edges are as wide
+                relative to a RoI as the paper's, whatever T; with 0 they are 4 pixels of T wide.
             score_head: predicts the mIoU of each parsing map, e.g. :class:`ParsingScoreHead`; its
                 ``in_channels``, if it has that, are compared with those of the features it reads.
             upsample_factor: bilinear factor from the predictors' 2 S to T.
@@ -105,6 +109,7 @@ class EdgeGuidedParsingHead(nn.Module):
             raise ValueError("edges_at_test needs edge_on: without it there is no edge predictor")
         self.num_classes = num_classes
         self.edges_at_test = edges_at_test
+        self.edge_size = edge_size
         self.upsample_factor = upsample_factor
         self.clamp_mious = clamp_mious
         self.context = context if context is not None else nn.Identity()
@@ -151,23 +156,25 @@ class EdgeGuidedParsingHead(nn.Module):
         if node.CONTEXT:
             context = PARSING_CONTEXT_REGISTRY.get(node.CONTEXT)(cfg, input_shape)
         channels = input_shape.channels if context is None else context.out_channels
-        score_head = None
-        if node.SCORE_ON:
-            score_head = ParsingScoreHead(
-                in_channels=node.CONV_DIM if node.NUM_CONV else channels,
-                num_classes=node.NUM_CLASSES,
-                conv_dim=node.SCORE_CONV_DIM,
-                fc_dim=node.SCORE_FC_DIM,
-            )
+        side = input_shape.height
+        non_local = score_head = None
+        if node.NON_LOCAL:
+            shape = ShapeSpec(channels=channels, height=side, width=side)
+            non_local = PARSING_NON_LOCAL_REGISTRY.get(node.NON_LOCAL)(cfg, shape)
+        if node.SCORE_HEAD:
+            channels = node.CONV_DIM if node.NUM_CONV else channels
+            shape = ShapeSpec(channels=channels, height=side, width=side)
+            score_head = PARSING_SCORE_HEAD_REGISTRY.get(node.SCORE_HEAD)(cfg, shape)
         return {
             "in_channels": input_shape.channels,
             "num_classes": node.NUM_CLASSES,
             "context": context,
-            "non_local": NonLocalBlock(channels) if node.NON_LOCAL_ON else None,
+            "non_local": non_local,
             "conv_dims": [node.CONV_DIM] * node.NUM_CONV,
             "norm": node.NORM,
             "edge_on": node.EDGE_ON,
             "edges_at_test": node.EDGES_AT_TEST,
+            "edge_size": node.EDGE_SIZE,
             "score_head": score_head,
             "upsample_factor": node.UPSAMPLE_FACTOR,
             "clamp_mious": node.CLAMP_MIOUS,
@@ -243,7 +250,10 @@ class EdgeGuidedParsingHead(nn.Module):
         losses = {"loss_parsing": self.parsing_loss_weight * parsing_loss(part_logits, target)}
         if self.edge_predictor is not None:
             edge_logits = self._upsample(self.edge_predictor(features))
-            edges = edge_targets(target)
+            fine = target
+            if self.edge_size > size and not nobody:
+                fine = part_map_targets(instances, self.edge_size)
+            edges = edge_targets(fine, size)
             losses["loss_edge"] = self.edge_loss_weight * edge_loss(edge_logits, edges)
         if self.miou_loss_weight > 0:
             losses["loss_miou"] = self.miou_loss_weight * lovasz_softmax_loss(part_logits, target)

@@ -32,8 +32,8 @@ def part_map_targets(instances: list[Instances], size: int) -> Tensor:
     return torch.cat(crops).to(instances[0].proposal_boxes.device, torch.int64)
 
 
-def edge_targets(part_maps: Tensor) -> Tensor:
-    """Part boundaries: pixels that differ from a neighbour, thickened by a 3x3 dilation.
+def edge_targets(part_maps: Tensor, size: int | None = None) -> Tensor:
+    """Mark part boundaries: pixels that differ from a neighbour, thickened by a 3x3 dilation.
 
     Of two neighbours (vertical, horizontal, both diagonals) with different labels, neither of them
     255, one is marked: the lower, the left, and for both diagonals the upper one. Together with the
@@ -41,9 +41,13 @@ def edge_targets(part_maps: Tensor) -> Tensor:
 
     Args:
         part_maps: (R, S, S) labels.
+        size: side of the result, at most S and S by default. A smaller one has an edge wherever
+            one of the pixels under its own is on an edge, so that the band keeps its share of the
+            RoI, but for what one pixel takes.
 
     Returns:
-        int64 (R, S, S): 1 = edge, 0 = no edge, 255 where the label is 255.
+        int64 (R, size, size): 1 = edge, 0 = no edge, 255 where the label, or without an edge that
+        of any of the pixels below, is 255.
     """
     known = part_maps != IGNORE_LABEL
 
@@ -59,7 +63,12 @@ def edge_targets(part_maps: Tensor) -> Tensor:
     seeds[:, first, last] |= differ((first, last), (last, first))
 
     edges = F.max_pool2d(seeds[:, None].float(), 3, stride=1, padding=1)[:, 0].long()
-    return edges.masked_fill(~known, IGNORE_LABEL)
+    edges = edges.masked_fill(~known, IGNORE_LABEL)
+    if size is None or size == edges.shape[-1]:
+        return edges
+    pooled = torch.stack([edges == 1, edges == IGNORE_LABEL], dim=1).float()
+    has_edge, has_unknown = F.adaptive_max_pool2d(pooled, size).bool().unbind(dim=1)
+    return has_edge.long().masked_fill(has_unknown & ~has_edge, IGNORE_LABEL)
 
 
 def mean_iou(predicted: Tensor, target: Tensor, num_classes: int) -> Tensor:

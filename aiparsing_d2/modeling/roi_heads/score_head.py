@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from detectron2.layers import Conv2d
+from detectron2.config import configurable
+from detectron2.layers import Conv2d, ShapeSpec
+from detectron2.utils.registry import Registry
 from fvcore.nn import weight_init
 from torch import Tensor, nn
 
+PARSING_SCORE_HEAD_REGISTRY = Registry("PARSING_SCORE_HEAD")
+PARSING_SCORE_HEAD_REGISTRY.__doc__ = """
+Registry for refinement heads, which predict how good a parsing map is.
 
+Called with `obj(cfg, input_shape: ShapeSpec)` of the parsing head's features. The module is called
+with these features (R, C, S, S) and the part logits (R, classes, T, T), T a multiple of S, and
+returns the predicted mIoUs (R,).
+"""
+
+
+@PARSING_SCORE_HEAD_REGISTRY.register()
 class ParsingScoreHead(nn.Module):
     """Regresses each RoI's mean IoU from its features and its parsing logits.
 
@@ -16,6 +28,7 @@ class ParsingScoreHead(nn.Module):
     fully-connected layers, the last linear.
     """
 
+    @configurable
     def __init__(
         self, *, in_channels: int, num_classes: int, conv_dim: int = 128, fc_dim: int = 256
     ):
@@ -39,6 +52,16 @@ class ParsingScoreHead(nn.Module):
             weight_init.c2_xavier_fill(fc)
         nn.init.normal_(self.predictor.weight, std=0.01)
         nn.init.zeros_(self.predictor.bias)
+
+    @classmethod
+    def from_config(cls, cfg, input_shape: ShapeSpec):
+        node = cfg.MODEL.ROI_PARSING_HEAD
+        return {
+            "in_channels": input_shape.channels,
+            "num_classes": node.NUM_CLASSES,
+            "conv_dim": node.SCORE_CONV_DIM,
+            "fc_dim": node.SCORE_FC_DIM,
+        }
 
     def forward(self, features: Tensor, part_logits: Tensor) -> Tensor:
         """
