@@ -16,6 +16,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import default_argument_parser
 
 from aiparsing_d2.data.datasets import register_cihp
+from aiparsing_d2.engine import ConfigError, parse_arguments
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -53,7 +54,9 @@ def run(datasets, tmp_path):
     """Calls train_net.py's main with the demo's config, shrunk; returns the output folder."""
     output_dir = tmp_path / "run"
 
-    def call(*arguments: str, max_iter: int = 4) -> Path:
+    demo = REPOSITORY / "configs/demo/aiparsing_tiny_FPN_drawn_cihp.py"
+
+    def call(*arguments: str, max_iter: int = 4, config: Path = demo) -> Path:
         overrides = [
             f"dataloader.train.dataset.names={datasets['train']}",
             f"dataloader.test.dataset.names={datasets['val']}",
@@ -71,9 +74,9 @@ def run(datasets, tmp_path):
             "train.device=cpu",
             f"train.output_dir={output_dir}",
         ]
-        config = str(REPOSITORY / "configs/demo/aiparsing_tiny_FPN_drawn_cihp.py")
-        args = default_argument_parser().parse_args(
-            ["--config-file", config, *arguments, *overrides]
+        # Arguments stand behind these: flags and overrides in any order.
+        args = parse_arguments(
+            default_argument_parser(), ["--config-file", str(config), *overrides, *arguments]
         )
         load_train_net().main(args)
         return output_dir
@@ -210,3 +213,79 @@ def test_the_splits_are_there_for_a_config_read_back_from_yaml():
             "assert 'drawn_cihp_val' in DatasetCatalog"
         )
         subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY)
+
+
+NARROW = "model.backbone.out_channels=128"
+
+
+def test_weights_of_another_width_are_refused_and_listed(run):
+    output_dir = run(max_iter=1)
+    weights = f"train.init_checkpoint={output_dir / 'model_final.pth'}"
+    for arguments in (["--eval-only", weights], ["--resume"]):
+        with pytest.raises(ConfigError, match="model_final.pth does not fit") as error:
+            run(*arguments, NARROW, max_iter=2)
+        line = "backbone.fpn_lateral3.weight: (64, 64, 1, 1) in the file, (128, 64, 1, 1) in the"
+        assert line in str(error.value)
+    assert not (output_dir / "eval" / "parsing_results.json").exists()
+    run("--eval-only", weights, NARROW, "train.allow_unfitting_weights=True")
+    assert (output_dir / "eval" / "parsing_results.json").is_file()
+
+
+def test_evaluation_needs_weights(run, tmp_path):
+    with pytest.raises(ConfigError, match="--eval-only needs weights: give train.init_checkpoint="):
+        run("--eval-only")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "override, message",
+    [
+        ("model.roi_heads.parsing_head.num_classes=5", "num_classes=5, but dataloader.train"),
+        ("train.best_checkpointer.val_metric=parsing/AP50", r"did you mean .*parsing/APp50\b"),
+        ("train.max_iters=5", "no key train.max_iters: did you mean train.max_iter"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_is_written(run, tmp_path, override, message):
+    with pytest.raises(ConfigError, match=message):
+        run(override)
+    assert not (tmp_path / "run").exists()
+
+
+def test_gradient_clipping_is_a_key(run):
+    with pytest.raises(ValueError, match="clip_gradients.max_norm must be positive, got 0"):
+        run("train.clip_gradients.max_norm=0", max_iter=1)
+
+
+def test_data_sets_that_a_config_registers_are_there_for_its_yaml(run, datasets, cihp_folder):
+    """The file is run again: nothing but the YAML knows of the data set."""
+    config = cihp_folder.root / "own.py"
+    names = [f"own_{split}_{uuid.uuid4().hex}" for split in ("train", "val")]
+    config.write_text(f"""
+from aiparsing_d2.data.datasets import register_cihp
+for name, split in zip({names}, ("train", "val")):
+    register_cihp(name, {str(cihp_folder.root)!r}, split)
+names = dict(train="{names[0]}", val="{names[1]}")
+""")
+    leaf = cihp_folder.root / "leaf.py"
+    leaf.write_text(f"""
+from detectron2.config import LazyConfig
+from .own import names
+config = LazyConfig.load({str(REPOSITORY / "configs/demo/aiparsing_tiny_FPN_drawn_cihp.py")!r})
+model, dataloader, optimizer = config.model, config.dataloader, config.optimizer
+lr_multiplier, train = config.lr_multiplier, config.train
+""")
+    own_names = [f"dataloader.{a}.dataset.names={b}" for a, b in zip(("train", "test"), names)]
+    output_dir = run(*own_names, max_iter=1, config=leaf)
+    for name in names:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+    weights = f"train.init_checkpoint={output_dir / 'model_final.pth'}"
+    run("--eval-only", *own_names, weights, config=output_dir / "config.yaml")
+    trained, evaluated = (
+        json.loads((folder / "parsing_results.json").read_text())
+        for folder in (output_dir, output_dir / "eval")
+    )
+    assert trained == evaluated
+    for name in names:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)

@@ -13,7 +13,7 @@ class ConfigError(ValueError):
 
 
 def nearest_known(name: str, known: Iterable[str], prefix: str = "") -> str:
-    """The end of a message about an unknown name: the known one most like it, or all of them.
+    """The end of a message about an unknown name: the known ones most like it, or all of them.
 
     Args:
         name: the unknown name.
@@ -21,7 +21,8 @@ def nearest_known(name: str, known: Iterable[str], prefix: str = "") -> str:
         prefix: put before the names in the message.
     """
     known = sorted(set(known))
-    similar = difflib.get_close_matches(name, known, n=1)
+    similar = difflib.get_close_matches(name, known, n=3, cutoff=0.9)
+    similar = similar or difflib.get_close_matches(name, known, n=1)
     if similar:
-        return f"did you mean {prefix}{similar[0]}?"
+        return f"did you mean {' or '.join(prefix + k for k in similar)}?"
     return f"known are {', '.join(prefix + k for k in known)}" if known else "none is known"

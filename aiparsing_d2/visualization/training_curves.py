@@ -28,6 +28,8 @@ def plot_training_curves(
 ) -> None:
     """Plot losses, evaluation metrics and learning rate over the iterations.
 
+    If each run was evaluated once only, the metrics are bars instead of curves of one point.
+
     Works without a display and leaves matplotlib's settings alone.
 
     Args:
@@ -49,6 +51,7 @@ def plot_training_curves(
     loss_axes, metric_axes, lr_axes = figure.subplots(1, 3, gridspec_kw={"width_ratios": (5, 5, 3)})
 
     colors: dict[str, str] = {}
+    evaluations: dict[str, dict[str, Series]] = {}
     for index, path in enumerate(metrics_files):
         run = os.path.basename(os.path.dirname(os.path.abspath(path)))
         suffix = f" ({run})" if len(metrics_files) > 1 else ""
@@ -62,20 +65,17 @@ def plot_training_curves(
             loss_axes.plot(iterations, values, color=color, alpha=0.15, linewidth=1)
             smoothed = _centered_mean(values, round(smoothing * len(values) / 2))
             loss_axes.plot(iterations, smoothed, color=color, label=name + suffix, **style)
-        for name, (iterations, values) in series.items():
-            if "/" in name and name.rsplit("/", 1)[1] in metrics:
-                color = _color_of(name, colors)
-                label = f"{name} {values[-1]:.1f}{suffix}"
-                metric_axes.plot(
-                    iterations, values, color=color, marker="o", markersize=4, label=label, **style
-                )
+        evaluations[suffix] = {
+            name: values
+            for name, values in series.items()
+            if "/" in name and name.rsplit("/", 1)[1] in metrics
+        }
         if "lr" in series:
             lr_axes.plot(*series["lr"], color="black", label=run, **style)
 
     loss_axes.set_yscale("log")
-    metric_axes.set_ylim(0, 100)
     _finish(loss_axes, "Training losses", "loss (smoothed)")
-    _finish(metric_axes, "Evaluation (legend: last value)", "percent")
+    _plot_evaluations(metric_axes, evaluations, colors)
     _finish(lr_axes, "Learning rate", "", legend=len(metrics_files) > 1)
     figure.savefig(output_file)
 
@@ -124,6 +124,50 @@ def read_metrics(path: str | os.PathLike) -> dict[str, Series]:
         values = [value_at[iteration] for iteration in iterations]
         series[name] = (np.array(iterations, dtype=np.int64), np.array(values, dtype=np.float64))
     return series
+
+
+def _plot_evaluations(
+    axes: Axes, evaluations: dict[str, dict[str, Series]], colors: dict[str, str]
+) -> None:
+    """Curves over the iterations, or bars if there is one evaluation of each run.
+
+    Args:
+        axes: to draw into.
+        evaluations: the metrics of each run, by what its labels end with.
+        colors: see :func:`_color_of`.
+    """
+    bars = [
+        (f"{name}{suffix}", values[-1], name)
+        for suffix, metrics in evaluations.items()
+        for name, (_, values) in metrics.items()
+    ]
+    if bars and all(len(v) == 1 for metrics in evaluations.values() for _, v in metrics.values()):
+        labels, values, names = zip(*bars)
+        places, widths = range(len(bars)), np.nan_to_num(values)
+        drawn = axes.barh(places, widths, color=[_color_of(name, colors) for name in names])
+        axes.set_yticks(places, labels)
+        axes.bar_label(drawn, [f"{value:.1f}" for value in values], padding=3)
+        axes.invert_yaxis()
+        axes.set_xlim(0, 100)
+        iterations = {its[-1] for metrics in evaluations.values() for its, _ in metrics.values()}
+        when = f", iteration {iterations.pop()}" if len(iterations) == 1 else ""
+        axes.set_title(f"Evaluation{when}")
+        axes.set_xlabel("percent")
+        axes.spines[["top", "right"]].set_visible(False)
+        return
+    for index, (suffix, metrics) in enumerate(evaluations.items()):
+        for name, (iterations, values) in metrics.items():
+            axes.plot(
+                iterations,
+                values,
+                color=_color_of(name, colors),
+                marker="o",
+                markersize=4,
+                label=f"{name} {values[-1]:.1f}{suffix}",
+                linestyle=_LINE_STYLES[index % len(_LINE_STYLES)],
+            )
+    axes.set_ylim(0, 100)
+    _finish(axes, "Evaluation (legend: last value)", "percent")
 
 
 def _is_loss(name: str) -> bool:

@@ -102,6 +102,34 @@ def test_runs_are_told_apart(run, monkeypatch, tmp_path):
     assert first.get_linestyle() != second.get_linestyle()
 
 
+def evaluated_once(folder, name, iteration, figures):
+    path = folder / name / "metrics.json"
+    path.parent.mkdir()
+    lines = [{"iteration": 0, "total_loss": 1.0}, {"iteration": iteration, **figures}]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def test_a_single_evaluation_is_drawn_as_bars(monkeypatch, tmp_path):
+    figures = {"parsing/mIoU": 69.8, "bbox/AP50": 98.8, "parsing/IoU-Hat": 3.0}
+    run = evaluated_once(tmp_path, "run", 1999, figures)
+    _, metrics, _ = plotted_figure(monkeypatch, run, tmp_path / "x.png").axes
+    assert not metrics.lines
+    assert [bar.get_width() for bar in metrics.patches] == [69.8, 98.8]
+    assert [label.get_text() for label in metrics.get_yticklabels()] == [
+        "parsing/mIoU",
+        "bbox/AP50",
+    ]
+    assert [text.get_text() for text in metrics.texts] == ["69.8", "98.8"]
+    assert metrics.get_title() == "Evaluation, iteration 1999"
+
+    other = evaluated_once(tmp_path, "other", 999, {"parsing/mIoU": 50.0})
+    _, metrics, _ = plotted_figure(monkeypatch, [run, other], tmp_path / "x.png").axes
+    assert [bar.get_width() for bar in metrics.patches] == [69.8, 98.8, 50.0]
+    assert metrics.get_yticklabels()[2].get_text() == "parsing/mIoU (other)"
+    assert metrics.get_title() == "Evaluation"  # not of one iteration
+
+
 def test_picture_without_touching_matplotlib(run, tmp_path):
     before = dict(matplotlib.rcParams)
     plot_training_curves(run, tmp_path / "curves.png")
