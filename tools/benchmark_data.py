@@ -28,6 +28,7 @@ from detectron2.data import transforms as T  # noqa: E402
 from tabulate import tabulate  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
+from aiparsing_d2.data import layouts  # noqa: E402
 from aiparsing_d2.data.dataset_mapper import ParsingDatasetMapper  # noqa: E402
 from aiparsing_d2.data.datasets import load_cihp  # noqa: E402
 from aiparsing_d2.drawn_scenes import CIHPRequest, write_data_set  # noqa: E402
@@ -55,15 +56,20 @@ def write_copies(root: Path, num_images: int, size: tuple[int, int]) -> None:
     """Write a training split of drawn scenes, each of them many times."""
     drawn = root.with_name("drawn")
     write_data_set(drawn, CIHPRequest(num_train=_NUM_SCENES, num_val=0, image_size=tuple(size)))
-    scenes = (drawn / "train_id.txt").read_text().split()
-    ids = [f"{number:07}" for number in range(1, num_images + 1)]
-    for folder, suffix in (("Images", ".jpg"), ("Category_ids", ".png"), ("Human_ids", ".png")):
-        source, target = (base / "Training" / folder for base in (drawn, root))
+    layout = layouts.CIHP["train"]
+    scenes = (drawn / layout.id_lists[0]).read_text().split()
+    ids = [layouts.cihp_image_id(number) for number in range(1, num_images + 1)]
+    for folder, suffix in (
+        (layout.images, ".jpg"),
+        (layout.category_maps, ".png"),
+        (layout.human_maps, ".png"),
+    ):
+        source, target = (base / folder for base in (drawn, root))
         contents = [(source / f"{scene}{suffix}").read_bytes() for scene in scenes]
         target.mkdir(parents=True)
         for number, image_id in enumerate(tqdm(ids, f"Writing {folder}", unit="file")):
             (target / f"{image_id}{suffix}").write_bytes(contents[number % len(contents)])
-    (root / "train_id.txt").write_text("\n".join(ids))
+    (root / layout.id_lists[0]).write_text("\n".join(ids))
 
 
 def seconds(run: Callable[[], Any], clock: Callable[[], float]) -> float:
