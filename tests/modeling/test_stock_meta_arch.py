@@ -10,6 +10,7 @@ from detectron2.structures import BitMasks, Keypoints
 from detectron2.utils.events import EventStorage
 from tiny_models import make_input, set_tiny_parsing_head, tiny_yacs_config
 
+from aiparsing_d2.data.annotations import read_person_annotations
 from aiparsing_d2.data.datasets.cihp import register_cihp
 from aiparsing_d2.evaluation import ParsingEvaluator
 from aiparsing_d2.modeling import parsing_postprocess
@@ -57,7 +58,7 @@ def data_set(two_people):
     labels = PartLabels(["Background", "a", "b", "c", "d"], distinct_colors(5))
     register_cihp(DATASET, two_people.root, "train", labels)
     (record,) = DatasetCatalog.get(DATASET)
-    yield {**record, "ignore_unknown_labels": True}
+    yield record
     DatasetCatalog.remove(DATASET)
     MetadataCatalog.remove(DATASET)
 
@@ -143,8 +144,6 @@ def test_evaluator_and_writer_take_the_stock_output(models, data_set, tmp_path):
 
 
 def read_ignoring_unknown(record, num_classes):
-    from aiparsing_d2.data.annotations import read_person_annotations
-
     return read_person_annotations({**record, "ignore_unknown_labels": True}, num_classes)
 
 

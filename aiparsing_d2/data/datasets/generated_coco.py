@@ -91,7 +91,7 @@ def _make_content(
     images = [
         {
             "id": record["image_id"],
-            "file_name": record["file_name"],
+            "file_name": os.fspath(record["file_name"]),
             "height": record["height"],
             "width": record["width"],
         }
