@@ -55,7 +55,7 @@ types: install ## Check types
 	$(BIN)/python -m mypy
 
 docs: install ## Build the documentation site into site/
-	$(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 docs-check: install ## Run or check every command and snippet of the documents
 	OMP_NUM_THREADS=1 $(BIN)/python tools/check_docs.py
