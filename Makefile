@@ -18,7 +18,8 @@ DEMO_ENV := ONEDNN_PRIMITIVE_CACHE_CAPACITY=8192
 
 fail = { echo "make: error: $(1)" >&2; exit 1; }
 
-.PHONY: help install data demo ablation test test-slow lint format clean distclean
+.PHONY: help install data demo ablation test test-slow lint format types docs docs-check wheel clean \
+	distclean
 
 help: ## Show this help (the default)
 	@echo "Targets:"
@@ -50,8 +51,20 @@ format: install ## Correct style
 	$(BIN)/python -m ruff check --fix .
 	$(BIN)/python -m ruff format .
 
+types: install ## Check types
+	$(BIN)/python -m mypy
+
+docs: install ## Build the documentation site into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+docs-check: install ## Run or check every command and snippet of the documents
+	OMP_NUM_THREADS=1 $(BIN)/python tools/check_docs.py
+
+wheel: install ## Build the wheel into dist/
+	$(PIP) wheel --no-deps --wheel-dir dist .
+
 clean: ## Remove caches and build files; data sets and results stay
-	rm -rf build dist *.egg-info .hypothesis .pytest_cache .ruff_cache
+	rm -rf build dist site *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
 distclean: clean ## Remove .venv too (never an environment given as VENV)

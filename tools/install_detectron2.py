@@ -7,19 +7,23 @@ without the C++ sources, so that building it fails. This script makes a working 
 
 1. obtain that source archive through pip (so that pip's own index, proxy and certificate settings
    count) or from ``--sdist FILE``, and check its SHA-256;
-2. apply ``EDITS``, which make v0.6 run without ``detectron2._C`` and with current torch, numpy and
-   Pillow. An edit whose target text is not there stops the installation;
-3. pack a wheel ``detectron2 0.6+aiparsing.*`` and install it, with its requirements, through pip;
+2. apply ``detectron2-v0.6.patch``, which makes v0.6 run without ``detectron2._C`` and with current
+   torch, numpy and Pillow, and makes it a project that pip can build. Its ``CHANGES`` say why each
+   change is needed. A hunk that does not apply stops the installation;
+3. let pip build a wheel ``detectron2 0.6+aiparsing.*`` and install it, with its requirements;
 4. check that the installed package imports.
 
 Without ``detectron2._C`` there are no rotated boxes and no deformable convolution, and COCO
 evaluation uses pycocotools. A Detectron2 that can be imported already is kept; ``--force``
-replaces it. Only the standard library is needed here, but torch and torchvision must be installed
-before: which build of them is wanted depends on the machine.
+replaces it. Only pip is needed here, but torch and torchvision must be installed before: which
+build of them is wanted depends on the machine. The build backend is brought by pip, into an
+environment of its own.
+
+To change the patch: unpack the archive, commit it to a new Git repository, apply the patch, edit,
+and write ``git diff --no-renames`` over it.
 """
 
 import argparse
-import base64
 import errno
 import hashlib
 import importlib.util
@@ -30,7 +34,6 @@ import sys
 import tarfile
 import tempfile
 import textwrap
-import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,36 +45,7 @@ if sys.version_info < (3, 10):  # noqa: UP036  (here: older Pythons stop at the 
 
 SDIST_REQUIREMENT = "pb1-detectron2==0.6"
 SDIST_SHA256 = "5d2e9e51e523ec72f6a31cca04b0a515492e9514b773a3d134cedc0677170b29"
-
-# Small projects which Detectron2's own setup.py installs below detectron2.projects.
-PACKAGED_PROJECTS = {
-    "projects/PointRend/point_rend/": "detectron2/projects/point_rend/",
-    "projects/DeepLab/deeplab/": "detectron2/projects/deeplab/",
-    "projects/Panoptic-DeepLab/panoptic_deeplab/": "detectron2/projects/panoptic_deeplab/",
-}
-
-# v0.6's requirements without black, future, pydot and dataclasses, which nothing here imports;
-# with the iopath releases and below the omegaconf release that it works with (hydra-core 1.3 needs
-# omegaconf < 2.4), and with what its code imports but never declared. torch and torchvision are
-# left to the user, as v0.6 does.
-REQUIREMENTS = (
-    "Pillow>=7.1",
-    "cloudpickle",
-    "fvcore>=0.1.5,<0.1.6",
-    "hydra-core>=1.1",
-    "iopath>=0.1.7,<0.1.11",
-    "matplotlib",
-    "numpy",
-    "omegaconf>=2.1,<2.4",
-    "packaging",
-    "pycocotools>=2.0.2",
-    "shapely",  # fvcore crops polygons with it
-    "tabulate",
-    "tensorboard",
-    "termcolor>=1.1",
-    "tqdm>4.29.0",
-    "yacs>=0.1.8",
-)
+PATCH = Path(__file__).resolve().with_name("detectron2-v0.6.patch")
 
 IMPORTS_TO_VERIFY = (
     "detectron2.config",
@@ -86,562 +60,6 @@ IMPORTS_TO_VERIFY = (
 
 class InstallError(Exception):
     """Says in one line what is wrong and what to do about it."""
-
-
-class Replacement(NamedTuple):
-    """Text to replace in one file of the source archive.
-
-    Attributes:
-        path: the file, e.g. ``detectron2/layers/mask_ops.py``.
-        old: what must occur there exactly ``count`` times.
-        new: what takes its place, each time.
-        count: the number of occurrences.
-    """
-
-    path: str
-    old: str
-    new: str
-    count: int = 1
-
-
-class Edit(NamedTuple):
-    """A change to the source archive.
-
-    Attributes:
-        name: short name, for error messages and for the notice in the changed files.
-        why: what goes wrong without it.
-        replacements: the change, to be made in this order.
-    """
-
-    name: str
-    why: str
-    replacements: tuple[Replacement, ...]
-
-
-EDITS = (
-    # What it takes to be imported.
-    Edit(
-        "optional-compiled-ops",
-        "importing detectron2.layers needs the compiled operators",
-        tuple(
-            Replacement(
-                path,
-                "from detectron2 import _C\n",
-                """\
-try:
-    from detectron2 import _C
-except ImportError:
-    from .missing_ops import _C
-""",
-            )
-            for path in (
-                "detectron2/layers/deform_conv.py",
-                "detectron2/layers/roi_align_rotated.py",
-                "detectron2/layers/rotated_boxes.py",
-            )
-        ),
-    ),
-    Edit(
-        "optional-fast-coco-eval",
-        "COCO evaluation needs compiled code even where pycocotools would do",
-        (
-            Replacement(
-                "detectron2/evaluation/coco_evaluation.py",
-                "from detectron2.evaluation.fast_eval_api import COCOeval_opt\n",
-                "",
-            ),
-            Replacement(
-                "detectron2/evaluation/coco_evaluation.py",
-                "from .evaluator import DatasetEvaluator\n",
-                """\
-from .evaluator import DatasetEvaluator
-
-try:
-    from detectron2.evaluation.fast_eval_api import COCOeval_opt
-except ImportError:
-    COCOeval_opt = COCOeval
-""",
-            ),
-            Replacement(  # so that the log names the one that is used
-                "detectron2/evaluation/coco_evaluation.py",
-                "        self._use_fast_impl = use_fast_impl\n",
-                "        self._use_fast_impl = use_fast_impl and COCOeval_opt is not COCOeval\n",
-            ),
-        ),
-    ),
-    Edit(
-        "optional-caffe2",
-        "importing detectron2.export needs caffe2, which is no longer a part of torch",
-        (
-            Replacement(
-                "detectron2/export/__init__.py",
-                "from .api import *\nfrom .flatten import TracingAdapter\n",
-                """\
-try:
-    from .api import *
-except ImportError:  # no caffe2 or no onnx
-    pass
-from .flatten import TracingAdapter
-""",
-            ),
-        ),
-    ),
-    Edit(
-        "importlib-resources",
-        "setuptools 82 removed pkg_resources",
-        (
-            Replacement(
-                "detectron2/model_zoo/model_zoo.py",
-                "from typing import Optional\nimport pkg_resources\n",
-                "from importlib import resources\nfrom typing import Optional\n",
-            ),
-            Replacement(
-                "detectron2/model_zoo/model_zoo.py",
-                """\
-    cfg_file = pkg_resources.resource_filename(
-        "detectron2.model_zoo", os.path.join("configs", config_path)
-    )
-""",
-                """\
-    cfg_file = str(resources.files("detectron2.model_zoo").joinpath("configs", config_path))
-""",
-            ),
-        ),
-    ),
-    Edit(
-        "importlib-submodules",
-        "`import importlib` alone does not load the submodules that are used",
-        (
-            Replacement(
-                "detectron2/projects/__init__.py",
-                "import importlib\n",
-                "import importlib.abc\nimport importlib.util\n",
-            ),
-            Replacement(
-                "detectron2/utils/collect_env.py",
-                "import importlib\n",
-                "import importlib.util\n",
-            ),
-        ),
-    ),
-    Edit(
-        "pillow-linear",
-        "Pillow 10 removed Image.LINEAR, which was another name of BILINEAR",
-        (
-            Replacement(
-                "detectron2/data/transforms/transform.py",
-                "interp=Image.LINEAR,",
-                "interp=Image.BILINEAR,",
-            ),
-        ),
-    ),
-    # What it takes to run.
-    Edit(
-        "numpy-aliases",
-        "numpy 1.24 removed its aliases of Python's own types",
-        (
-            Replacement("detectron2/structures/masks.py", "np.bool)", "bool)", count=3),
-            Replacement("detectron2/data/build.py", "dtype=np.int\n", "dtype=int\n"),
-            Replacement("detectron2/data/build.py", "dtype=np.int)", "dtype=int)"),
-            Replacement("detectron2/data/datasets/pascal_voc.py", "np.str)", "str)"),
-            Replacement(
-                "detectron2/evaluation/pascal_voc_evaluation.py", "np.bool)", "bool)", count=2
-            ),
-            Replacement("detectron2/evaluation/sem_seg_evaluation.py", "np.int)", "int)", count=2),
-            Replacement(
-                "detectron2/evaluation/sem_seg_evaluation.py", "np.float)", "float)", count=5
-            ),
-            Replacement("detectron2/utils/visualizer.py", "np.bool)", "bool)", count=3),
-            Replacement("detectron2/utils/video_visualizer.py", "np.bool)", "bool)"),
-        ),
-    ),
-    Edit(
-        "numpy-copy",
-        "numpy 2 refuses copy=False where a copy is needed",
-        (
-            Replacement(
-                "detectron2/layers/mask_ops.py",
-                "mask = np.array(mask, copy=False)",
-                "mask = np.asarray(mask)",
-            ),
-        ),
-    ),
-    Edit(
-        "sample-from-set",
-        "random.sample takes no sets since Python 3.11",
-        (
-            Replacement(
-                "detectron2/data/common.py",
-                "self._rng.sample(self._fallback_candidates, k=1)[0]",
-                "self._rng.sample(list(self._fallback_candidates), k=1)[0]",
-            ),
-        ),
-    ),
-    Edit(
-        "lr-scheduler-base",
-        "since torch 2.0 torch's schedulers are no longer instances of _LRScheduler, so that their "
-        "state is left out of checkpoints",
-        (
-            Replacement(
-                "detectron2/solver/lr_scheduler.py",
-                "logger = logging.getLogger(__name__)\n",
-                """\
-try:
-    from torch.optim.lr_scheduler import LRScheduler
-except ImportError:  # torch < 2.0
-    from torch.optim.lr_scheduler import _LRScheduler as LRScheduler
-
-logger = logging.getLogger(__name__)
-""",
-            ),
-            Replacement(
-                "detectron2/solver/lr_scheduler.py",
-                "(torch.optim.lr_scheduler._LRScheduler):",
-                "(LRScheduler):",
-                count=3,
-            ),
-            Replacement(
-                "detectron2/solver/build.py",
-                "from .lr_scheduler import LRMultiplier, WarmupParamScheduler\n",
-                "from .lr_scheduler import LRMultiplier, LRScheduler, WarmupParamScheduler\n",
-            ),
-            Replacement(
-                "detectron2/solver/build.py",
-                ") -> torch.optim.lr_scheduler._LRScheduler:",
-                ") -> LRScheduler:",
-            ),
-            Replacement(
-                "detectron2/engine/hooks.py",
-                "from detectron2.solver import LRMultiplier\n",
-                """\
-from detectron2.solver import LRMultiplier
-from detectron2.solver.lr_scheduler import LRScheduler as _LRScheduler
-""",
-            ),
-            Replacement(
-                "detectron2/engine/hooks.py",
-                "isinstance(self.scheduler, torch.optim.lr_scheduler._LRScheduler)",
-                "isinstance(self.scheduler, _LRScheduler)",
-                count=2,
-            ),
-        ),
-    ),
-    Edit(
-        "clip-unused-parameters",
-        "current torch raises on clipping a parameter without gradient by value",
-        (
-            Replacement(
-                "detectron2/solver/build.py",
-                """\
-                for p in group["params"]:
-                    per_param_clipper(p)
-""",
-                """\
-                for p in group["params"]:
-                    if p.grad is not None:
-                        per_param_clipper(p)
-""",
-            ),
-        ),
-    ),
-    Edit(
-        "group-norm-head",
-        "torch 1.12 refuses 32 groups of 1 channel, so that no dense head can have norm='GN'",
-        (
-            Replacement(
-                "detectron2/modeling/meta_arch/retinanet.py",
-                "norm_name = str(type(get_norm(norm, 1)))",
-                "norm_name = str(type(get_norm(norm, 32)))",
-            ),
-        ),
-    ),
-    Edit(
-        "fcos-without-ground-truth",
-        "training crashes on an image without objects",
-        (
-            Replacement(
-                "detectron2/modeling/meta_arch/fcos.py",
-                """\
-        for gt_per_image in gt_instances:
-            gt_centers =""",
-                """\
-        for gt_per_image in gt_instances:
-            if len(gt_per_image) == 0:
-                matched_indices.append(
-                    torch.full((len(anchors),), -1, dtype=torch.long, device=anchors.device)
-                )
-                continue
-            gt_centers =""",
-            ),
-            Replacement(
-                "detectron2/modeling/meta_arch/fcos.py",
-                """\
-        for gt_index, gt_per_image in zip(matched_indices, gt_instances):
-            label =""",
-                """\
-        for gt_index, gt_per_image in zip(matched_indices, gt_instances):
-            if len(gt_per_image) == 0:
-                matched_labels.append(torch.full_like(gt_index, self.num_classes))
-                matched_boxes.append(Boxes(torch.zeros_like(Boxes.cat(anchors).tensor)))
-                continue
-            label =""",
-            ),
-        ),
-    ),
-    Edit(
-        "meshgrid-indexing",
-        "torch warns in every run that it will require the argument",
-        (
-            Replacement(
-                "detectron2/modeling/anchor_generator.py",
-                "torch.meshgrid(shifts_y, shifts_x)",
-                'torch.meshgrid(shifts_y, shifts_x, indexing="ij")',
-            ),
-        ),
-    ),
-    Edit(
-        "launch-on-cpu",
-        "several processes train on GPUs only",
-        (
-            Replacement(
-                "detectron2/engine/launch.py",
-                """\
-    assert torch.cuda.is_available(), "cuda is not available. Please check your installation."
-""",
-                """\
-    has_gpu = torch.cuda.is_available()
-    if has_gpu:
-        assert num_gpus_per_machine <= torch.cuda.device_count()
-""",
-            ),
-            Replacement(
-                "detectron2/engine/launch.py",
-                'backend="NCCL",',
-                'backend="NCCL" if has_gpu else "GLOO",',
-            ),
-            Replacement(
-                "detectron2/engine/launch.py",
-                """\
-    assert num_gpus_per_machine <= torch.cuda.device_count()
-    torch.cuda.set_device(local_rank)
-""",
-                """\
-    if has_gpu:
-        torch.cuda.set_device(local_rank)
-""",
-            ),
-            Replacement(
-                "detectron2/engine/defaults.py",
-                '    if "device_ids" not in kwargs:\n',
-                '    if "device_ids" not in kwargs and next(model.parameters()).is_cuda:\n',
-            ),
-        ),
-    ),
-    Edit(
-        "gather-bytes",
-        "torch warns in every distributed run that it will remove typed storages",
-        (
-            Replacement(
-                "detectron2/utils/comm.py",
-                """\
-    storage = torch.ByteStorage.from_buffer(buffer)
-    tensor = torch.ByteTensor(storage).to(device=device)
-""",
-                """\
-    tensor = torch.frombuffer(bytearray(buffer), dtype=torch.uint8).to(device=device)
-""",
-            ),
-        ),
-    ),
-    Edit(
-        "color-range",
-        "rounding can take a brightened color out of [0, 1], which matplotlib refuses",
-        (
-            Replacement(
-                "detectron2/utils/visualizer.py",
-                "        return modified_color\n",
-                "        return tuple(np.clip(modified_color, 0.0, 1.0))\n",
-            ),
-        ),
-    ),
-    Edit(
-        "environment-report",
-        "a pure-Python build is reported as a failed one, with compilers that played no part",
-        (
-            Replacement(
-                "detectron2/utils/collect_env.py",
-                """\
-    except ImportError as e:
-        data.append(("detectron2._C", f"not built correctly: {e}"))
-""",
-                """\
-    except ModuleNotFoundError:
-        data.append(("detectron2._C", "absent: pure-Python build, made by aiparsing_d2"))
-    except ImportError as e:
-        data.append(("detectron2._C", f"not built correctly: {e}"))
-""",
-            ),
-        ),
-    ),
-)
-
-ADDED_FILES = {
-    "detectron2/layers/missing_ops.py": '''\
-"""Stands in for ``detectron2._C``, which a pure-Python build does not have."""
-
-
-class _MissingOps:
-    def __getattr__(self, name):
-        raise AttributeError(
-            f"detectron2._C.{name} is a compiled operator and this detectron2 is a pure-Python "
-            "build: rotated boxes and deformable convolution need detectron2 built from source"
-        )
-
-
-_C = _MissingOps()
-''',
-}
-
-
-def apply_edits(sources: dict[str, bytes], edits: tuple[Edit, ...] = EDITS) -> dict[str, bytes]:
-    """Apply edits to source files.
-
-    Args:
-        sources: file contents by path inside the source archive.
-        edits: what to change, in this order.
-
-    Returns:
-        All of ``sources``, changed where an edit says so. A changed file starts with a notice.
-
-    Raises:
-        InstallError: a file or a target text is missing, or occurs more often than expected.
-    """
-    texts: dict[str, str] = {}
-    notices: dict[str, list[str]] = {}
-    for edit in edits:
-        for path, old, new, count in edit.replacements:
-            if path not in sources:
-                raise InstallError(f"{path}: not in the source archive (edit '{edit.name}')")
-            text = texts.get(path, sources[path].decode("utf-8"))
-            found = text.count(old)
-            if found != count:
-                raise InstallError(
-                    f"{path}: edit '{edit.name}' expects {count} x {old!r}, found {found}"
-                )
-            texts[path] = text.replace(old, new)
-            names = notices.setdefault(path, [])
-            if edit.name not in names:
-                names.append(edit.name)
-    edited = dict(sources)
-    for path, text in texts.items():
-        notice = f"# Changed by aiparsing_d2's install_detectron2.py: {', '.join(notices[path])}\n"
-        edited[path] = (notice + text).encode("utf-8")
-    return edited
-
-
-def wheel_version() -> str:
-    """Return the wheel's version: Detectron2's, and a digest of everything changed here.
-
-    The digest makes a wheel with other edits another version, so that pip replaces the older one.
-    """
-    content = repr((SDIST_SHA256, PACKAGED_PROJECTS, REQUIREMENTS, EDITS, ADDED_FILES))
-    return f"0.6+aiparsing.h{hashlib.sha256(content.encode('utf-8')).hexdigest()[:8]}"
-
-
-def read_sdist(path: Path) -> dict[str, bytes]:
-    """Read a source archive after checking its SHA-256.
-
-    Args:
-        path: the ``.tar.gz`` file.
-
-    Returns:
-        Contents of its regular files by path without the archive's top folder.
-
-    Raises:
-        InstallError: the file is not the expected archive.
-    """
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    if digest != SDIST_SHA256:
-        raise InstallError(
-            f"{path.name}: wrong SHA-256 {digest}, expected {SDIST_SHA256}: nothing was installed"
-        )
-    sources = {}
-    with tarfile.open(path) as archive:
-        for member in archive.getmembers():
-            if member.isfile():
-                sources[member.name.split("/", 1)[1]] = archive.extractfile(member).read()
-    return sources
-
-
-def build_wheel(sources: dict[str, bytes], wheel_dir: Path) -> Path:
-    """Pack edited sources into a wheel.
-
-    Args:
-        sources: file contents by path inside the source archive, from :func:`apply_edits`.
-        wheel_dir: existing folder to put the wheel into.
-
-    Returns:
-        Path of the wheel. It appears under this name only when it is complete.
-    """
-    version = wheel_version()
-    packaged = {path: text.encode("utf-8") for path, text in ADDED_FILES.items()}
-    for path, content in sources.items():
-        if path.startswith("detectron2/"):
-            packaged[path] = content
-        for folder, package in PACKAGED_PROJECTS.items():
-            if path.startswith(folder):
-                packaged[package + path[len(folder) :]] = content
-
-    dist_info = f"detectron2-{version}.dist-info"
-    packaged[f"{dist_info}/METADATA"] = "\n".join(
-        [
-            "Metadata-Version: 2.1",
-            "Name: detectron2",
-            f"Version: {version}",
-            "Summary: Detectron2 v0.6, pure Python, changed to run with current torch and numpy",
-            "Home-page: https://github.com/facebookresearch/detectron2",
-            "Author: FAIR",
-            "License: Apache-2.0",
-            "Requires-Python: >=3.10",
-            *(f"Requires-Dist: {requirement}" for requirement in REQUIREMENTS),
-            "",
-        ]
-    ).encode("utf-8")
-    packaged[f"{dist_info}/WHEEL"] = (
-        b"Wheel-Version: 1.0\n"
-        b"Generator: aiparsing_d2 install_detectron2\n"
-        b"Root-Is-Purelib: true\n"
-        b"Tag: py3-none-any\n"
-    )
-    packaged[f"{dist_info}/top_level.txt"] = b"detectron2\n"
-    packaged[f"{dist_info}/LICENSE"] = sources["LICENSE"]
-    packaged[f"{dist_info}/CHANGES"] = "".join(
-        f"{edit.name}: {edit.why}\n"
-        + "".join(f"    {path}\n" for path in dict.fromkeys(r.path for r in edit.replacements))
-        for edit in EDITS
-    ).encode("utf-8")
-
-    record = f"{dist_info}/RECORD"
-    lines = []
-    for path, content in sorted(packaged.items()):
-        digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=")
-        lines.append(f"{path},sha256={digest.decode('ascii')},{len(content)}\n")
-    packaged[record] = ("".join(lines) + f"{record},,\n").encode("utf-8")
-
-    wheel = wheel_dir / f"detectron2-{version}-py3-none-any.whl"
-    partial = wheel.with_suffix(".partial")
-    try:
-        with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
-            for path, content in packaged.items():
-                # A fixed date, the earliest that zip knows: equal inputs give equal wheels.
-                info = zipfile.ZipInfo(path, date_time=(1980, 1, 1, 0, 0, 0))
-                info.compress_type = zipfile.ZIP_DEFLATED
-                info.external_attr = 0o100644 << 16
-                archive.writestr(info, content)
-        partial.replace(wheel)
-    finally:
-        partial.unlink(missing_ok=True)
-    return wheel
 
 
 # What pip prints, in the order in which to look for it, and what to say instead.
@@ -746,6 +164,7 @@ def download_sdist(folder: Path) -> Path:
     Raises:
         InstallError: pip failed.
     """
+    print(f"Downloading the source archive of {SDIST_REQUIREMENT} ...", flush=True)
     requirements = folder / "requirements.txt"
     requirements.write_text(f"{SDIST_REQUIREMENT} --hash=sha256:{SDIST_SHA256}\n", encoding="ascii")
     backend = folder / "backend" / "setuptools"
@@ -767,6 +186,121 @@ def download_sdist(folder: Path) -> Path:
     )
     (archive,) = folder.glob("*.tar.gz")
     return archive
+
+
+def wheel_version() -> str:
+    """Return the wheel's version: Detectron2's, and a digest of everything that makes the wheel.
+
+    The digest makes a wheel with another patch another version, so that pip replaces the older one.
+    """
+    digest = hashlib.sha256(SDIST_SHA256.encode("ascii") + PATCH.read_bytes()).hexdigest()
+    return f"0.6+aiparsing.h{digest[:8]}"
+
+
+def unpack_sdist(sdist: Path, folder: Path) -> Path:
+    """Unpack a source archive after checking its SHA-256.
+
+    Args:
+        sdist: the ``.tar.gz`` file.
+        folder: where to unpack it.
+
+    Returns:
+        The archive's top folder.
+
+    Raises:
+        InstallError: the file is not the expected archive.
+    """
+    digest = hashlib.sha256(sdist.read_bytes()).hexdigest()
+    if digest != SDIST_SHA256:
+        raise InstallError(
+            f"{sdist.name}: wrong SHA-256 {digest}, expected {SDIST_SHA256}: nothing was installed"
+        )
+    with tarfile.open(sdist) as archive:
+        if hasattr(tarfile, "data_filter"):
+            archive.extraction_filter = tarfile.data_filter
+        archive.extractall(folder)
+    (sources,) = folder.iterdir()
+    return sources
+
+
+def apply_patch(patch: str, folder: Path) -> None:
+    """Apply a unified diff, as Git writes it, to a folder.
+
+    Unlike the ``patch`` program, which may be missing anyway, this puts no hunk at another line
+    than the one that it names and ignores no difference in its context.
+
+    Args:
+        patch: the diff's text.
+        folder: what to change.
+
+    Raises:
+        InstallError: the diff is damaged or a hunk does not apply. Then nothing was changed.
+    """
+    results: dict[Path, str | None] = {}
+    for part in re.split(r"^diff --git .*\n", patch, flags=re.MULTILINE)[1:]:
+        header, *hunks = re.split(r"^(?=@@ )", part, flags=re.MULTILINE)
+        names = re.search(r"^--- (?:a/)?(\S+)\n\+\+\+ (?:b/)?(\S+)\n\Z", header, re.MULTILINE)
+        if names is None:
+            raise InstallError(f"the patch is damaged: no file names in {header!r}")
+        old, new = names.groups()
+        if old != "/dev/null" and not (folder / old).is_file():
+            raise InstallError(f"the patch does not apply: {old} is missing")
+        lines = [] if old == "/dev/null" else (folder / old).read_text("utf-8").splitlines(True)
+        for hunk in reversed(hunks):  # so that the lines before it keep their numbers
+            apply_hunk(hunk, lines, path=new if old == "/dev/null" else old)
+        if new == "/dev/null":
+            results[folder / old] = None
+        else:
+            results[folder / new] = "".join(lines)
+    if not results:
+        raise InstallError("the patch is damaged: it names no file")
+    for path, text in results.items():
+        if text is None:
+            path.unlink()
+        else:
+            path.write_text(text, encoding="utf-8", newline="\n")
+
+
+def apply_hunk(hunk: str, lines: list[str], path: str) -> None:
+    """Apply one hunk to a file's lines, in place.
+
+    Raises:
+        InstallError: the hunk is damaged or the lines are not those that it expects.
+    """
+    title, *body = hunk.splitlines(True)
+    numbers = re.match(r"@@ -(\d+)(?:,(\d+))? \+\d+(?:,(\d+))? @@", title)
+    old = [line[1:] for line in body if line[0] in " -"]
+    new = [line[1:] for line in body if line[0] in " +"]
+    if numbers is None or [len(old), len(new)] != [int(n or 1) for n in numbers.group(2, 3)]:
+        raise InstallError(f"the patch is damaged: {path}, hunk {title.strip()}")
+    start = int(numbers[1]) - 1 if old else int(numbers[1])
+    if lines[start : start + len(old)] != old:
+        raise InstallError(f"the patch does not apply: {path}, hunk {title.strip()}")
+    lines[start : start + len(old)] = new
+
+
+def build_wheel(sources: Path, wheel_dir: Path) -> Path:
+    """Build a wheel through pip, which brings the build backend into an environment of its own.
+
+    Args:
+        sources: the patched sources.
+        wheel_dir: existing folder to put the wheel into.
+
+    Returns:
+        Path of the wheel. It appears under this name only when it is complete.
+
+    Raises:
+        InstallError: pip failed.
+    """
+    with tempfile.TemporaryDirectory(dir=wheel_dir) as unfinished:
+        run_pip(
+            "building the wheel",
+            ["wheel", "--no-deps", "--wheel-dir", unfinished, str(sources)],
+            environment={"DETECTRON2_VERSION": wheel_version()},
+            quiet=True,
+        )
+        (wheel,) = Path(unfinished).iterdir()
+        return wheel.replace(wheel_dir / wheel.name)
 
 
 def run_python(code: str) -> subprocess.CompletedProcess:
@@ -818,6 +352,11 @@ def verify_imports() -> None:
         raise InstallError(f"detectron2 does not import: {reason}")
 
 
+def is_outdated(version: str) -> bool:
+    """Tell whether a version is an earlier one of this script's."""
+    return version.startswith("0.6+aiparsing.") and version != wheel_version()
+
+
 def install_wheel(wheel: Path, installed_version: str | None) -> None:
     """Install a wheel and its requirements, replacing any other version.
 
@@ -852,7 +391,7 @@ def install(sdist: Path | None, wheel_dir: Path | None, force: bool) -> None:
     Raises:
         InstallError: something went wrong that the user can do something about.
     """
-    installed_version = None
+    installed = None
     if wheel_dir is None:
         missing = [m for m in ("torch", "torchvision") if importlib.util.find_spec(m) is None]
         if missing:
@@ -861,30 +400,25 @@ def install(sdist: Path | None, wheel_dir: Path | None, force: bool) -> None:
                 f"e.g. '{sys.executable} -m pip install torch torchvision'"
             )
         installed = find_installed()
-        if installed is not None:
-            installed_version = installed.version
-            is_outdated = (
-                installed_version.startswith("0.6+aiparsing.")
-                and installed_version != wheel_version()
-            )
-            if not force and not is_outdated:
-                print(f"Keeping detectron2 {installed_version} in {installed.folder}", flush=True)
-                try:
-                    verify_imports()
-                except InstallError as error:
-                    print(f"install_detectron2: warning: {error} (--force replaces it)")
-                return
+        if installed is not None and not force and not is_outdated(installed.version):
+            print(f"Keeping detectron2 {installed.version} in {installed.folder}", flush=True)
+            try:
+                verify_imports()
+            except InstallError as error:
+                print(f"install_detectron2: warning: {error} (--force replaces it)")
+            return
 
     with tempfile.TemporaryDirectory(prefix="install_detectron2_") as temporary:
+        folder = Path(temporary)
         if sdist is None:
-            print(f"Downloading the source archive of {SDIST_REQUIREMENT} ...", flush=True)
-            sdist = download_sdist(Path(temporary))
-        sources = apply_edits(read_sdist(sdist))
+            sdist = download_sdist(folder)
+        sources = unpack_sdist(sdist, folder / "sources")
+        apply_patch(PATCH.read_text("utf-8"), sources)
         if wheel_dir is not None:
             wheel_dir.mkdir(parents=True, exist_ok=True)
             print(f"Built {build_wheel(sources, wheel_dir)}")
             return
-        install_wheel(build_wheel(sources, Path(temporary)), installed_version)
+        install_wheel(build_wheel(sources, folder), installed and installed.version)
     print(f"Installed detectron2 {wheel_version()}")
 
 

@@ -1,15 +1,13 @@
 """The Detectron2 installer: offline, with made-up source archives and a pip that only pretends."""
 
 import ast
-import base64
-import csv
 import errno
 import hashlib
 import importlib.metadata
 import importlib.util
-import io
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -18,9 +16,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import parse_wheel_filename
 
 SCRIPT = Path(__file__).resolve().parents[2] / "tools" / "install_detectron2.py"
+PATCH = SCRIPT.with_name("detectron2-v0.6.patch")
 
 
 @pytest.fixture
@@ -32,32 +33,70 @@ def installer():
     return module
 
 
+def read_patch() -> tuple[dict[str, str], dict[str, str]]:
+    """Read from the patch what it expects and what it makes of that.
+
+    Returns:
+        The texts before and after by path, made of the hunks alone: lines of no hunk are numbered
+        comments. Files that the patch adds are in the second only, deleted ones in the first only.
+    """
+    before: dict[str, list[str]] = {}
+    after: dict[str, list[str]] = {}
+    for line in PATCH.read_text(encoding="utf-8").splitlines(keepends=True):
+        if line.startswith(("diff --git", "index ", "new file", "deleted file")):
+            continue
+        if line.startswith("--- "):
+            old = before.setdefault(line[6:].strip(), []) if "/dev/null" not in line else []
+        elif line.startswith("+++ "):
+            new = after.setdefault(line[6:].strip(), []) if "/dev/null" not in line else []
+        elif match := re.match(r"@@ -(\d+)(?:,\d+)? \+(\d+)(?:,\d+)? @@", line):
+            while len(old) < int(match[1]) - 1:  # lines between the hunks
+                new.append(f"# {len(old)}\n")
+                old.append(new[-1])
+            assert len(new) == max(int(match[2]) - 1, 0), "the hunk's line numbers are wrong"
+        else:
+            assert line[0] in " +-"
+            if line[0] != "+":
+                old.append(line[1:])
+            if line[0] != "-":
+                new.append(line[1:])
+    return (
+        {path: "".join(lines) for path, lines in before.items()},
+        {path: "".join(lines) for path, lines in after.items()},
+    )
+
+
+UNPATCHED_FILES = {
+    "LICENSE": "a license\n",
+    "setup.py": "raise SystemExit('must not run')\n",
+    "detectron2/__init__.py": '__version__ = "0.6"\n',
+    "detectron2/model_zoo/configs/common/train.py": "train = {}\n",
+    "detectron2/model_zoo/configs/Base-RetinaNet.yaml": "VERSION: 2\n",
+    "projects/PointRend/point_rend/__init__.py": "name = 'point_rend'\n",
+    "projects/PointRend/setup.py": "raise SystemExit('must not run')\n",
+    "projects/DeepLab/deeplab/__init__.py": "name = 'deeplab'\n",
+    "projects/Panoptic-DeepLab/panoptic_deeplab/__init__.py": "name = 'panoptic'\n",
+}
+
+
+def write_sources(folder: Path) -> Path:
+    """Write source files that hold just what the patch looks for, and a few that it does not."""
+    for path, text in {**read_patch()[0], **UNPATCHED_FILES}.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text, encoding="utf-8")
+    return folder
+
+
 @pytest.fixture
-def sources(installer):
-    """Source files which hold just what the edits look for."""
-    texts = {"LICENSE": "a license\n", "setup.py": "raise SystemExit('must not run')\n"}
-    for edit in installer.EDITS:
-        for replacement in edit.replacements:
-            # Line by line, so that no two of them run together into a third.
-            texts[replacement.path] = texts.get(replacement.path, "") + (
-                (replacement.old + "\n") * replacement.count
-            )
-    texts["detectron2/__init__.py"] = '__version__ = "0.6"\n'
-    texts["detectron2/model_zoo/configs/common/train.py"] = "train = {}\n"
-    texts["projects/PointRend/point_rend/__init__.py"] = "name = 'point_rend'\n"
-    texts["projects/DeepLab/deeplab/__init__.py"] = "name = 'deeplab'\n"
-    texts["projects/Panoptic-DeepLab/panoptic_deeplab/__init__.py"] = "name = 'panoptic'\n"
-    return {path: text.encode() for path, text in texts.items()}
+def sources(tmp_path):
+    return write_sources(tmp_path / "sources")
 
 
 @pytest.fixture
 def sdist(tmp_path, sources):
     path = tmp_path / "pb1-detectron2-0.6.tar.gz"
     with tarfile.open(path, "w:gz") as archive:
-        for name, content in sources.items():
-            member = tarfile.TarInfo(f"pb1-detectron2-0.6/{name}")
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
+        archive.add(sources, "pb1-detectron2-0.6")
     return path
 
 
@@ -70,7 +109,10 @@ def accepted_sdist(installer, sdist, monkeypatch):
 
 
 class FakePip:
-    """A ``pip`` package which notes its command lines, prints a text and exits."""
+    """A ``pip`` package which notes its command lines, prints a text and exits.
+
+    If it is to succeed, it leaves an empty file where pip would leave a wheel.
+    """
 
     def __init__(self, folder: Path):
         self.path = folder
@@ -84,9 +126,12 @@ class FakePip:
         (package / "__main__.py").write_text(
             textwrap.dedent(
                 f"""
-                import json, sys
+                import json, pathlib, sys
                 with open({str(self.calls_file)!r}, "a") as f:
                     f.write(json.dumps(sys.argv[1:]) + "\\n")
+                if {status} == 0 and sys.argv[1] == "wheel":
+                    folder = pathlib.Path(sys.argv[sys.argv.index("--wheel-dir") + 1])
+                    (folder / "made_by_pip-1-py3-none-any.whl").touch()
                 print({output!r})
                 sys.exit({status})
                 """
@@ -98,6 +143,10 @@ class FakePip:
         if not self.calls_file.exists():
             return []
         return [json.loads(line) for line in self.calls_file.read_text().splitlines()]
+
+    @property
+    def commands(self) -> list[str]:
+        return [call[0] for call in self.calls]
 
 
 @pytest.fixture
@@ -127,104 +176,120 @@ def assert_one_error_line(text: str, *parts: str) -> None:
         assert part in lines[0]
 
 
-# Edits
+# The patch
 
 
-def test_replacements_are_made_everywhere_and_noted_in_the_changed_files(installer):
-    edit = installer.Edit(
-        "rename",
-        "because",
-        (
-            installer.Replacement("a.py", "old", "new", count=2),
-            installer.Replacement("b.py", "1\n", "2\n"),
-        ),
-    )
-    sources = {"a.py": b"old = 1\nold = 2\n", "b.py": b"x = 1\n", "c.py": b"old\n"}
-    edited = installer.apply_edits(sources, (edit,))
-    notice = b"# Changed by aiparsing_d2's install_detectron2.py: rename\n"
-    assert edited == {
-        "a.py": notice + b"new = 1\nnew = 2\n",
-        "b.py": notice + b"x = 2\n",
-        "c.py": b"old\n",
+def test_patch_changes_adds_and_deletes_just_what_it_says(installer, sources):
+    before, after = read_patch()
+    assert len(before.keys() & after.keys()) == 27
+    assert after.keys() - before.keys() == {
+        "CHANGES",
+        "pyproject.toml",
+        "detectron2/layers/missing_ops.py",
     }
+    assert before.keys() - after.keys() == {"PKG-INFO"}
+    installer.apply_patch(PATCH.read_text("utf-8"), sources)
+    left = {
+        path.relative_to(sources).as_posix(): path.read_text(encoding="utf-8")
+        for path in sources.rglob("*")
+        if path.is_file()
+    }
+    assert left == {**after, **UNPATCHED_FILES}
 
 
-def test_every_edit_finds_its_text_in_an_archive_that_has_it(installer, sources):
-    edited = installer.apply_edits(sources)
-    changed = {path for path in sources if edited[path] != sources[path]}
-    assert changed == {r.path for edit in installer.EDITS for r in edit.replacements}
+@pytest.mark.parametrize("path", sorted(read_patch()[0]))
+def test_changed_line_is_an_error_which_names_file_and_hunk_and_changes_nothing(
+    installer, sources, path
+):
+    lines = read_patch()[0][path].splitlines(keepends=True)
+    (sources / path).write_text("".join([*lines[:-1], "something else\n"]), encoding="utf-8")
+    with pytest.raises(installer.InstallError, match="does not apply") as error:
+        installer.apply_patch(PATCH.read_text("utf-8"), sources)
+    assert f": {path}, hunk @@ -" in str(error.value)
+    assert not (sources / "CHANGES").exists()
 
 
-def test_missing_target_text_is_an_error_which_names_file_and_edit(installer, sources):
-    for edit in installer.EDITS:
-        for replacement in edit.replacements:
-            broken = sources[replacement.path].decode().replace(replacement.old, "", 1)
-            with pytest.raises(installer.InstallError) as error:
-                installer.apply_edits({**sources, replacement.path: broken.encode()}, (edit,))
-            assert replacement.path in str(error.value)
-            assert f"'{edit.name}'" in str(error.value)
+def test_hunk_whose_lines_moved_is_an_error(installer, sources):
+    path = sources / "detectron2/layers/mask_ops.py"
+    path.write_text("# one more line\n" + path.read_text("utf-8"), encoding="utf-8")
+    with pytest.raises(installer.InstallError, match=r"mask_ops.py, hunk @@"):
+        installer.apply_patch(PATCH.read_text("utf-8"), sources)
 
 
-def test_missing_file_is_an_error_which_names_file_and_edit(installer, sources):
-    del sources["detectron2/layers/mask_ops.py"]
-    with pytest.raises(installer.InstallError, match="layers/mask_ops.py.*'numpy-copy'"):
-        installer.apply_edits(sources)
+def test_missing_file_is_an_error_which_names_it(installer, sources):
+    (sources / "detectron2/layers/mask_ops.py").unlink()
+    with pytest.raises(installer.InstallError, match="mask_ops.py is missing"):
+        installer.apply_patch(PATCH.read_text("utf-8"), sources)
 
 
-def test_text_which_occurs_too_often_is_an_error(installer):
-    edit = installer.Edit("once", "because", (installer.Replacement("a.py", "x", "y"),))
-    with pytest.raises(installer.InstallError, match="expects 1 x 'x', found 2"):
-        installer.apply_edits({"a.py": b"x x"}, (edit,))
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: "not a patch\n",
+        lambda text: "",
+        lambda text: text.removesuffix(text.splitlines(True)[-1]),  # torn off
+        lambda text: text.replace("\n+++ ", "\n+ ", 1),
+        lambda text: text.replace("@@ -1,", "@@ -x,", 1),
+    ],
+)
+def test_damaged_patch_is_an_error_and_changes_nothing(installer, sources, damage):
+    with pytest.raises(installer.InstallError, match="the patch is damaged"):
+        installer.apply_patch(damage(PATCH.read_text("utf-8")), sources)
+    assert not (sources / "CHANGES").exists()
 
 
-def test_edits_give_valid_python(installer):
-    for path, text in installer.ADDED_FILES.items():
-        ast.parse(text, path)
-    for edit in installer.EDITS:
-        for replacement in edit.replacements:
-            # Many are parts of statements; those which are whole ones must stay so.
-            try:
-                ast.parse(textwrap.dedent(replacement.old))
-            except SyntaxError:
-                continue
-            ast.parse(textwrap.dedent(replacement.new), replacement.path)
+def test_changed_files_are_valid_python_and_name_changes_that_are_explained():
+    before, after = read_patch()
+    explained = set(re.findall(r"^([a-z0-9]+(?:-[a-z0-9]+)+) ", after["CHANGES"], re.MULTILINE))
+    named = set()
+    for path in before.keys() & after.keys():
+        first_line = after[path].splitlines()[0]
+        assert first_line.startswith("# Changed by aiparsing_d2's install_detectron2.py: ")
+        named.update(first_line.split(": ")[1].split(", "))
+    assert named == explained
+    ast.parse(after["detectron2/layers/missing_ops.py"])
 
 
 # The wheel
 
 
-@pytest.fixture
-def wheel(installer, sources, tmp_path):
-    return installer.build_wheel(installer.apply_edits(sources), tmp_path)
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """A wheel that pip builds, with the build backend of the test tools."""
+    return make_wheel(tmp_path_factory.mktemp("built"))
 
 
-def test_wheel_record_lists_every_file_with_its_hash_and_size(wheel):
-    with zipfile.ZipFile(wheel) as archive:
-        names = archive.namelist()
-        (record,) = (name for name in names if name.endswith(".dist-info/RECORD"))
-        rows = {row[0]: row[1:] for row in csv.reader(archive.read(record).decode().splitlines())}
-        assert len(names) == len(set(names))
-        assert set(rows) == set(names)
-        assert rows.pop(record) == ["", ""]
-        for name, (digest, size) in rows.items():
-            content = archive.read(name)
-            encoded = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).decode()
-            assert digest == "sha256=" + encoded.rstrip("=")
-            assert int(size) == len(content)
+def make_wheel(folder: Path) -> Path:
+    spec = importlib.util.spec_from_file_location("install_detectron2", SCRIPT)
+    installer = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(installer)
+    sources = write_sources(folder / "sources")
+    installer.apply_patch(PATCH.read_text("utf-8"), sources)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PIP_NO_BUILD_ISOLATION", "0")  # pip reads it the other way round
+        patch.setenv("PIP_NO_INDEX", "1")
+        return installer.build_wheel(sources, folder)
 
 
 def test_wheel_has_the_package_its_configs_and_its_projects_only(wheel):
-    with zipfile.ZipFile(wheel) as archive:
-        names = set(archive.namelist())
-        assert archive.read("detectron2/projects/deeplab/__init__.py") == b"name = 'deeplab'\n"
-    assert "detectron2/model_zoo/configs/common/train.py" in names
-    assert "detectron2/projects/point_rend/__init__.py" in names
-    assert "detectron2/projects/panoptic_deeplab/__init__.py" in names
-    assert "detectron2/layers/missing_ops.py" in names
-    assert {name.split("/")[0] for name in names} == {
-        "detectron2",
-        wheel.name.removesuffix("-py3-none-any.whl") + ".dist-info",
+    _, after = read_patch()
+    expected = {path for path in after if path.startswith("detectron2/")} | {
+        "detectron2/__init__.py",
+        "detectron2/model_zoo/configs/common/train.py",
+        "detectron2/model_zoo/configs/Base-RetinaNet.yaml",
+        "detectron2/projects/deeplab/__init__.py",
+        "detectron2/projects/panoptic_deeplab/__init__.py",
+        "detectron2/projects/point_rend/__init__.py",
     }
+    dist_info = wheel.name.removesuffix("-py3-none-any.whl") + ".dist-info/"
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name for name in archive.namelist() if not name.startswith(dist_info)}
+        assert names == expected
+        assert archive.read("detectron2/projects/deeplab/__init__.py") == b"name = 'deeplab'\n"
+        for path in after.keys() & expected:
+            assert archive.read(path).decode("utf-8") == after[path]
+        for name in ("LICENSE", "CHANGES"):  # of changed files, the licence wants both
+            assert f"{dist_info}licenses/{name}" in archive.namelist()
 
 
 def test_wheel_metadata(wheel):
@@ -236,21 +301,21 @@ def test_wheel_metadata(wheel):
     distribution = importlib.metadata.PathDistribution(zipfile.Path(wheel, dist_info + "/"))
     assert distribution.metadata["Name"] == "detectron2"
     assert distribution.version == str(version)
-    assert "omegaconf>=2.1,<2.4" in distribution.requires
-    names = {requirement.split(">")[0] for requirement in distribution.requires}
-    assert names.isdisjoint({"black", "future", "pydot", "dataclasses", "torch"})
+    requirements = {Requirement(text).name: Requirement(text) for text in distribution.requires}
+    assert requirements["omegaconf"].specifier == SpecifierSet(">=2.1,<2.4")
+    assert requirements.keys().isdisjoint({"black", "future", "pydot", "dataclasses", "torch"})
 
 
-def test_same_sources_give_the_same_wheel(installer, sources, wheel, tmp_path):
-    (tmp_path / "again").mkdir()
-    again = installer.build_wheel(installer.apply_edits(sources), tmp_path / "again")
+def test_same_sources_give_the_same_wheel(wheel, tmp_path):
+    again = make_wheel(tmp_path)
     assert again.name == wheel.name
     assert again.read_bytes() == wheel.read_bytes()
 
 
-def test_other_edits_give_another_version(installer, monkeypatch):
+def test_another_patch_gives_another_version(installer, tmp_path):
     version = installer.wheel_version()
-    monkeypatch.setattr(installer, "EDITS", installer.EDITS[1:])
+    installer.PATCH = tmp_path / "other.patch"
+    installer.PATCH.write_bytes(PATCH.read_bytes() + b"\n")
     assert installer.wheel_version() != version
 
 
@@ -272,7 +337,8 @@ def test_wheel_dir_builds_only(installer, accepted_sdist, fake_pip, tmp_path):
     assert installer.main(arguments) == 0
     (wheel,) = (tmp_path / "wheels").iterdir()
     assert wheel.suffix == ".whl"
-    assert fake_pip.calls == []
+    assert fake_pip.commands == ["wheel"]
+    assert "--no-build-isolation" not in fake_pip.calls[0]
 
 
 def test_wrong_hash_is_one_line_and_installs_nothing(sdist, fake_pip):
@@ -301,12 +367,13 @@ def test_importable_detectron2_is_kept(fake_pip):
 
 @pytest.fixture
 def install_calls(installer, accepted_sdist, fake_pip, monkeypatch):
-    """A function which installs with the fake pip and returns pip's calls."""
+    """A function which installs with the fake pip and returns pip's calls after the build."""
 
     def install(*arguments: str) -> list[list[str]]:
         monkeypatch.setattr(installer, "IMPORTS_TO_VERIFY", ("detectron2",))
         assert installer.main(["--sdist", str(accepted_sdist), *arguments]) == 0
-        return fake_pip.calls
+        assert fake_pip.commands[0] == "wheel"
+        return fake_pip.calls[1:]
 
     return install
 
@@ -339,7 +406,7 @@ def test_package_that_does_not_import_is_uninstalled_again(
     monkeypatch.setattr(installer, "IMPORTS_TO_VERIFY", ("detectron2.no_such_module",))
     assert installer.main(["--sdist", str(accepted_sdist), "--force"]) == 1
     assert_one_error_line(capsys.readouterr().err, "No module named 'detectron2.no_such_module'")
-    assert [call[0] for call in fake_pip.calls] == ["install", "uninstall"]
+    assert fake_pip.commands == ["wheel", "install", "uninstall"]
 
 
 # Failures. The texts are what pip 23 to 26 printed in such a case.
@@ -391,28 +458,40 @@ def test_failing_download_is_one_line(fake_pip, tmp_path, output, message):
 
 
 def test_failing_installation_is_one_line_below_pips_own(
-    installer, accepted_sdist, fake_pip, capfd
+    installer, accepted_sdist, fake_pip, monkeypatch, tmp_path, capfd
 ):
     make_package(fake_pip.path, "0.7")
+    monkeypatch.setattr(installer, "build_wheel", lambda sources, folder: tmp_path / "any.whl")
     fake_pip.respond(DISK_FULL, 1)
     assert installer.main(["--sdist", str(accepted_sdist), "--force"]) == 1
     printed = capfd.readouterr()
     assert DISK_FULL in printed.out
     assert_one_error_line(printed.err, "installing detectron2", "no space left on the disk")
-    assert len(fake_pip.calls) == 1
+    assert fake_pip.commands == ["install"]
 
 
-def test_full_disk_while_packing_is_one_line_and_leaves_no_wheel(
-    installer, accepted_sdist, monkeypatch, tmp_path, capsys
+def test_failing_build_is_one_line_and_leaves_no_wheel(
+    installer, accepted_sdist, fake_pip, tmp_path, capsys
 ):
-    def write_nothing(*_):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(installer.zipfile.ZipFile, "writestr", write_nothing)
+    fake_pip.respond(DISK_FULL, 1)
     wheels = tmp_path / "wheels"
     assert installer.main(["--sdist", str(accepted_sdist), "--wheel-dir", str(wheels)]) == 1
-    assert_one_error_line(capsys.readouterr().err, "no space left on the disk")
+    assert_one_error_line(
+        capsys.readouterr().err, "building the wheel", "no space left on the disk"
+    )
     assert list(wheels.iterdir()) == []
+
+
+def test_full_disk_while_unpacking_is_one_line(
+    installer, accepted_sdist, fake_pip, monkeypatch, tmp_path, capsys
+):
+    def write_nothing(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(installer.tarfile.TarFile, "extractall", write_nothing)
+    assert installer.main(["--sdist", str(accepted_sdist), "--wheel-dir", str(tmp_path)]) == 1
+    assert_one_error_line(capsys.readouterr().err, "no space left on the disk")
+    assert fake_pip.calls == []
 
 
 def test_missing_torch_is_one_line(installer, accepted_sdist, monkeypatch, capsys):
