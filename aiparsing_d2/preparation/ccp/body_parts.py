@@ -29,6 +29,8 @@ _SHOES = (_LABEL["Left-shoe"], _LABEL["Right-shoe"])
 _CHIN = 0.5
 # From the wrist to the fingertips, in ways from the wrist to the knuckles.
 _FINGERTIPS = 2.0
+# A patch of skin with a larger share nearest to the axes of arms is all arms.
+_ONE_LIMB_SHARE = 0.6
 # Of a patch of skin, a part with a smaller share belongs to the patch's largest part.
 _SMALLEST_SHARE_OF_PATCH = 0.06
 # A patch of shoes with a larger share on one side is that side's alone.
@@ -85,6 +87,7 @@ class _Body:
             (torso, chin, self.shoulders, 0.06),
             (torso, self.shoulders, chest, 0.16),
             (torso, *points[list(Landmark.SHOULDERS)], 0.07),
+            (torso, chest, self.hips, 0.0),
         ]
         for side in (0, 1):
             shoulder, elbow, wrist = (
@@ -107,6 +110,12 @@ class _Body:
             ]
         return [(label, start, end, self.torso * radius) for label, start, end, radius in places]
 
+    def is_above_hips(self, patch: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+        """Which pixels lie on the shoulders' side of the hips, bool (N,)."""
+        rows, columns = patch
+        down = self.hips - self.shoulders
+        return (columns - self.hips[0]) * down[0] + (rows - self.hips[1]) * down[1] < 0
+
     def foot_places(self) -> list[_Place]:
         """Where the feet are."""
         corners = (Landmark.ANKLES, Landmark.HEELS, Landmark.TOES)
@@ -126,11 +135,21 @@ def _label_suit(parts: np.ndarray, is_suit: np.ndarray, body: _Body) -> None:
 
 
 def _label_skin(parts: np.ndarray, is_skin: np.ndarray, body: _Body) -> None:
-    """The part whose place is nearest, without specks."""
+    """The part whose place is nearest, without specks.
+
+    A hand or an arm before the trunk or a thigh is told by its own axis, which runs through it,
+    whatever the radius of what is behind. Skin above the hips is no leg.
+    """
     places = body.skin_places()
     labels = np.array([label for label, *_ in places], dtype=np.uint8)
+    is_arm, is_leg = np.isin(labels, _ARMS), np.isin(labels, _LEGS)
+    axes = [(label, start, end, 0.0) for label, start, end, _ in places]
     for patch in _patches(is_skin):
-        nearest = labels[_distances(patch, places).argmin(axis=1)]
+        distances = _distances(patch, places)
+        if is_arm[_distances(patch, axes).argmin(axis=1)].mean() > _ONE_LIMB_SHARE:
+            distances[:, ~is_arm] = np.inf
+        distances[np.ix_(body.is_above_hips(patch), is_leg)] = np.inf
+        nearest = labels[distances.argmin(axis=1)]
         counts = np.bincount(nearest)
         is_speck = counts[nearest] < _SMALLEST_SHARE_OF_PATCH * len(nearest)
         nearest[is_speck] = counts.argmax()
