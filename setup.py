@@ -14,5 +14,5 @@ setup(
         ),
     ],
     package_dir={CONFIGS: "configs"},
-    package_data={"": ["*.yaml"]},
+    package_data={"": ["*.yaml"], "aiparsing_d2.preparation.ccp": ["*.json", "*.npz"]},
 )

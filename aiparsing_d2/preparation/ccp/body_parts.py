@@ -18,7 +18,7 @@ from aiparsing_d2.structures.part_labels import CIHP_PART_LABELS
 from .landmarks import Landmark
 from .tags import CIHP_LABEL_OF_TAG, SHOES, SKIN, SUIT
 
-__all__ = ["cihp_parts"]
+__all__ = ["cihp_parts", "has_labelled_head"]
 
 _LABEL = {name: label for label, name in enumerate(CIHP_PART_LABELS.names)}
 _ARMS = (_LABEL["Left-arm"], _LABEL["Right-arm"])
@@ -60,6 +60,23 @@ def cihp_parts(tags: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     _label_skin(parts, np.isin(tags, SKIN), body)
     _label_shoes(parts, np.isin(tags, SHOES), body)
     return parts
+
+
+def has_labelled_head(is_person: np.ndarray, landmarks: np.ndarray) -> bool:
+    """Whether the person's mask has a pixel between eyes and mouth.
+
+    If not, the annotator left the head out, or the landmarks are those of somebody else.
+
+    Args:
+        is_person: bool (H, W).
+        landmarks: (33, 2), x and y in pixels, in MediaPipe's order.
+    """
+    body = _Body(landmarks)
+    eyes, mouth = body.middle(Landmark.EYES), body.middle(Landmark.MOUTH)
+    rows, columns = np.ogrid[: is_person.shape[0], : is_person.shape[1]]
+    x, y = (eyes + mouth) / 2
+    is_head = (columns - x) ** 2 + (rows - y) ** 2 <= max(np.linalg.norm(mouth - eyes), 1.0) ** 2
+    return bool(is_person[is_head].any())
 
 
 class _Body:

@@ -18,6 +18,7 @@ import json
 import multiprocessing
 import shutil
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -31,13 +32,13 @@ from aiparsing_d2.data.image_files import read_image_size
 from aiparsing_d2.structures.part_labels import CIHP_PART_LABELS
 from aiparsing_d2.whole_files import whole_file
 
-from .body_parts import cihp_parts
+from .body_parts import cihp_parts, has_labelled_head
 from .landmarks import NUM_PHOTOGRAPHS, photograph_landmarks
 from .tags import BAGS, TAGS
 
 __all__ = ["CCPRequest", "FolderInUseError", "convert_ccp"]
 
-CONVERSION_VERSION = 1
+CONVERSION_VERSION = 2
 """Grows whenever the same photographs get other labels than before."""
 
 MANIFEST_NAME = "ccp.json"
@@ -83,7 +84,8 @@ def convert_ccp(request: CCPRequest) -> dict[str, Any]:
     """Convert the labelled photographs of CCP, or finish a conversion that was interrupted.
 
     Photographs up to 0804 become the training split, later ones the validation split. Photographs
-    without any label are left out, and bags belong to nobody.
+    without any label are left out. For CIHP's parts, bags belong to nobody, and photographs whose
+    head has no label are left out too: it was forgotten, or the landmarks are a bystander's.
 
     Args:
         request: what to convert.
@@ -168,7 +170,9 @@ def _check_tags(root: Path) -> None:
         raise ValueError(f"{path} does not hold the 59 tags of CCP, but {', '.join(names)}.")
 
 
-def _convert_photographs(request: CCPRequest, numbers: list[int]):
+def _convert_photographs(
+    request: CCPRequest, numbers: list[int]
+) -> Iterator[dict[int, int] | None]:
     convert = functools.partial(_convert_photograph, request)
     with contextlib.ExitStack() as stack:
         counts = map(convert, numbers)
@@ -184,7 +188,7 @@ def _convert_photograph(request: CCPRequest, number: int) -> dict[int, int] | No
     """Write the files of a photograph, unless they are there.
 
     Returns:
-        The number of pixels of each of the person's labels, or None if there is no label.
+        The number of pixels of each of the person's labels, or None if it is left out.
     """
     folder = request.output / _FOLDERS[_split(number)]
     image_id = _image_id(number)
@@ -193,11 +197,7 @@ def _convert_photograph(request: CCPRequest, number: int) -> dict[int, int] | No
     )
     if not human_file.exists():  # the last file of a photograph
         tags = _read_tags(request.root, number)
-        if request.labels == "cihp":
-            categories = cihp_parts(tags, photograph_landmarks(number))
-            is_person = (tags != 0) & ~np.isin(tags, BAGS)
-        else:
-            categories, is_person = tags, tags != 0
+        categories, is_person = _label(tags, number, request.labels)
         if not is_person.any():
             return None
         with (
@@ -212,13 +212,25 @@ def _convert_photograph(request: CCPRequest, number: int) -> dict[int, int] | No
     return {label: n for label, n in zip(labels.tolist(), counts.tolist()) if label != 0}
 
 
+def _label(tags: np.ndarray, number: int, labels: str) -> tuple[np.ndarray, np.ndarray]:
+    """The labels and the person's mask, which is empty if they are of no use."""
+    if labels == "tags":
+        return tags, tags != 0
+    landmarks = photograph_landmarks(number)
+    is_person = (tags != 0) & ~np.isin(tags, BAGS)
+    if not has_labelled_head(is_person, landmarks):
+        is_person[:] = False
+    return cihp_parts(tags, landmarks), is_person
+
+
 def _read_tags(root: Path, number: int) -> np.ndarray:
     path, photograph = _tag_file(root, number), _photograph(root, number)
     tags = _read_mat(path, "groundtruth")
     size = read_image_size(photograph)
     if tags.shape != size:
         raise ValueError(
-            f"{path} has labels of {tags.shape} pixels (height, width), but {photograph} has {size}."
+            f"{path} has labels of {tags.shape} pixels (height, width), but {photograph} has "
+            f"{size}."
         )
     if tags.dtype != np.uint8 or tags.max() >= len(TAGS):
         raise ValueError(

@@ -1,7 +1,7 @@
 """The 59 tags of CCP, and what CIHP calls them.
 
-Most tags are one of CIHP's labels, or none. Skin, shoes and suits are several, and which one depends
-on the place on the body: see :mod:`.body_parts`.
+Most tags are one of CIHP's labels, or none. Skin, shoes and suits are several, and which one
+depends on the place on the body: see :mod:`.body_parts`.
 """
 
 from __future__ import annotations
