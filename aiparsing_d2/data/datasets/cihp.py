@@ -142,8 +142,7 @@ def register_all_cihp(root: str | os.PathLike) -> None:
 
     Args:
         root: folder that holds ``instance-level_human_parsing`` or ``CIHP``, ``ccp``, and
-            ``drawn_cihp``.
-            Which it is, is found out when a split is first used.
+            ``drawn_cihp``. Which it is, is found out when a split is first used.
     """
     for name, (split, folders) in _BUILTIN_SPLITS.items():
         places = tuple(os.path.join(root, folder) for folder in folders)
