@@ -132,12 +132,11 @@ def test_mirroring_a_photograph_swaps_left_and_right():
 
 
 def test_neck_is_not_face():
-    """Chin at 64, shoulders at 90: skin is nearer to the neck's axis from about there on."""
+    """Face ends at 56 + 10, the neck begins at 56 + 16 / 2 - 6: half-way between is 62."""
     parts = ccp.cihp_parts(tag_map(("skin", 92, 36, 108, 92)), body())
     column = parts[36:92, 100]
-    first = 36 + int((column == LABEL["Torso-skin"]).argmax())
-    assert 56 < first < 70
-    assert (column[first - 36 :] == LABEL["Torso-skin"]).all()
+    assert (column[: 62 - 36] == LABEL["Face"]).all()
+    assert (column[63 - 36 :] == LABEL["Torso-skin"]).all()
 
 
 @pytest.mark.parametrize("x", [92, 100, 109])
@@ -163,9 +162,11 @@ def test_suit_is_a_coat_above_the_hips():
 
 
 def test_specks_become_the_main_part_of_their_patch():
-    """A foot is a leg, but a little skin of the other leg in the patch is not another part."""
-    tags = tag_map(("skin", 105, 230, 130, 345), ("skin", 130, 230, 133, 233))
-    assert set(np.unique(ccp.cihp_parts(tags, body()))) == {0, LABEL["Left-leg"]}
+    """The left leg's side begins at 100, so that a column of 41 is nearer to the right leg."""
+    parts = ccp.cihp_parts(tag_map(("skin", 99, 240, 140, 340)), body())
+    assert set(np.unique(parts)) == {0, LABEL["Left-leg"]}
+    parts = ccp.cihp_parts(tag_map(("skin", 90, 240, 140, 340)), body())
+    assert set(np.unique(parts)) == {0, LABEL["Left-leg"], LABEL["Right-leg"]}
 
 
 def test_two_shoes_in_profile_are_one_of_each_side():
@@ -179,14 +180,9 @@ def test_two_shoes_in_profile_are_one_of_each_side():
 
 
 def test_pieces_of_one_sandal_are_of_one_side():
-    tags = tag_map(
-        ("sandals", 105, 352, 130, 356),
-        ("sandals", 105, 359, 130, 363),
-        ("sandals", 70, 355, 95, 375),
-    )
-    parts = ccp.cihp_parts(tags, body())
-    assert set(np.unique(parts[:, 100:])) == {0, LABEL["Left-shoe"]}
-    assert set(np.unique(parts[:, :100])) == {0, LABEL["Right-shoe"]}
+    straps = ("sandals", 105, 352, 130, 356), ("sandals", 105, 359, 130, 363)
+    parts = ccp.cihp_parts(tag_map(*straps), body())
+    assert set(np.unique(parts)) == {0, LABEL["Left-shoe"]}
 
 
 def test_a_shoe_alone_is_of_the_nearer_foot():
