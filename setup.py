@@ -14,5 +14,9 @@ setup(
         ),
     ],
     package_dir={CONFIGS: "configs"},
-    package_data={"": ["*.yaml"], "aiparsing_d2": ["py.typed"]},
+    package_data={
+        "": ["*.yaml"],
+        "aiparsing_d2": ["py.typed"],
+        "aiparsing_d2.preparation.ccp": ["*.json", "*.npz"],
+    },
 )

@@ -12,7 +12,15 @@ from aiparsing_d2.data.annotations import read_person_annotations
 from aiparsing_d2.data.image_files import read_image
 from aiparsing_d2.structures.part_labels import CIHP_PART_LABELS, PartLabels, get_part_labels
 
-BUILTIN = ["cihp_train", "cihp_val", "cihp_test", "drawn_cihp_train", "drawn_cihp_val"]
+BUILTIN = [
+    "cihp_train",
+    "cihp_val",
+    "cihp_test",
+    "ccp_train",
+    "ccp_val",
+    "drawn_cihp_train",
+    "drawn_cihp_val",
+]
 
 
 @pytest.fixture
@@ -42,6 +50,34 @@ def test_records_follow_the_id_list(two_people, category_map, human_map):
         "category_file_name": str(folder / "Category_ids" / "0000007.png"),
         "human_file_name": str(folder / "Human_ids" / "0000007.png"),
     }
+
+
+def test_ignore_boxes(two_people, category_map, human_map):
+    two_people.add("0000007", category_map, human_map)
+    boxes = {"0000007": [[0, 0.5, 2, 3], [4, 0, 6, 4]], "0000009": [[0, 0, 1, 1]]}
+    (two_people.root / "ignore_boxes.json").write_text(json.dumps(boxes))
+    without, with_boxes = datasets.load_cihp(two_people.root, "train")
+    assert "ignore_boxes" not in without
+    assert with_boxes["ignore_boxes"] == [[0, 0.5, 2, 3], [4, 0, 6, 4]]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "is not valid JSON"),
+        ("[]", "must hold a JSON object"),
+        ('{"0000001": [[2, 0, 1, 1]]}', "for image '0000001'"),
+        ('{"0000001": [[0, 0, 1]]}', "for image '0000001'"),
+        ('{"0000001": [0, 0, 1, 1]}', "for image '0000001'"),
+        ('{"0000001": [[0, 0, NaN, 1]]}', "for image '0000001'"),
+    ],
+)
+def test_wrong_ignore_boxes(two_people, content, message):
+    file = two_people.root / "ignore_boxes.json"
+    file.write_text(content)
+    with pytest.raises(ValueError, match=message) as error:
+        datasets.load_cihp(two_people.root, "train")
+    assert str(file) in str(error.value)
 
 
 def test_test_split_has_no_annotations(cihp_folder):

@@ -135,7 +135,7 @@ def test_the_configs_are_installed(tmp_path):
 
     for folder, place in (("aiparsing_d2", "."), ("configs", "aiparsing_d2/model_zoo")):
         for path in (source / folder).rglob("*"):
-            if path.suffix in (".py", ".yaml"):
+            if path.suffix in (".py", ".yaml", ".npz"):
                 copy = installed / place / path.relative_to(source)
                 assert copy.read_bytes() == path.read_bytes()
 

@@ -4,6 +4,7 @@ As it is downloaded::
 
     root/
       train_id.txt  val_id.txt  test_id.txt         one image id a line
+      ignore_boxes.json                             optional: {"<id>": [[x0, y0, x1, y1], ...]}
       Training/
         Images/<id>.jpg                              or .jpeg, .png, .JPG and so on
         Category_ids/<id>.png                        part label at every pixel
@@ -23,6 +24,8 @@ or converted to COCO's format, see :mod:`~aiparsing_d2.data.datasets.coco_parsin
 
 from __future__ import annotations
 
+import json
+import math
 import os
 from functools import partial
 from typing import Any
@@ -45,6 +48,8 @@ _BUILTIN_SPLITS = {
     "cihp_train": ("train", _CIHP_FOLDERS),
     "cihp_val": ("val", _CIHP_FOLDERS),
     "cihp_test": ("test", _CIHP_FOLDERS),
+    "ccp_train": ("train", ("ccp",)),
+    "ccp_val": ("val", ("ccp",)),
     "drawn_cihp_train": ("train", ("drawn_cihp",)),
     "drawn_cihp_val": ("val", ("drawn_cihp",)),
 }
@@ -72,6 +77,8 @@ def load_cihp(
         One record for each image: "file_name", "image_id" (the name without its suffix), "height",
         "width" and, except for the test split, the annotation files: "category_file_name" and
         "human_file_name", or "person_file_names" and "category_file_name" in the converted layout.
+        Images named in ``ignore_boxes.json`` have "ignore_boxes", a list of XYXY boxes in pixels:
+        people without labels, whom a detector may find or not.
 
     Raises:
         FileNotFoundError: if neither layout is there, or a file of a listed image is missing.
@@ -91,7 +98,10 @@ def load_cihp(
             f"The {split} split is not in {os.path.abspath(root)}: there is neither {id_list} nor "
             f"{json_file}. The expected folders are shown in datasets/README.md."
         )
+    ignore_boxes = _read_ignore_boxes(os.path.join(root, "ignore_boxes.json"))
     for record in records:
+        if record["image_id"] in ignore_boxes:
+            record["ignore_boxes"] = ignore_boxes[record["image_id"]]
         if record["image_id"] in _IDS_WITH_STRAY_PIXELS:
             record["ignore_unknown_labels"] = True
     return records
@@ -124,19 +134,49 @@ def register_cihp(
 
 
 def register_all_cihp(root: str | os.PathLike) -> None:
-    """Register the splits of CIHP and of the drawn scenes, made to look like it on disk.
+    """Register the splits of CIHP, and of CCP and the drawn scenes, which look like it on disk.
 
-    The names are ``cihp_{train,val,test}`` and ``drawn_cihp_{train,val}``. Calling this again
-    with another root moves them there. A name that other code has registered is left to it, with
-    a warning.
+    The names are ``cihp_{train,val,test}``, ``ccp_{train,val}`` and ``drawn_cihp_{train,val}``.
+    Calling this again with another root moves them there. A name that other code has registered
+    is left to it, with a warning.
 
     Args:
-        root: folder that holds ``instance-level_human_parsing`` or ``CIHP``, and ``drawn_cihp``.
-            Which it is, is found out when a split is first used.
+        root: folder that holds ``instance-level_human_parsing`` or ``CIHP``, ``ccp``, and
+            ``drawn_cihp``. Which it is, is found out when a split is first used.
     """
     for name, (split, folders) in _BUILTIN_SPLITS.items():
         places = tuple(os.path.join(root, folder) for folder in folders)
         register_builtin_split(name, BuiltinSplit(load_cihp, places, split), CIHP_PART_LABELS)
+
+
+def _read_ignore_boxes(file_name: str) -> dict[str, list[list[float]]]:
+    """XYXY boxes by image id; none if there is no such file."""
+    if not os.path.isfile(file_name):
+        return {}
+    with open(file_name, encoding="utf-8") as file:
+        try:
+            boxes_of_images = json.load(file)
+        except ValueError as e:
+            raise ValueError(f"{file_name} is not valid JSON: {e}") from e
+    if not isinstance(boxes_of_images, dict):
+        raise ValueError(f"{file_name} must hold a JSON object of boxes by image id.")
+    for image_id, boxes in boxes_of_images.items():
+        if not isinstance(boxes, list) or not all(map(_is_box, boxes)):
+            raise ValueError(
+                f"{file_name} has {boxes} for image '{image_id}'; it must be a list of boxes "
+                "[x0, y0, x1, y1] in pixels with x0 < x1 and y0 < y1."
+            )
+    return boxes_of_images
+
+
+def _is_box(box: Any) -> bool:
+    return (
+        isinstance(box, list)
+        and len(box) == 4
+        and all(type(value) in (int, float) and math.isfinite(value) for value in box)
+        and box[0] < box[2]
+        and box[1] < box[3]
+    )
 
 
 def _load_converted(root: str, files: JsonSplit, part_labels: PartLabels) -> list[dict[str, Any]]:
