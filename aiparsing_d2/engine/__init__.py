@@ -19,6 +19,14 @@ __all__ = [
     "PersistentBestCheckpointer",
     "apply_overrides",
     "check_consistency",
+from .ema import ExponentialMovingAverage
+from .lazy_config import load_lazy_config
+from .mixed_precision import build_trainer
+
+__all__ = [
+    "ExponentialMovingAverage",
+    "PersistentBestCheckpointer",
+    "build_trainer",
     "check_init_checkpoint",
     "check_output_dir",
     "clip_gradients",

@@ -18,11 +18,11 @@ _BODY = "backbone.bottom_up."
 class FittingCheckpointer(ParsingCheckpointer):
     """``ParsingCheckpointer`` that refuses weights which do not fit the model.
 
-    Detectron2's ``DetectionCheckpointer`` logs a warning and goes on with random weights where there are none. Here
-    evaluation and resumption need a value for each tensor, and each tensor of the file a place. A
-    training may start from less, as an ImageNet body under new heads: then only the body
-    (``backbone.bottom_up``), if the model has one, must be filled, and all that is filled by
-    nothing is logged.
+    Detectron2's ``DetectionCheckpointer`` logs a warning and goes on with random weights where
+    there are none. Here evaluation and resumption need a value for each tensor, and each tensor of
+    the file a place. A training may start from less, as an ImageNet body under new heads: then only
+    the body (``backbone.bottom_up``), if the model has one, must be filled, and all that is filled
+    by nothing is logged.
     """
 
     def __init__(self, model, save_dir="", *, allow_unfitting: bool = False, **checkpointables):
