@@ -33,11 +33,36 @@ class _BFloat16Forward(nn.Module):
     def __init__(self, model: nn.Module):
         super().__init__()
         self.model = model
+        self.device_type = next(model.parameters()).device.type
+        # On a CPU, bfloat16 gradients of large depthwise convolutions take three times as long as
+        # float32's, which costs EfficientNets a quarter of their training time (torch 2.14, AVX512
+        # with BF16). Hooks rather than a patched forward: copies of the model keep working.
+        if self.device_type == "cpu":
+            for module in model.modules():
+                if (
+                    isinstance(module, nn.Conv2d)
+                    and module.groups > 1
+                    and module.kernel_size > (3, 3)
+                ):
+                    module.register_forward_pre_hook(_leave_autocast)
+                    module.register_forward_hook(_return_to_autocast)
 
     def forward(self, batched_inputs):
-        device = next(self.model.parameters()).device
-        with torch.autocast(device.type, torch.bfloat16):
+        with torch.autocast(self.device_type, torch.bfloat16):
             return self.model(batched_inputs)
+
+
+def _leave_autocast(module: nn.Module, args: tuple[torch.Tensor]) -> tuple[torch.Tensor] | None:
+    module.was_in_autocast = torch.is_autocast_enabled("cpu")
+    if module.was_in_autocast:
+        torch.set_autocast_enabled("cpu", False)
+        return (args[0].float(),)
+    return None
+
+
+def _return_to_autocast(module: nn.Module, args: tuple[torch.Tensor], output: torch.Tensor) -> None:
+    if module.was_in_autocast:
+        torch.set_autocast_enabled("cpu", True)
 
 
 def build_trainer(

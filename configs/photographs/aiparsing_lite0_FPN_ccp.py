@@ -46,6 +46,9 @@ optimizer.lr = 1e-3
 optimizer.fused = True
 lr_multiplier = cosine_schedule(train.max_iter, warmup_iters=100)
 
+# Faster where the CPU computes in it; otherwise append train.amp.enabled=False.
+train.amp = dict(enabled=True, precision="bfloat16")
+train.ema.enabled = True
 train.seed = 1
 train.output_dir = "./output/photographs/aiparsing_lite0_FPN_ccp"
 train.checkpointer = dict(period=250, max_to_keep=2)
