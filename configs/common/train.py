@@ -10,8 +10,6 @@ train = dict(
     # Without, that is an error for --eval-only and --resume; a training's start must fill the body.
     allow_unfitting_weights=False,
     max_iter=90000,
-    # Automatic mixed precision; GPU only, left off with a warning elsewhere.
-    amp=dict(enabled=False),
     # Scales gradients down before each step, so that the norm of all of them together is at most
     # max_norm; None: not. norm_type 2 is Euclidean.
     clip_gradients=dict(max_norm=None, norm_type=2.0),
