@@ -27,8 +27,6 @@ from collections import OrderedDict
 import torch
 from detectron2.config import instantiate
 from detectron2.engine import (
-    AMPTrainer,
-    SimpleTrainer,
     default_argument_parser,
     default_setup,
     default_writers,
@@ -43,9 +41,11 @@ from detectron2.utils.logger import setup_logger
 import aiparsing_d2.data.datasets  # noqa: F401  registers the splits for configs saved as YAML
 from aiparsing_d2.engine import (
     ConfigError,
+    ExponentialMovingAverage,
     FittingCheckpointer,
     PersistentBestCheckpointer,
     apply_overrides,
+    build_trainer,
     check_consistency,
     check_init_checkpoint,
     check_output_dir,
@@ -108,7 +108,8 @@ def do_train(args, cfg):
             lr_multiplier: instantiates to a fvcore scheduler
             train: settings of configs/common/train.py, including
                 output_dir (str), init_checkpoint (str), max_iter (int), device (str)
-                amp.enabled (bool), ddp (dict)
+                amp (dict): enabled, and precision of build_trainer; ddp (dict)
+                ema (dict): enabled, and decay of ExponentialMovingAverage; optional
                 checkpointer (dict): arguments of PeriodicCheckpointer
                 best_checkpointer (dict): val_metric and mode of BestCheckpointer; optional
                 clip_gradients (dict): max_norm and norm_type of all gradients; optional
@@ -132,14 +133,14 @@ def do_train(args, cfg):
     train_loader = instantiate(cfg.dataloader.train)
 
     model = create_ddp_model(model, **cfg.train.ddp)
-    use_amp = cfg.train.amp.enabled
-    if use_amp and not str(cfg.train.device).startswith("cuda"):
-        logger.warning("train.amp.enabled needs a GPU; training on %s without", cfg.train.device)
-        use_amp = False
-    trainer_class = AMPTrainer if use_amp else SimpleTrainer
-    trainer = trainer_class(model=model, data_loader=train_loader, optimizer=optimizer)
+    # Configs saved by earlier versions lack the newer keys.
+    amp, ema = cfg.train.amp, cfg.train.get("ema", {})
+    precision = amp.get("precision", "float16") if amp.enabled else None
+    trainer = build_trainer(model, train_loader, optimizer, precision)
+    average = ExponentialMovingAverage(model, ema.decay) if ema.get("enabled") else None
+    evaluated_model = average.averaged_model if average else model
     checkpointer = FittingCheckpointer(
-        model,
+        evaluated_model,
         cfg.train.output_dir,
         allow_unfitting=cfg.train.get("allow_unfitting_weights", False),
         trainer=trainer,
@@ -149,10 +150,11 @@ def do_train(args, cfg):
         [
             hooks.IterationTimer(),
             hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
+            average,
             hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer)
             if comm.is_main_process()
             else None,
-            hooks.EvalHook(cfg.train.eval_period, lambda: do_test(cfg, model)),
+            hooks.EvalHook(cfg.train.eval_period, lambda: do_test(cfg, evaluated_model)),
             PersistentBestCheckpointer(
                 cfg.train.eval_period, checkpointer, **cfg.train.best_checkpointer
             )
@@ -180,7 +182,7 @@ def do_train(args, cfg):
             cfg.train.output_dir,
             cfg.train.max_iter,
         )
-        do_test(cfg, model)
+        do_test(cfg, evaluated_model)
         return
     trainer.train(start_iter, cfg.train.max_iter)
 

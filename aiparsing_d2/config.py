@@ -6,7 +6,8 @@ from detectron2.config import CfgNode as CN
 
 
 def add_aiparsing_config(cfg: CN) -> None:
-    """Adds the keys of the FPN, the FCOS proposals, the parsing branch and test-time augmentation.
+    """Adds the keys of the FPN and of timm's bodies, of the FCOS proposals, the parsing branch and
+    test-time augmentation.
 
     Keys that are there already keep their values, so calling it twice changes nothing.
 
@@ -16,6 +17,14 @@ def add_aiparsing_config(cfg: CN) -> None:
     fpn = cfg.MODEL.FPN
     # Resize bilinearly to each lateral's exact size on the top-down path, without padding images.
     fpn.setdefault("BILINEAR_TOP_DOWN", False)
+
+    # Of build_aiparsing_timm_fpn_backbone, which also reads BACKBONE.FREEZE_AT.
+    timm = cfg.MODEL.setdefault("TIMM", CN())
+    timm.setdefault("NAME", "tf_efficientnet_lite0")
+    # Batch norms keep their statistics and affine parameters.
+    timm.setdefault("FREEZE_NORMS", True)
+    # Further arguments of timm.create_model.
+    timm.setdefault("OPTIONS", CN(new_allowed=True))
 
     fcos = cfg.MODEL.setdefault("FCOS_PROPOSALS", CN())
     fcos.setdefault("IN_FEATURES", ["p3", "p4", "p5", "p6", "p7"])

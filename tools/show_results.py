@@ -18,12 +18,12 @@ import sys
 from collections.abc import Sequence
 
 import torch
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import instantiate
 from PIL import Image
 from tabulate import tabulate
 
 import aiparsing_d2.data.datasets  # noqa: F401  registers the splits: the saved config does not
+from aiparsing_d2.checkpoint import ParsingCheckpointer
 from aiparsing_d2.data.annotations import read_person_annotations
 from aiparsing_d2.data.image_files import read_image
 from aiparsing_d2.engine import load_lazy_config
@@ -76,7 +76,7 @@ def load_model(cfg, weights: str, with_edges: bool) -> torch.nn.Module:
     if with_edges:
         cfg.model.roi_heads.parsing_head.edges_at_test = True
     model = instantiate(cfg.model).to(usable_device(cfg.train.device)).eval()
-    DetectionCheckpointer(model).load(weights)
+    ParsingCheckpointer(model).load(weights)
     return model
 
 

@@ -1,4 +1,4 @@
-"""Reading other projects' ``.pth`` files and writing files for Detectron2's checkpointer."""
+"""Reading other projects' weights and writing files for Detectron2's checkpointer."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ class WeightFile:
 
 
 def read_weights(path: Path) -> WeightFile:
-    """Reads a file of torch.save.
+    """Reads a file of torch.save or safetensors.
 
-    It may hold a dict of tensors, or one under ``"model"`` or ``"state_dict"`` and other entries.
-    Only tensors and plain Python objects are unpickled, so a file cannot run code; NumPy's numbers
-    and arrays, as in the state of a scheduler, are passed over.
+    One of torch.save may hold a dict of tensors, or one under ``"model"`` or ``"state_dict"`` and
+    other entries. Only tensors and plain Python objects are unpickled, so a file cannot run code;
+    NumPy's numbers and arrays, as in the state of a scheduler, are passed over.
 
     Args:
         path: the file.
@@ -52,7 +52,7 @@ def read_weights(path: Path) -> WeightFile:
         WeightFileError: it is no checkpoint, or holds other objects.
     """
     try:
-        content = load_tensors(path)
+        content = _read_safetensors(path) if path.suffix == ".safetensors" else load_tensors(path)
     except FileNotFoundError:
         raise
     except pickle.UnpicklingError as error:
@@ -90,6 +90,16 @@ def read_weights(path: Path) -> WeightFile:
             f"entries are {', '.join(other_entries) or '(none)'}"
         )
     return WeightFile(Path(path), tensors, tuple(other_entries))
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors import torch as safetensors_torch
+
+    try:
+        return safetensors_torch.load_file(path)
+    except SafetensorError as error:
+        raise ValueError(error) from error
 
 
 def write_weights(path: Path, weights: Mapping[str, Tensor]) -> None:

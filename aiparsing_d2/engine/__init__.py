@@ -9,15 +9,19 @@ from .checkpointing import (
 from .config_error import ConfigError
 from .consistency import check_consistency
 from .data_set_registration import keep_registrations, register_by_config_file
+from .ema import ExponentialMovingAverage
 from .gradient_clipping import clip_gradients
 from .lazy_config import load_lazy_config
+from .mixed_precision import build_trainer
 from .overrides import apply_overrides, parse_arguments
 
 __all__ = [
     "ConfigError",
+    "ExponentialMovingAverage",
     "FittingCheckpointer",
     "PersistentBestCheckpointer",
     "apply_overrides",
+    "build_trainer",
     "check_consistency",
     "check_init_checkpoint",
     "check_output_dir",

@@ -5,29 +5,30 @@ from __future__ import annotations
 import json
 import os
 
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.engine import hooks
 from fvcore.common.checkpoint import _filter_reused_missing_keys
+
+from aiparsing_d2.checkpoint import ParsingCheckpointer
 
 from .config_error import ConfigError
 
 _BODY = "backbone.bottom_up."
 
 
-class FittingCheckpointer(DetectionCheckpointer):
-    """``DetectionCheckpointer`` that refuses weights which do not fit the model.
+class FittingCheckpointer(ParsingCheckpointer):
+    """``ParsingCheckpointer`` that refuses weights which do not fit the model.
 
-    Detectron2's logs a warning and goes on with random weights where there are none. Here
-    evaluation and resumption need a value for each tensor, and each tensor of the file a place. A
-    training may start from less, as an ImageNet body under new heads: then only the body
-    (``backbone.bottom_up``), if the model has one, must be filled, and all that is filled by
-    nothing is logged.
+    Detectron2's ``DetectionCheckpointer`` logs a warning and goes on with random weights where
+    there are none. Here evaluation and resumption need a value for each tensor, and each tensor of
+    the file a place. A training may start from less, as an ImageNet body under new heads: then only
+    the body (``backbone.bottom_up``), if the model has one, must be filled, and all that is filled
+    by nothing is logged.
     """
 
     def __init__(self, model, save_dir="", *, allow_unfitting: bool = False, **checkpointables):
         """
         Args:
-            model, save_dir, checkpointables: see ``DetectionCheckpointer``.
+            model, save_dir, checkpointables: see ``ParsingCheckpointer``.
             allow_unfitting: whether to log, as Detectron2 does, instead of raising.
         """
         super().__init__(model, save_dir, **checkpointables)
@@ -35,7 +36,7 @@ class FittingCheckpointer(DetectionCheckpointer):
         self._is_start = False
 
     def resume_or_load(self, path: str, *, resume: bool = True):
-        """See ``DetectionCheckpointer``; without a resumption the weights are a start.
+        """See ``ParsingCheckpointer``; without a resumption the weights are a start.
 
         Raises:
             ConfigError: the weights do not fit.
@@ -47,7 +48,7 @@ class FittingCheckpointer(DetectionCheckpointer):
             self._is_start = False
 
     def load(self, path: str, *args, **kwargs):
-        """See ``DetectionCheckpointer``.
+        """See ``ParsingCheckpointer``.
 
         Raises:
             ConfigError: the weights do not fit. What is loaded beside the model, an optimiser's

@@ -12,12 +12,12 @@ import os
 from pathlib import Path
 
 import torch
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode, LazyConfig, get_cfg, instantiate
 from detectron2.modeling import build_model
 from omegaconf import DictConfig
 from torch import nn
 
+from aiparsing_d2.checkpoint import ParsingCheckpointer
 from aiparsing_d2.config import add_aiparsing_config
 from aiparsing_d2.engine import check_init_checkpoint
 
@@ -157,5 +157,5 @@ def get(
         model = build_model(cfg)
     else:
         model = instantiate(cfg.model).to(device)
-    DetectionCheckpointer(model).load(checkpoint)
+    ParsingCheckpointer(model).load(checkpoint)
     return model

@@ -1,5 +1,10 @@
-from . import proposal_generator, roi_heads
-from .fpn import BilinearFPN, build_aiparsing_resnet_fpn_backbone
+from . import backbone, proposal_generator, roi_heads
+from .backbone import (
+    BilinearFPN,
+    TimmBackbone,
+    build_aiparsing_resnet_fpn_backbone,
+    build_aiparsing_timm_fpn_backbone,
+)
 from .meta_arch import AIParsing
 from .postprocessing import parsing_postprocess
 from .proposal_generator import FCOSHead, FCOSProposalGenerator
@@ -30,7 +35,10 @@ __all__ = [
     "OneStageParsingROIHeads",
     "ParsingROIHeads",
     "ParsingScoreHead",
+    "TimmBackbone",
+    "backbone",
     "build_aiparsing_resnet_fpn_backbone",
+    "build_aiparsing_timm_fpn_backbone",
     "parsing_postprocess",
     "proposal_generator",
     "roi_heads",

@@ -10,11 +10,15 @@ train = dict(
     # Without, that is an error for --eval-only and --resume; a training's start must fill the body.
     allow_unfitting_weights=False,
     max_iter=90000,
-    # Automatic mixed precision; GPU only, left off with a warning elsewhere.
-    amp=dict(enabled=False),
     # Scales gradients down before each step, so that the norm of all of them together is at most
     # max_norm; None: not. norm_type 2 is Euclidean.
     clip_gradients=dict(max_norm=None, norm_type=2.0),
+    # Automatic mixed precision: "float16" on a GPU (left off with a warning elsewhere), "bfloat16"
+    # there or on a CPU, where it is faster if the CPU computes in it (avx512_bf16, amx_bf16).
+    amp=dict(enabled=False, precision="float16"),
+    # Exponential moving average of the weights. It is what is evaluated and what checkpoints hold
+    # as the model; the weights in training are kept beside it to continue from.
+    ema=dict(enabled=False, decay=0.999),
     ddp=dict(broadcast_buffers=False, find_unused_parameters=False, fp16_compression=False),
     checkpointer=dict(period=5000, max_to_keep=5),
     # Keeps the weights with the best figure as model_best.pth.

@@ -1,0 +1,35 @@
+"""Detectron2's checkpointer for the files that this project starts from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from detectron2.checkpoint import DetectionCheckpointer
+
+from .timm_weights import convert_timm, find_timm_backbone
+from .weight_file import read_weights
+
+
+class ParsingCheckpointer(DetectionCheckpointer):
+    """``DetectionCheckpointer`` that reads safetensors and weights of timm's classifiers too.
+
+    A file that holds nothing under the name of the model's :class:`TimmBackbone` is taken as
+    weights of the classifier it is made from, see :func:`convert_timm`. "pip://" names weights that
+    a package carries, see :class:`PackagePathHandler`.
+    """
+
+    def _load_file(self, filename: str) -> dict[str, Any]:
+        """
+        Raises:
+            ConversionError: the file is neither the model's nor its backbone's.
+        """
+        if filename.endswith(".safetensors"):
+            checkpoint = {"model": read_weights(Path(filename)).tensors}
+        else:
+            checkpoint = super()._load_file(filename)
+        body = find_timm_backbone(self.model)
+        if body is not None and not any(f"{body[0]}." in name for name in checkpoint["model"]):
+            file = read_weights(Path(filename))
+            checkpoint = {"model": convert_timm(file, self.model).weights}
+        return checkpoint

