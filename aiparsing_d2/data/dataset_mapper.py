@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,6 +21,9 @@ from aiparsing_d2.structures.part_labels import PartLabels, get_part_labels
 from .annotations import PersonAnnotations, read_person_annotations
 from .transforms import is_mirrored
 
+if TYPE_CHECKING:
+    from .copy_paste import CopyPaste
+
 __all__ = ["ParsingDatasetMapper", "person_annotations_to_instances", "read_image"]
 
 logger = logging.getLogger(__name__)
@@ -30,9 +33,10 @@ class ParsingDatasetMapper:
     """Callable that reads one record, augments it and converts it to tensors.
 
     1. Read the image and, for training, the people and part labels.
-    2. Apply the augmentations to the image. Those that look at labels, as
+    2. For training, paste people of other images into it, if told so.
+    3. Apply the augmentations to the image. Those that look at labels, as
        ``RandomCrop_CategoryAreaConstraint``, get the category map as "sem_seg".
-    3. For training, transform the people alike. If the image ends up mirrored, the labels of left
+    4. For training, transform the people alike. If the image ends up mirrored, the labels of left
        and right parts are swapped.
 
     Works for every data set whose records
@@ -48,6 +52,7 @@ class ParsingDatasetMapper:
         image_format: str = "BGR",
         part_labels: PartLabels | None = None,
         recompute_boxes: bool = False,
+        copy_paste: CopyPaste | None = None,
     ):
         """
         Args:
@@ -59,6 +64,7 @@ class ParsingDatasetMapper:
             recompute_boxes: whether boxes shrink to what the augmentations left visible of a
                 person, instead of being the transformed original boxes clipped to the image. To
                 be set if the augmentations crop.
+            copy_paste: pastes people into the images before they are augmented; training only.
 
         Raises:
             ValueError: if ``part_labels`` is missing in training.
@@ -70,6 +76,7 @@ class ParsingDatasetMapper:
         self.image_format = image_format
         self.part_labels = part_labels
         self.recompute_boxes = recompute_boxes
+        self.copy_paste = copy_paste if is_train else None
         mode = "training" if is_train else "inference"
         logger.info("Augmentations used in %s: %s", mode, augmentations)
 
@@ -109,9 +116,14 @@ class ParsingDatasetMapper:
         image = read_image(record["file_name"], self.image_format)
         utils.check_image_size(record, image)
 
-        aug_input = T.AugInput(image)
+        annotations = None
         if self.is_train:
             annotations = read_person_annotations(record, self.part_labels.num_classes)
+        if self.copy_paste is not None:
+            image, annotations = self.copy_paste(image, annotations, self.image_format)
+
+        aug_input = T.AugInput(image)
+        if self.is_train:
             aug_input.sem_seg = annotations.category_map
         transforms = self.augmentations(aug_input)
         # Flips and crops leave views with negative or gapped strides, which torch cannot wrap.
