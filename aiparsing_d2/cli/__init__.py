@@ -11,11 +11,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from . import convert_weights, evaluate, prepare
+from . import compose, convert_weights, evaluate, prepare
 
 __all__ = ["main"]
 
-_COMMANDS = (prepare, evaluate, convert_weights)
+_COMMANDS = (prepare, compose, evaluate, convert_weights)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

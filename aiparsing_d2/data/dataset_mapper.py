@@ -18,6 +18,7 @@ from aiparsing_d2.structures import PartMaps
 from aiparsing_d2.structures.part_labels import PartLabels, get_part_labels
 
 from .annotations import PersonAnnotations, read_person_annotations
+from .copy_paste import CopyPaste
 from .image_files import read_image
 from .transforms import is_mirrored
 
@@ -30,9 +31,10 @@ class ParsingDatasetMapper:
     """Callable that reads one record, augments it and converts it to tensors.
 
     1. Read the image and, for training, the people and part labels.
-    2. Apply the augmentations to the image. Those that look at labels, as
+    2. For training, paste people of other images into it, if told so.
+    3. Apply the augmentations to the image. Those that look at labels, as
        ``RandomCrop_CategoryAreaConstraint``, get the category map as "sem_seg".
-    3. For training, transform the people alike. If the image ends up mirrored, the labels of left
+    4. For training, transform the people alike. If the image ends up mirrored, the labels of left
        and right parts are swapped.
 
     Works for every data set whose records
@@ -49,6 +51,7 @@ class ParsingDatasetMapper:
         part_labels: PartLabels | None = None,
         recompute_boxes: bool = False,
         use_instance_mask: bool = False,
+        copy_paste: CopyPaste | None = None,
     ):
         """
         Args:
@@ -63,6 +66,7 @@ class ParsingDatasetMapper:
                 be set if the augmentations crop.
             use_instance_mask: whether the people also get ``gt_masks`` (:class:`BitMasks`, the
                 pixels whose label is not 0), to train a mask head on.
+            copy_paste: pastes people into the images before they are augmented; training only.
 
         Raises:
             ValueError: if ``part_labels`` is missing in training.
@@ -75,6 +79,7 @@ class ParsingDatasetMapper:
         self.part_labels = part_labels
         self.recompute_boxes = recompute_boxes
         self.use_instance_mask = use_instance_mask
+        self.copy_paste = copy_paste if is_train else None
         mode = "training" if is_train else "inference"
         logger.info("Augmentations used in %s: %s", mode, augmentations)
 
@@ -116,9 +121,14 @@ class ParsingDatasetMapper:
         image = read_image(record["file_name"], self.image_format)
         utils.check_image_size(record, image)
 
-        aug_input = T.AugInput(image)
+        annotations = None
         if self.is_train:
             annotations = read_person_annotations(record, self.part_labels.num_classes)
+        if self.copy_paste is not None:
+            image, annotations = self.copy_paste(image, annotations, self.image_format)
+
+        aug_input = T.AugInput(image)
+        if self.is_train:
             aug_input.sem_seg = annotations.category_map
         transforms = self.augmentations(aug_input)
         # Flips and crops leave views with negative or gapped strides, which torch cannot wrap.

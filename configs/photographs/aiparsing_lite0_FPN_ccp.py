@@ -36,8 +36,6 @@ _head.upsample_factor = 1
 dataloader.train.total_batch_size = 8
 dataloader.train.num_workers = 1
 dataloader.test.num_workers = 1
-dataloader.train.mapper.augmentations[0].short_edge_length = (224, 320)
-dataloader.train.mapper.augmentations[0].max_size = 512
 dataloader.test.mapper.augmentations[0].short_edge_length = 320
 dataloader.test.mapper.augmentations[0].max_size = 512
 

@@ -22,8 +22,8 @@ _roi_heads.parsing_batch_size_per_image = 8
 _roi_heads.parsing_head.upsample_factor = 2
 
 dataloader.train.total_batch_size = 16
-dataloader.train.mapper.augmentations[0].short_edge_length = (416, 640)
-dataloader.train.mapper.augmentations[0].max_size = 1024
+dataloader.train.mapper.augmentations[1].short_edge_length = (416, 640)
+dataloader.train.mapper.augmentations[1].max_size = 1024
 dataloader.test.mapper.augmentations[0].short_edge_length = 576
 dataloader.test.mapper.augmentations[0].max_size = 960
 

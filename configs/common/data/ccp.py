@@ -1,6 +1,38 @@
-"""CCP: street photographs of one person each, of about 550 x 830 pixels."""
+"""CCP: street photographs of one whole person each, of about 550 x 830 pixels.
+
+Training pastes people of other photographs into each, and cuts pictures out of the result: several
+people, of all sizes, cut at every side. Without that, a model finds one whole person in the middle
+and nobody else.
+"""
+
+import detectron2.data.transforms as T
+from detectron2.config import LazyCall as L
+from detectron2.data import get_detection_dataset_dicts
+
+from aiparsing_d2.data.copy_paste import CopyPaste
 
 from .cihp import dataloader
 
 dataloader.train.dataset.names = "ccp_train"
 dataloader.test.dataset.names = "ccp_val"
+
+_mapper = dataloader.train.mapper
+_mapper.copy_paste = L(CopyPaste)(
+    records=L(get_detection_dataset_dicts)(names="${....dataset.names}", filter_empty=False),
+    part_labels="${..part_labels}",
+    prob=0.6,
+    num_people=(1, 4),
+    height_range=(1 / 6, 1.3),
+)
+_mapper.augmentations = [
+    # Parts of the picture, of 25 to 100 % of its sides.
+    L(T.RandomApply)(
+        tfm_or_aug=L(T.RandomCrop)(crop_type="relative_range", crop_size=(0.25, 0.25)), prob=0.6
+    ),
+    L(T.ResizeShortestEdge)(short_edge_length=(208, 352), sample_style="range", max_size=512),
+    L(T.RandomFlip)(horizontal=True),
+    L(T.RandomBrightness)(intensity_min=0.7, intensity_max=1.3),
+    L(T.RandomContrast)(intensity_min=0.7, intensity_max=1.3),
+    L(T.RandomSaturation)(intensity_min=0.6, intensity_max=1.4),
+]
+_mapper.recompute_boxes = True
