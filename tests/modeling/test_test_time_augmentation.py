@@ -537,6 +537,9 @@ def run_config(cihp_folder, tmp_path):
     config.dataloader.test.dataset.names = name
     config.dataloader.test.num_workers = 0
     config.dataloader.test.mapper.augmentations[0].short_edge_length = 48
+    weights = tmp_path / "weights.pth"
+    torch.save({"model": instantiate(config.model).state_dict()}, weights)
+    config.train.init_checkpoint = str(weights)
     config.train.device = "cpu"
     config.train.output_dir = str(tmp_path / "run")
     config.test_time_augmentation = LazyConfig.load(str(CONFIGS / "common/tta.py")).demo
@@ -578,6 +581,6 @@ def test_train_net_says_that_there_is_nothing_to_enable(run_config):
     del config.test_time_augmentation
     LazyConfig.save(config, str(run_config))
     arguments = ["--config-file", str(run_config), "--eval-only"]
-    arguments.append("test_time_augmentation.enabled=True")
+    arguments.append("+test_time_augmentation.enabled=True")
     with pytest.raises(ValueError, match="common/tta.py"):
         load_train_net().main(default_argument_parser().parse_args(arguments))
