@@ -20,8 +20,8 @@ from aiparsing_d2.parallel import map_in_processes
 
 def linger(state):
     if sys.argv[1] == state:
-        print(os.getpid(), flush=True)
-        time.sleep(0.3)
+        os.write(1, f"{os.getpid()}\\n".encode())  # at once: two processes write
+    time.sleep(0.3)
 
 def work(task):
     linger("working")
@@ -142,7 +142,7 @@ def running(tmp_path, request):
 
 
 def assert_ended(workers):
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while any(is_running(worker) for worker in workers):
         assert time.monotonic() < deadline
         time.sleep(0.05)
