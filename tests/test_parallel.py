@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -14,13 +15,19 @@ import pytest
 from aiparsing_d2.parallel import WorkerDiedError, map_in_processes
 
 SCRIPT = """
-import os, signal, sys, time
+import os, sys, time
 from aiparsing_d2.parallel import map_in_processes
 
-def work(task):
-    print(os.getpid(), flush=True)
-    time.sleep(0.2)
+def linger(state):
+    if sys.argv[1] == state:
+        os.write(1, f"{os.getpid()}\\n".encode())  # at once: two processes write
+    time.sleep(0.3)
 
+def work(task):
+    linger("working")
+
+if __name__ == "__mp_main__":
+    linger("starting")
 if __name__ == "__main__":
     try:
         with map_in_processes(work, range(1000), 2) as results:
@@ -113,13 +120,13 @@ def test_what_cannot_be_sent_to_a_worker_is_an_error():
             list(results)
 
 
-@pytest.fixture
-def running(tmp_path):
-    """A script at work in a process group of its own, and its two workers' ids."""
+@pytest.fixture(params=["starting", "working"])
+def running(tmp_path, request):
+    """A script in a process group of its own, and its two workers' ids."""
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     process = subprocess.Popen(
-        [sys.executable, str(script)],
+        [sys.executable, str(script), request.param],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -129,12 +136,13 @@ def running(tmp_path):
     while len(workers) < 2:
         workers.add(int(process.stdout.readline()))
     yield process, workers
-    process.kill()
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
 
 
 def assert_ended(workers):
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while any(is_running(worker) for worker in workers):
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -249,7 +249,7 @@ def test_part_regions_of_equal_scores_rank_in_reverse_order():
         assert score([within]).apr[4] == pytest.approx(1 / 2)
         within = example([right], [wrong, right], scores, part_scores)
         assert score([within]).apr[4] == pytest.approx(1)
-    # A claim goes to the later one, too, though here it makes no difference.
+    # Also one to one: the later person, with IoU 1/3, comes before the one with 2/3.
     halves = example([[[1, 1, 1]]], [[[1, 1, 0]], [[0, 0, 1]]], [0.5, 0.5])
     one_to_one = score([halves], part_regions_one_to_one=True)
     np.testing.assert_allclose(one_to_one.apr, [1] * 3 + [1 / 2] * 3 + [0] * 3)
