@@ -151,7 +151,7 @@ def test_code_in_the_text_is_checked(check, span, kind):
     "span",
     [
         "make tset",
-        "aiparsing evaluate --datset cihp_val",
+        "python tools/show_results.py output/demo --edge-maps",
         "python tools/none.py --config-file CONFIG",
         "model.roi_heads.parsing_heads.num_classes",
         "aiparsing_d2.model_zoo.get_confg",
