@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 __all__ = ["WorkerDiedError", "map_in_processes"]
 
@@ -124,5 +124,5 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _call(task: Task) -> Result:
+def _call(task: Any) -> Any:
     return _function(task)

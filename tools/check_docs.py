@@ -62,6 +62,10 @@ class DocumentError(Exception):
     """Says in a line or two what is wrong with a snippet."""
 
 
+class ArgumentError(DocumentError):
+    """Says what a script's parser says."""
+
+
 class Block(NamedTuple):
     """A fenced block.
 
@@ -151,7 +155,7 @@ def parse_arguments(start: Callable[[], object], argv: list[str]) -> argparse.Na
     except SystemExit as end:
         if not end.code and "--help" in argv:
             return argparse.Namespace()
-        raise DocumentError(printed.getvalue().strip().splitlines()[-1]) from None
+        raise ArgumentError(printed.getvalue().strip().splitlines()[-1]) from None
     finally:
         for name, method in originals.items():
             setattr(argparse.ArgumentParser, name, method)
@@ -288,11 +292,11 @@ def check_inline(span: str) -> str | None:
     """Check a code span; return the kind of thing it is, or None if it is none to check."""
     words = span.split()
     if span.startswith(("make ", "python ", "aiparsing ")):
-        is_whole = not any(word.isupper() or "..." in word or "…" in word for word in words)
+        whole = [word for word in words if not (word.isupper() or "..." in word or "…" in word)]
         try:
-            check_shell(span if is_whole else " ".join(words[:2]))
-        except DocumentError as error:  # prose may leave out what is said around it
-            if "arguments are required" not in str(error):
+            check_shell(" ".join(whole))
+        except ArgumentError as error:  # prose may leave out what is said around it
+            if whole == words and "arguments are required" not in str(error):
                 raise
         return "inline command"
     key = span.split("=")[0]

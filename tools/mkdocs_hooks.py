@@ -10,6 +10,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from markdown import Markdown
+from markdown.extensions import Extension
+from markdown.preprocessors import Preprocessor
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
@@ -29,12 +32,35 @@ _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^()\s]+)\)")
 _ROLE = re.compile(r":(?:attr|class|data|exc|func|meth|mod):(<code>)~?")
 
 
+class _Docstrings(Preprocessor):
+    """Show what docstrings share with reStructuredText: ``::`` before code, tables of columns."""
+
+    def run(self, lines: list[str]) -> list[str]:
+        shown = []
+        in_table = False
+        for line in lines:
+            if re.fullmatch(r"=+( +=+)+ *", line):
+                shown.append("```" if in_table else "```text")
+                in_table = not in_table
+            elif line == "::":
+                shown.append("")
+            else:
+                shown.append(line if in_table else re.sub(r"(\S)::$", r"\1:", line))
+        return shown
+
+
+class _DocstringExtension(Extension):
+    def extendMarkdown(self, md: Markdown) -> None:  # noqa: N802
+        md.preprocessors.register(_Docstrings(md), "docstrings", 100)  # before fenced blocks
+
+
 def on_config(config: MkDocsConfig) -> None:
     """Append the files of ``docs/`` that the navigation leaves out, and the API reference."""
     listed = {page for entry in config.nav for page in entry.values()}
     others = sorted(path.name for path in Path(config.docs_dir).glob("*.md"))
     config.nav += [page for page in others if page not in listed]
     config.nav.append({"API reference": _api_nav(PACKAGE)})
+    config.markdown_extensions.append(_DocstringExtension())
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

@@ -12,7 +12,7 @@ differs in two points:
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -120,7 +120,7 @@ def convert_authors(file: WeightFile, model: nn.Module) -> tuple[Conversion, lis
             )
         weight = f"{norm}.weight"
         weights[weight], weights[name] = absorb_eps(
-            weights[weight], weights[name], model.get_submodule(norm).eps
+            weights[weight], weights[name], cast(float, model.get_submodule(norm).eps)
         )
     return Conversion(weights, sources, (*dropped, *file.other_entries)), architecture
 

@@ -80,7 +80,7 @@ def load_tensors(path: Path) -> Any:
 
 
 @contextmanager
-def _only_safe_globals(safe_globals: list[Callable]) -> Iterator[None]:
+def _only_safe_globals(safe_globals: list[Any]) -> Iterator[None]:
     """Replaces what the process allowed torch.load, for as long as it lasts.
 
     ``torch.serialization.safe_globals`` would add to it, and needs torch 2.5.

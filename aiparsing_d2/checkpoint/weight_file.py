@@ -71,9 +71,10 @@ def read_weights(path: Path) -> WeightFile:
 
     other_entries = []
     for entry in _WEIGHT_ENTRIES:
-        if isinstance(content.get(entry), Mapping):
+        nested = content.get(entry)
+        if isinstance(nested, Mapping):
             other_entries = [str(name) for name in content if name != entry]
-            content = content[entry]
+            content = nested
             break
     tensors: dict[str, Tensor] = {}
     for name, value in content.items():

@@ -26,7 +26,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from aiparsing_d2.submissions.formats import SUBMISSION_FORMATS
 
@@ -323,7 +323,7 @@ def _examples(
         if len(prediction.scores) == 0 and prediction.category_map is not None:
             drawn.pred_part_maps = PartMaps.from_full(prediction.category_map[None])
         else:
-            drawn.pred_part_maps = PartMaps.from_full(prediction.person_maps)
+            drawn.pred_part_maps = PartMaps.from_full(cast(Any, prediction.person_maps))
             drawn.scores = prediction.scores
             if prediction.boxes is not None:
                 drawn.pred_boxes = Boxes(prediction.boxes)

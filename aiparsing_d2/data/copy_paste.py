@@ -209,7 +209,7 @@ class CopyPaste:
 
     def _sample_cutout(self, rng: np.random.Generator, image_format: str) -> Cutout | None:
         """One person of one record; None if nobody is annotated there."""
-        record = self.records[rng.integers(len(self.records))]
+        record = self.records[int(rng.integers(len(self.records)))]
         annotations = read_person_annotations(record, self.part_labels.num_classes)
         if not len(annotations.boxes):
             return None

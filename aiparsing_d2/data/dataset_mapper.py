@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
 from detectron2.structures import BitMasks, Boxes, Instances
@@ -84,7 +84,7 @@ class ParsingDatasetMapper:
         logger.info("Augmentations used in %s: %s", mode, augmentations)
 
     @classmethod
-    def from_config(cls, cfg, is_train: bool = True) -> dict[str, Any]:
+    def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
         augmentations = utils.build_augmentation(cfg, is_train)
         crops = is_train and cfg.INPUT.CROP.ENABLED
         if crops:

@@ -13,10 +13,11 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
 
 __all__ = [
     "UnreadableImageError",
@@ -51,7 +52,7 @@ class UnreadableImageError(OSError):
 
 
 @contextlib.contextmanager
-def open_image(file_name: str | os.PathLike) -> Iterator[Image.Image]:
+def open_image(file_name: str | os.PathLike) -> Iterator[ImageFile]:
     """Open an image with Pillow, with errors that name the file.
 
     The body of the ``with`` statement should do nothing but use the image: any error in it is taken
@@ -105,7 +106,7 @@ def read_image(file_name: str | os.PathLike, image_format: str = "BGR") -> np.nd
         image = _with_eight_bits(image)
         if orientation in _TRANSPOSITIONS:
             image = image.transpose(_TRANSPOSITIONS[orientation])
-        pixels = np.atleast_3d(image.convert(_MODES[image_format]))
+        pixels = np.atleast_3d(np.asarray(image.convert(_MODES[image_format])))
     return (pixels[..., ::-1] if image_format == "BGR" else pixels).copy()
 
 
@@ -174,7 +175,7 @@ def _with_eight_bits(image: Image.Image) -> Image.Image:
     return image
 
 
-def _has_end_marker(file: BinaryIO, image_format: str | None) -> bool:
+def _has_end_marker(file: IO[bytes], image_format: str | None) -> bool:
     marker = _END_MARKERS.get(image_format)
     if marker is None:
         return False

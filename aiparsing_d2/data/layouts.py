@@ -175,7 +175,7 @@ class PersonFileName:
     def parse(cls, stem: str) -> PersonFileName | None:
         """Read a name, given without its suffix; None if it is none."""
         match = re.fullmatch(r"(.+)_([0-9]{1,9})_([0-9]{1,9})", stem)
-        return match and cls(match[1], int(match[2]), int(match[3]))
+        return cls(match[1], int(match[2]), int(match[3])) if match else None
 
 
 def top_level_names(layout: Mapping[str, SplitLayout]) -> list[str]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+from typing import Any
 
 from detectron2.engine import hooks
 from fvcore.common.checkpoint import _filter_reused_missing_keys
+from torch import nn
 
 from aiparsing_d2.checkpoint import ParsingCheckpointer
 
@@ -25,7 +27,14 @@ class FittingCheckpointer(ParsingCheckpointer):
     by nothing is logged.
     """
 
-    def __init__(self, model, save_dir="", *, allow_unfitting: bool = False, **checkpointables):
+    def __init__(
+        self,
+        model: nn.Module,
+        save_dir: str = "",
+        *,
+        allow_unfitting: bool = False,
+        **checkpointables: Any,
+    ):
         """
         Args:
             model, save_dir, checkpointables: see ``ParsingCheckpointer``.
@@ -35,7 +44,7 @@ class FittingCheckpointer(ParsingCheckpointer):
         self._allow_unfitting = allow_unfitting
         self._is_start = False
 
-    def resume_or_load(self, path: str, *, resume: bool = True):
+    def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
         """See ``ParsingCheckpointer``; without a resumption the weights are a start.
 
         Raises:
@@ -47,7 +56,7 @@ class FittingCheckpointer(ParsingCheckpointer):
         finally:
             self._is_start = False
 
-    def load(self, path: str, *args, **kwargs):
+    def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """See ``ParsingCheckpointer``.
 
         Raises:
@@ -57,7 +66,7 @@ class FittingCheckpointer(ParsingCheckpointer):
         self._path = path
         return super().load(path, *args, **kwargs)
 
-    def _log_incompatible_keys(self, incompatible) -> None:
+    def _log_incompatible_keys(self, incompatible: Any) -> None:
         super()._log_incompatible_keys(incompatible)
         if self._allow_unfitting:
             return
@@ -102,14 +111,14 @@ class PersistentBestCheckpointer(hooks.BestCheckpointer):
     def _record_file(self) -> str:
         return os.path.join(self._checkpointer.save_dir, f"{self._file_prefix}.json")
 
-    def before_train(self):
+    def before_train(self) -> None:
         if self.trainer.start_iter > 0 and os.path.isfile(self._record_file):
             with open(self._record_file) as f:
                 record = json.load(f)
             if record["metric"] == self._val_metric:
                 self.best_metric, self.best_iter = record["value"], record["iteration"]
 
-    def _best_checking(self):
+    def _best_checking(self) -> None:
         known = self.best_iter
         latest = self._checkpointer.get_checkpoint_file()
         super()._best_checking()

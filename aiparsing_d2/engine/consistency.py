@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.registry import locate
@@ -89,7 +90,9 @@ def _check_num_classes(config: DictConfig, loaders: list[str]) -> None:
 
 def _parsing_heads(node: DictConfig | ListConfig, key: str) -> Iterator[tuple[str, int]]:
     """Keys of all nodes called parsing_head, and their numbers of classes."""
-    items = node.items() if isinstance(node, DictConfig) else enumerate(node)
+    items: Iterable[tuple[Any, Any]] = (
+        node.items() if isinstance(node, DictConfig) else enumerate(node)
+    )
     for name, child in items:
         if name == "parsing_head" and isinstance(child, DictConfig) and "num_classes" in child:
             yield f"{key}.{name}", child.num_classes

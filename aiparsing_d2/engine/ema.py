@@ -48,7 +48,7 @@ class ExponentialMovingAverage(HookBase):
         self._is_resumed = False
         self.averaged_model = copy.deepcopy(self._model).eval().requires_grad_(False)
 
-    def before_train(self):
+    def before_train(self) -> None:
         """
         Raises:
             ValueError: the run is resumed from a checkpoint that holds no average.
@@ -62,7 +62,7 @@ class ExponentialMovingAverage(HookBase):
             )
 
     @torch.no_grad()
-    def after_step(self):
+    def after_step(self) -> None:
         i = self.trainer.iter
         average, current = self.averaged_model.state_dict(), self._model.state_dict()
         floats = [name for name, value in current.items() if value.is_floating_point()]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch.nn.utils import clip_grad_norm_
 from torch.utils.hooks import RemovableHandle
@@ -30,7 +32,7 @@ def clip_gradients(
     if not max_norm > 0:
         raise ValueError(f"train.clip_gradients.max_norm must be positive, got {max_norm}")
 
-    def clip(optimizer, args, kwargs):
+    def clip(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         # In mixed precision a fused optimiser gets scaled gradients, and their scale.
         scale = getattr(optimizer, "grad_scale", None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from detectron2.engine import AMPTrainer, SimpleTrainer
@@ -47,14 +48,15 @@ class _BFloat16Forward(nn.Module):
                     module.register_forward_pre_hook(_leave_autocast)
                     module.register_forward_hook(_return_to_autocast)
 
-    def forward(self, batched_inputs):
+    def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
         with torch.autocast(self.device_type, torch.bfloat16):
             return self.model(batched_inputs)
 
 
 def _leave_autocast(module: nn.Module, args: tuple[torch.Tensor]) -> tuple[torch.Tensor] | None:
-    module.was_in_autocast = torch.is_autocast_enabled("cpu")
-    if module.was_in_autocast:
+    was_in_autocast = torch.is_autocast_enabled("cpu")
+    setattr(module, "was_in_autocast", was_in_autocast)  # noqa: B010 (known to no type)
+    if was_in_autocast:
         torch.set_autocast_enabled("cpu", False)
         return (args[0].float(),)
     return None

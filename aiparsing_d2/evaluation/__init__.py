@@ -4,10 +4,15 @@
 Detectron2. :class:`ParsingEvaluator` is the Detectron2 evaluator around it.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from aiparsing_d2.structures.cropped_maps import CroppedMaps
 
 from .image_inputs import GroundTruth, PartRegions, Prediction
 from .parsing_metrics import ParsingMetrics, ParsingScores
+
+if TYPE_CHECKING:
+    from .parsing_evaluator import ParsingEvaluator
 
 __all__ = [
     "CroppedMaps",
@@ -20,7 +25,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     # Detectron2 is imported only for those who ask for its evaluator.
     if name == "ParsingEvaluator":
         from .parsing_evaluator import ParsingEvaluator

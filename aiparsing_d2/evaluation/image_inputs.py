@@ -162,7 +162,7 @@ def _crop_person_maps(
                 f"map, got {maps.dtype} {maps.shape}"
             )
         whole = np.tile(np.array([0, 0, width, height]), (len(maps), 1))
-        return CroppedMaps(maps, whole).tightened()
+        return CroppedMaps(list(maps), whole).tightened()
     windows = np.asarray(maps.windows).reshape(-1, 4)
     check_cropped_maps(maps.maps, windows.tolist(), image_size, name)
     return CroppedMaps(maps.maps, windows).tightened()

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
@@ -105,10 +106,11 @@ def measure_image(
             array, not the image.
     """
     ground_truth = check_ground_truth(ground_truth)
-    gt_maps, category_map = ground_truth.person_maps, ground_truth.category_map
+    gt_maps = cast(CroppedMaps, ground_truth.person_maps)
+    category_map = ground_truth.category_map
     image_size, num_gt = category_map.shape, len(gt_maps.maps)
     prediction = check_prediction(prediction, image_size, num_classes)
-    maps, scores = prediction.person_maps, prediction.scores
+    maps, scores = cast(CroppedMaps, prediction.person_maps), prediction.scores
     shown, part_regions, region_labels = _pictures_to_score(prediction, thresholds, image_size)
 
     gt_areas = label_areas(gt_maps, num_classes, image_size)
@@ -116,7 +118,7 @@ def measure_image(
     matches = match_people(
         gt_maps,
         gt_areas,
-        CroppedMaps([maps.maps[n] for n in candidates], maps.windows[candidates]),
+        CroppedMaps([maps.maps[n] for n in candidates.tolist()], maps.windows[candidates]),
         num_classes,
         image_size,
     )
@@ -159,7 +161,7 @@ def _pictures_to_score(
         return shown, regions, region_labels
 
     pictures = paint_by_score(
-        prediction.person_maps,
+        cast(CroppedMaps, prediction.person_maps),
         prediction.scores,
         (thresholds.semantic, thresholds.part_regions),
         image_size,

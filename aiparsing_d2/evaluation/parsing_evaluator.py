@@ -8,6 +8,7 @@ import math
 import os
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -94,7 +95,7 @@ class ParsingEvaluator(DatasetEvaluator):
         self._output_dir = output_dir
         self._box_group = box_group
         self._read_annotations = read_annotations
-        self._settings = {
+        self._settings: dict[str, Any] = {
             "score_thresh": score_thresh,
             "semseg_thresh": metadata.semseg_thresh if semseg_thresh is None else semseg_thresh,
             "part_score_thresh": part_score_thresh,

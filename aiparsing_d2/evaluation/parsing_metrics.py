@@ -29,6 +29,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -385,7 +386,7 @@ def percentages(scores: ParsingScores, class_names: Sequence[str]) -> dict[str, 
     }
 
 
-def _pixel_scores(confusion: np.ndarray) -> dict[str, np.ndarray | float]:
+def _pixel_scores(confusion: np.ndarray) -> dict[str, Any]:
     """Compute the fields of :class:`ParsingScores` that come from the confusion matrix."""
     right = confusion.diagonal()
     gt = confusion.sum(axis=1)

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.data.transforms import TransformList
 from detectron2.modeling import DatasetMapperTTA, GeneralizedRCNN
 from detectron2.structures import Boxes, Instances
@@ -153,7 +154,7 @@ class AIParsingWithTTA(nn.Module):
         self.train(model.training)
 
     @classmethod
-    def from_config(cls, cfg, model: nn.Module):
+    def from_config(cls, cfg: CfgNode, model: nn.Module) -> dict[str, Any]:
         return {
             "model": model,
             "mapper": DatasetMapperTTA(cfg),
@@ -287,7 +288,8 @@ class AIParsingWithTTA(nn.Module):
         for name, mean in means.items():
             # The softmax of the logarithms of probabilities are the probabilities.
             people.set(name, ROIPartLogits(mean.log_()) if name in _MAP_FIELDS else mean)
-        return parsing_postprocess(people, *people.image_size, inclusive_boxes=self.inclusive_boxes)
+        height, width = people.image_size
+        return parsing_postprocess(people, height, width, inclusive_boxes=self.inclusive_boxes)
 
     def _parse_in_view(self, people: Instances, view: _View) -> dict[str, Tensor]:
         """Parses given people in one view.

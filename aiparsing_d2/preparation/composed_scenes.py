@@ -63,7 +63,7 @@ def crowd_scene(
         rng: source of all randomness.
     """
     while True:
-        image, annotations = _read(records[rng.integers(len(records))], part_labels)
+        image, annotations = _read(records[int(rng.integers(len(records)))], part_labels)
         if rng.random() < 0.5:
             image, annotations = _crop(image, annotations, _landscape_window(rng, image.shape[:2]))
         paster = CopyPaste(records, part_labels, num_people=(1, 5), height_range=(1 / 6, 1.3))
@@ -86,7 +86,7 @@ def crop_person(
         rng: source of all randomness.
     """
     while True:
-        image, annotations = _read(records[rng.integers(len(records))], part_labels)
+        image, annotations = _read(records[int(rng.integers(len(records)))], part_labels)
         if not len(annotations.boxes):
             continue
         box = annotations.boxes[rng.integers(len(annotations.boxes))]

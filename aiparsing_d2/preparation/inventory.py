@@ -273,7 +273,12 @@ class _Listing:
             reason = f"does not exist, but the {split} list has '{image_id}'"
             is_missing(Kind.MISSING_IMAGE, self._folders.images, f"{image_id}.jpg", reason)
             return None, findings
-        files = {"split": split, "image_id": image_id, "position": position, "image": image}
+        files: dict[str, Any] = {
+            "split": split,
+            "image_id": image_id,
+            "position": position,
+            "image": image,
+        }
 
         if self._folders.person_maps is not None:
             people = self._people.get(image_id, [])

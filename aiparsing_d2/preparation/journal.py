@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,7 @@ class Journal:
         if found != header:
             told = ", ".join(
                 f"{key} {found.get(key)!r} instead of {header.get(key)!r}"
-                for key in header | found
+                for key in {**header, **found}
                 if found.get(key) != header.get(key)
             )
             raise JournalError(f"{self._path} is of an unfinished run that differs: {told}.")
@@ -117,7 +117,7 @@ def _checksum(entry: Mapping[str, Any]) -> int:
 
 def verify_images(
     verifier: ImageVerifier, images: Sequence[ImageFiles], journal: Journal, num_workers: int
-) -> Iterator[ImageReport]:
+) -> Generator[ImageReport, None, None]:
     """Look through images, those that the journal knows already without opening them.
 
     Args:

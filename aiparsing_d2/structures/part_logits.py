@@ -7,6 +7,7 @@ Shape shorthand:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,7 +47,7 @@ class ROIPartLogits:
         """Where the logits are."""
         return self.tensor.device
 
-    def to(self, *args, **kwargs) -> ROIPartLogits:
+    def to(self, *args: Any, **kwargs: Any) -> ROIPartLogits:
         """On another device or of another type; the arguments are those of ``Tensor.to``."""
         return ROIPartLogits(self.tensor.to(*args, **kwargs), self.upsample_factor)
 

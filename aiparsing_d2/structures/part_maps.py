@@ -9,6 +9,7 @@ Naming convention:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pycocotools.mask as mask_util
@@ -63,14 +64,14 @@ class PartMaps:
             raise ValueError(f"PartMaps.from_full expects (N, H, W), got {tuple(maps.shape)}")
         windows = [_tight_window(part_map) for part_map in maps]
         crops = [m[y0:y1, x0:x1].clone() for m, (x0, y0, x1, y1) in zip(maps, windows)]
-        return cls(crops, torch.tensor(windows), tuple(maps.shape[1:]))
+        return cls(crops, torch.tensor(windows), (maps.shape[1], maps.shape[2]))
 
     @property
     def device(self) -> torch.device:
         """Device of the maps (``cpu`` for an empty object)."""
         return self.maps[0].device if self.maps else torch.device("cpu")
 
-    def to(self, *args, **kwargs) -> PartMaps:
+    def to(self, *args: Any, **kwargs: Any) -> PartMaps:
         """Copy with the maps moved by ``Tensor.to(*args, **kwargs)`` (devices only, no dtypes)."""
         return PartMaps([m.to(*args, **kwargs) for m in self.maps], self.windows, self.image_size)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -56,7 +57,15 @@ class PersonMasks:
         """Make the masks one after the other: bool (H, W)."""
         return (self[i] for i in range(len(self)))
 
-    def __getitem__(self, item: int | slice | Tensor | np.ndarray | Sequence[int]):
+    @overload
+    def __getitem__(self, item: int) -> Tensor: ...
+
+    @overload
+    def __getitem__(self, item: slice | Tensor | np.ndarray | Sequence[int]) -> PersonMasks: ...
+
+    def __getitem__(
+        self, item: int | slice | Tensor | np.ndarray | Sequence[int]
+    ) -> Tensor | PersonMasks:
         """Select people.
 
         Args:
@@ -71,7 +80,7 @@ class PersonMasks:
         """Concatenate the people of several objects that share one image size."""
         return PersonMasks(PartMaps.cat([m.part_maps for m in masks]))
 
-    def to(self, *args, **kwargs) -> PersonMasks:
+    def to(self, *args: Any, **kwargs: Any) -> PersonMasks:
         """Move to another device; the arguments are those of :meth:`PartMaps.to`."""
         return PersonMasks(self.part_maps.to(*args, **kwargs))
 
@@ -83,7 +92,7 @@ class PersonMasks:
         """All masks: bool array (N, H, W)."""
         return self.cpu().tensor.numpy()
 
-    def __array__(self, dtype=None, copy: bool | None = None) -> np.ndarray:
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         if copy is False:
             raise ValueError("PersonMasks are not stored as an array: reading them makes a copy")
         return self.numpy() if dtype is None else self.numpy().astype(dtype)

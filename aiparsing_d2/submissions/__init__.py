@@ -19,6 +19,8 @@ end, or let :class:`SubmissionWriter` do it while Detectron2 evaluates a model. 
 needs neither torch nor Detectron2.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from .cihp import CihpSubmission
 from .files import SubmissionError
 from .formats import SUBMISSION_FORMATS, open_submission
@@ -27,6 +29,9 @@ from .person_maps import PersonMapsSubmission
 from .scoring import ImageScores, SubmissionScores, score_submission
 from .submission import MetricGroup, Submission
 from .vip import VipSubmission
+
+if TYPE_CHECKING:
+    from .submission_writer import SubmissionWriter
 
 __all__ = [
     "SUBMISSION_FORMATS",
@@ -45,7 +50,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     # Detectron2 is imported only for those who ask for its evaluator.
     if name == "SubmissionWriter":
         from .submission_writer import SubmissionWriter

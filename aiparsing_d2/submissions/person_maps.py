@@ -46,7 +46,7 @@ Written predictions read back score bit for bit the same in every metric.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -202,7 +202,7 @@ class _ContentError(ValueError):
 
 
 def _fields(
-    value: Any, name: str, required: set[str], optional: set[str] = frozenset()
+    value: Any, name: str, required: Set[str], optional: Set[str] = frozenset()
 ) -> dict[str, Any]:
     """``value``, if it is an object with the required and no unknown keys."""
     if not isinstance(value, dict):

@@ -333,9 +333,10 @@ def _without_undefined(
 
 def _badness(image: ImageScores) -> tuple[float, float, str]:
     """Sort the worst first, what is undefined last."""
-    return tuple(
+    miou, mean_person_miou = (
         math.inf if math.isnan(value) else value for value in (image.miou, image.mean_person_miou)
-    ) + (image.image_id,)
+    )
+    return miou, mean_person_miou, image.image_id
 
 
 def _named(image_ids: Sequence[str]) -> str:

@@ -208,7 +208,9 @@ def image_grid(
 
 
 def _break_legend(
-    legend: Sequence[tuple[str, tuple[int, int, int]]], font: ImageFont.FreeTypeFont, width: int
+    legend: Sequence[tuple[str, tuple[int, int, int]]],
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    width: int,
 ) -> list[list[tuple[float, str, tuple[int, int, int]]]]:
     """Distribute legend entries over lines, as (x of the entry, name, colour)."""
     lines: list[list[tuple[float, str, tuple[int, int, int]]]] = []

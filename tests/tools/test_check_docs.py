@@ -137,6 +137,7 @@ def test_unclear_block_is_an_error(check, block, message):
         ("make test", "inline command"),
         ("python tools/analyze_model.py --config-file CONFIG", "inline command"),
         ("python -m aiparsing_d2 convert-weights authors", "inline command"),
+        ("aiparsing COMMAND ...", "inline command"),
         ("model.roi_heads.parsing_head.num_classes=5", "config key"),
         ("aiparsing_d2.model_zoo.get_config", "name of the package"),
         ("configs/yaml/", "path"),
@@ -150,6 +151,7 @@ def test_code_in_the_text_is_checked(check, span, kind):
     "span",
     [
         "make tset",
+        "python tools/show_results.py output/demo --edge-maps",
         "python tools/none.py --config-file CONFIG",
         "model.roi_heads.parsing_heads.num_classes",
         "aiparsing_d2.model_zoo.get_confg",

@@ -19,7 +19,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathHandler, PathManager
@@ -132,7 +132,7 @@ class _GeneratedCocoHandler(PathHandler):
     def _get_local_path(self, path: str, **kwargs: Any) -> str:
         return coco_json_file(path.removeprefix(_PREFIX).removesuffix(".json"))
 
-    def _open(self, path: str, mode: str = "r", **kwargs: Any):
+    def _open(self, path: str, mode: str = "r", **kwargs: Any) -> IO:
         if mode not in ("r", "rb"):
             raise ValueError(f"{path} is generated and can only be read.")
         return open(self._get_local_path(path), mode)

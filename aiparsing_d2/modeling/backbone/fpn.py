@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch.nn.functional as F
+from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY
 from detectron2.modeling.backbone import FPN, Backbone, build_resnet_backbone
@@ -57,18 +58,18 @@ class BilinearFPN(FPN):
 
 
 @BACKBONE_REGISTRY.register()
-def build_aiparsing_resnet_fpn_backbone(cfg, input_shape: ShapeSpec) -> FPN:
+def build_aiparsing_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     """ResNet with P3-P5 from C3-C5 and P6, P7 by stride-2 convolutions from P5."""
     return _build_fpn(cfg, build_resnet_backbone(cfg, input_shape))
 
 
 @BACKBONE_REGISTRY.register()
-def build_aiparsing_timm_fpn_backbone(cfg, input_shape: ShapeSpec) -> FPN:
+def build_aiparsing_timm_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     """The same on a body of timm, see :func:`build_timm_backbone`."""
     return _build_fpn(cfg, build_timm_backbone(cfg, input_shape))
 
 
-def _build_fpn(cfg, bottom_up: Backbone) -> FPN:
+def _build_fpn(cfg: CfgNode, bottom_up: Backbone) -> FPN:
     out_channels = cfg.MODEL.FPN.OUT_CHANNELS
     fpn_class = BilinearFPN if cfg.MODEL.FPN.BILINEAR_TOP_DOWN else FPN
     return fpn_class(

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
 
 import torch
+from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import Tensor, nn
@@ -30,7 +33,7 @@ class TimmBackbone(Backbone):
         freeze_at: int = 0,
         freeze_norms: bool = True,
         pretrained: bool = False,
-        **timm_options,
+        **timm_options: Any,
     ):
         """
         Args:
@@ -130,7 +133,7 @@ def timm_pixel_std(model_name: str) -> list[float]:
 
 
 @BACKBONE_REGISTRY.register()
-def build_timm_backbone(cfg, input_shape: ShapeSpec) -> TimmBackbone:
+def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TimmBackbone:
     """The body named by ``cfg.MODEL.TIMM.NAME``, with the feature maps that the FPN reads.
 
     Raises:
@@ -158,7 +161,7 @@ def build_timm_backbone(cfg, input_shape: ShapeSpec) -> TimmBackbone:
     )
 
 
-def _import_timm():
+def _import_timm() -> ModuleType:
     try:
         import timm
     except ImportError as error:
@@ -168,7 +171,7 @@ def _import_timm():
     return timm
 
 
-def _pretrained_cfg(model_name: str):
+def _pretrained_cfg(model_name: str) -> Any:
     cfg = _import_timm().models.get_pretrained_cfg(model_name)
     if cfg is None:
         raise ValueError(f"timm has no settings of the weights of a model {model_name!r}")

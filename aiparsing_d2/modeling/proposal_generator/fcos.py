@@ -8,9 +8,10 @@ Shape shorthand:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec, cat
 from detectron2.modeling.proposal_generator import PROPOSAL_GENERATOR_REGISTRY
 from detectron2.structures import Boxes, ImageList, Instances
@@ -124,7 +125,7 @@ class FCOSProposalGenerator(nn.Module):
         self.inclusive_boxes = inclusive_boxes
 
     @classmethod
-    def from_config(cls, cfg, input_shape: dict[str, ShapeSpec]):
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         node = cfg.MODEL.FCOS_PROPOSALS
         shapes = select_feature_maps(input_shape, node.IN_FEATURES, cls.__name__, _FEATURE_KEYS)
         lower = [-1.0, *node.SIZES_OF_INTEREST]
@@ -165,7 +166,7 @@ class FCOSProposalGenerator(nn.Module):
         """
         levels = select_feature_maps(features, self.in_features, type(self).__name__, _FEATURE_KEYS)
         locations = [
-            feature_locations(*level.shape[-2:], stride, level.device)
+            feature_locations(level.shape[-2], level.shape[-1], stride, level.device)
             for level, stride in zip(levels, self.strides)
         ]
         # per level (N, 1 or 4, H, W) -> (N, H * W, 1 or 4)

@@ -48,7 +48,7 @@ def boxes_from_distances(locations: Tensor, distances: Tensor) -> Tensor:
 def match_locations(
     locations: Sequence[Tensor],
     strides: Sequence[int],
-    size_ranges: Sequence[tuple[float, float]],
+    size_ranges: Sequence[Sequence[float]],
     gt_boxes: Tensor,
     center_sampling_radius: float,
 ) -> Tensor:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.layers import Conv2d, ShapeSpec
 from detectron2.utils.registry import Registry
 from fvcore.nn import weight_init
@@ -71,7 +72,7 @@ class _MultiScaleContext(nn.Module):
     """The keywords that the modules of the registry have in common, from yacs."""
 
     @classmethod
-    def from_config(cls, cfg, input_shape: ShapeSpec):
+    def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
         return {
             "in_channels": input_shape.channels,
             "out_channels": cfg.MODEL.ROI_PARSING_HEAD.CONV_DIM,
@@ -126,7 +127,11 @@ class PGEC(_MultiScaleContext):
             in_channels * (1 + len(self.pyramid)), out_channels, 3, padding=1, activation=nn.ReLU()
         )
         self.out_channels = out_channels
-        for conv in (self.conv, self.merge, *(branch[1] for branch in self.pyramid)):
+        for conv in (
+            self.conv,
+            self.merge,
+            *(branch.get_submodule("1") for branch in self.pyramid),
+        ):
             weight_init.c2_msra_fill(conv)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -241,7 +246,7 @@ class PSP(_MultiScaleContext):
             activation=nn.ReLU(),
         )
         self.out_channels = out_channels
-        for conv in (*(branch[1] for branch in self.pyramid), self.merge):
+        for conv in (*(branch.get_submodule("1") for branch in self.pyramid), self.merge):
             weight_init.c2_msra_fill(conv)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -281,7 +286,7 @@ class NonLocalBlock(nn.Module):
             nn.init.zeros_(conv.bias)
 
     @classmethod
-    def from_config(cls, cfg, input_shape: ShapeSpec):
+    def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
         return {"channels": input_shape.channels}
 
     def forward(self, x: Tensor) -> Tensor:

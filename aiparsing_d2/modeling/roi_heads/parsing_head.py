@@ -9,10 +9,11 @@ Shape shorthand:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.layers import Conv2d, ShapeSpec, get_norm
 from detectron2.structures import Instances
 from detectron2.utils.events import get_event_storage
@@ -41,7 +42,7 @@ predicts them, `pred_mious` (R,) in [0, 1].
 _PEOPLE_SCORED_AT_ONCE = 8
 
 
-def build_parsing_head(cfg, input_shape: ShapeSpec) -> nn.Module:
+def build_parsing_head(cfg: CfgNode, input_shape: ShapeSpec) -> nn.Module:
     """Builds the parsing head named by ``cfg.MODEL.ROI_PARSING_HEAD.NAME``."""
     return ROI_PARSING_HEAD_REGISTRY.get(cfg.MODEL.ROI_PARSING_HEAD.NAME)(cfg, input_shape)
 
@@ -115,7 +116,7 @@ class EdgeGuidedParsingHead(nn.Module):
         self.context = context if context is not None else nn.Identity()
         channels, source = in_channels, "in_channels"
         if context is not None:
-            channels, source = context.out_channels, "context.out_channels"
+            channels, source = cast(int, context.out_channels), "context.out_channels"
         _check_channels("non_local", non_local, "channels", source, channels)
         self.non_local = non_local if non_local is not None else nn.Identity()
 
@@ -150,7 +151,7 @@ class EdgeGuidedParsingHead(nn.Module):
         self.score_loss_weight = score_loss_weight
 
     @classmethod
-    def from_config(cls, cfg, input_shape: ShapeSpec):
+    def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
         node = cfg.MODEL.ROI_PARSING_HEAD
         context = None
         if node.CONTEXT:

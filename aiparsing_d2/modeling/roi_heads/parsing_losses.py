@@ -68,10 +68,11 @@ def lovasz_softmax_loss(logits: Tensor, target: Tensor) -> Tensor:
     probabilities = logits.softmax(dim=1).transpose(0, 1)[:, counted]  # (C, pixels)
     # As many classes at once as a moderate memory holds.
     at_once = max(1, _MAX_SORTED // len(labels))
-    total = sum(
+    hinges = (
         _lovasz_hinges(probabilities[group], labels == group[:, None]).sum()
         for group in present.split(at_once)
     )
+    total = sum(hinges, logits.new_zeros(()))
     return total / len(present)
 
 

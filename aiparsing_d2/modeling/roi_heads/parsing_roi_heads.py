@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.roi_heads import (
@@ -13,7 +14,7 @@ from detectron2.modeling.roi_heads import (
     StandardROIHeads,
     select_foreground_proposals,
 )
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
 
 from ..feature_maps import select_feature_maps
@@ -43,7 +44,7 @@ class ParsingROIHeads(StandardROIHeads):
         parsing_pooler: ROIPooler,
         parsing_head: nn.Module,
         parsing_batch_size_per_image: int = 16,
-        **kwargs,
+        **kwargs: Any,
     ):
         """
         Args:
@@ -61,13 +62,13 @@ class ParsingROIHeads(StandardROIHeads):
         self.parsing_batch_size_per_image = parsing_batch_size_per_image
 
     @classmethod
-    def from_config(cls, cfg, input_shape: dict[str, ShapeSpec]):
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         ret = super().from_config(cfg, input_shape)
         ret.update(cls._init_parsing_head(cfg, input_shape))
         return ret
 
     @classmethod
-    def _init_parsing_head(cls, cfg, input_shape: dict[str, ShapeSpec]):
+    def _init_parsing_head(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         node = cfg.MODEL.ROI_PARSING_HEAD
         in_features = node.IN_FEATURES
         shapes = select_feature_maps(input_shape, in_features, cls.__name__, _FEATURE_KEYS)
@@ -87,7 +88,13 @@ class ParsingROIHeads(StandardROIHeads):
             "parsing_batch_size_per_image": node.BATCH_SIZE_PER_IMAGE,
         }
 
-    def forward(self, images, features, proposals, targets=None):
+    def forward(
+        self,
+        images: ImageList,
+        features: dict[str, Tensor],
+        proposals: list[Instances],
+        targets: list[Instances] | None = None,
+    ) -> tuple[list[Instances], dict[str, Tensor]]:
         """See :meth:`detectron2.modeling.ROIHeads.forward`."""
         instances, losses = super().forward(images, features, proposals, targets)
         if self.training:
@@ -123,7 +130,7 @@ class ParsingROIHeads(StandardROIHeads):
             The same instances with the parsing branch's fields.
         """
         instances = super().forward_with_given_boxes(features, instances)
-        return self._forward_parsing(features, instances)
+        return cast("list[Instances]", self._forward_parsing(features, instances))
 
     def _forward_parsing(
         self, features: dict[str, Tensor], instances: list[Instances]
@@ -167,7 +174,7 @@ class OneStageParsingROIHeads(ParsingROIHeads):
     """
 
     @configurable
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any):
         """
         Args:
             **kwargs: see :class:`ParsingROIHeads`, without the box head's.
@@ -177,7 +184,7 @@ class OneStageParsingROIHeads(ParsingROIHeads):
         )
 
     @classmethod
-    def _init_box_head(cls, cfg, input_shape):
+    def _init_box_head(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         return {}
 
     def _forward_box(

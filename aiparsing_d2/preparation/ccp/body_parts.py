@@ -75,7 +75,9 @@ def has_labelled_head(is_person: np.ndarray, landmarks: np.ndarray) -> bool:
     eyes, mouth = body.middle(Landmark.EYES), body.middle(Landmark.MOUTH)
     rows, columns = np.ogrid[: is_person.shape[0], : is_person.shape[1]]
     x, y = (eyes + mouth) / 2
-    is_head = (columns - x) ** 2 + (rows - y) ** 2 <= max(np.linalg.norm(mouth - eyes), 1.0) ** 2
+    is_head = (columns - x) ** 2 + (rows - y) ** 2 <= max(
+        float(np.linalg.norm(mouth - eyes)), 1.0
+    ) ** 2
     return bool(is_person[is_head].any())
 
 
