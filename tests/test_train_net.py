@@ -193,6 +193,28 @@ def test_mixed_precision_without_a_gpu_trains_in_full_precision(run, caplog):
     assert "train.amp.enabled needs a GPU" in caplog.text
 
 
+def test_bfloat16_and_an_average_of_the_weights(run):
+    """The average is what checkpoints hold, is scored, and goes on after an interruption."""
+    options = ["train.amp.enabled=True", "train.amp.precision=bfloat16"]
+    options += ["train.ema.enabled=True", "train.ema.decay=0.5"]
+    output_dir = run(*options, max_iter=2)
+    checkpoint = torch.load(output_dir / "model_final.pth", weights_only=True)
+    average = checkpoint["model"]
+    trained = checkpoint["trainer"]["hooks"]["ExponentialMovingAverage"]
+    assert average.keys() == trained.keys()
+    assert any(not average[name].equal(trained[name]) for name in average)
+    assert all(t.dtype == torch.float32 for t in average.values() if t.is_floating_point())
+
+    results = json.loads((output_dir / "parsing_results.json").read_text())
+    run("--eval-only", f"train.init_checkpoint={output_dir / 'model_final.pth'}")
+    assert json.loads((output_dir / "eval" / "parsing_results.json").read_text()) == results
+
+    run("--resume", *options, max_iter=4)
+    resumed = torch.load(output_dir / "model_final.pth", weights_only=True)
+    assert resumed["iteration"] == 3
+    assert any(not resumed["model"][name].equal(average[name]) for name in average)
+
+
 def test_best_checkpoint_is_remembered_across_resumption(run):
     output_dir = run(max_iter=2)
     record = output_dir / "model_best.json"

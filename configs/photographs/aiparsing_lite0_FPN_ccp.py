@@ -48,7 +48,7 @@ lr_multiplier = cosine_schedule(train.max_iter, warmup_iters=100)
 train.amp = dict(enabled=True, precision="bfloat16")
 train.ema.enabled = True
 train.seed = 1
-train.output_dir = "./output/photographs/aiparsing_lite0_FPN_ccp"
+train.output_dir = "./output/aiparsing_lite0_FPN_ccp"
 train.checkpointer = dict(period=250, max_to_keep=2)
 train.eval_period = 1000
 train.channels_last = True

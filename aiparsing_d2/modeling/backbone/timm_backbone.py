@@ -54,6 +54,13 @@ class TimmBackbone(Backbone):
         """
         super().__init__()
         timm = _import_timm()
+        # timm knows no sequences of omegaconf.
+        timm_options = {
+            name: tuple(value)
+            if isinstance(value, Sequence) and not isinstance(value, str)
+            else value
+            for name, value in timm_options.items()
+        }
         with torch.device("meta"):
             info = timm.create_model(model_name, features_only=True, **timm_options).feature_info
         # A model may have several feature maps of a stride; the deepest comes last.

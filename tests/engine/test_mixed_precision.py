@@ -1,0 +1,85 @@
+"""Training in bfloat16 on the CPU."""
+
+import copy
+
+import pytest
+import torch
+from detectron2.engine import SimpleTrainer
+from detectron2.utils.events import EventStorage
+from torch import nn
+
+from aiparsing_d2.engine import build_trainer
+
+
+class Network(nn.Module):
+    """Records the types of what its layers give."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleDict(
+            {
+                "full": nn.Conv2d(3, 8, 3, padding=1),
+                "depthwise_3x3": nn.Conv2d(8, 8, 3, padding=1, groups=8),
+                "depthwise_5x5": nn.Conv2d(8, 8, 5, padding=2, groups=8),
+                "after": nn.Conv2d(8, 1, 1),
+            }
+        )
+        self.types = {}
+
+    def forward(self, x):
+        for name, layer in self.layers.items():
+            x = layer(x)
+            self.types[name] = x.dtype
+        return {"loss": x.float().square().mean()}
+
+
+def train(precision, steps=20):
+    torch.manual_seed(0)
+    model = Network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    batch = torch.randn(2, 3, 8, 8)
+    trainer = build_trainer(model, [batch] * steps, optimizer, precision)
+    losses = []
+    with EventStorage() as storage:
+        for _ in range(steps):
+            trainer.iter = storage.iter
+            trainer.run_step()
+            losses.append(storage.latest()["total_loss"][0])
+            storage.step()
+    return model, losses
+
+
+def test_bfloat16_computes_in_it_and_learns_as_float32_does():
+    model, losses = train("bfloat16")
+    # Large depthwise convolutions are faster in float32.
+    assert model.types == {
+        "full": torch.bfloat16,
+        "depthwise_3x3": torch.bfloat16,
+        "depthwise_5x5": torch.float32,
+        "after": torch.bfloat16,
+    }
+    assert all(p.dtype == p.grad.dtype == torch.float32 for p in model.parameters())
+    exact, exact_losses = train(None)
+    assert set(exact.types.values()) == {torch.float32}
+    assert losses == pytest.approx(exact_losses, rel=0.05)
+    assert losses != exact_losses and losses[-1] < losses[0] / 2
+
+
+def test_outside_of_training_a_model_stays_in_float32_and_can_be_copied():
+    model, _ = train("bfloat16", steps=1)
+    duplicate = copy.deepcopy(model)
+    for network in (model, duplicate):
+        network(torch.zeros(1, 3, 8, 8))
+        assert set(network.types.values()) == {torch.float32}
+        assert not torch.is_autocast_enabled("cpu")
+
+
+def test_float16_needs_a_gpu(caplog):
+    model = Network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    trainer = build_trainer(model, [], optimizer, "float16")
+    assert type(trainer) is SimpleTrainer
+    assert "train.amp.enabled needs a GPU for float16" in caplog.text
+    assert "train.amp.precision=bfloat16" in caplog.text
+    with pytest.raises(ValueError, match="train.amp.precision is 'int8'"):
+        build_trainer(model, [], optimizer, "int8")
