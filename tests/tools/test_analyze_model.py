@@ -7,6 +7,8 @@ import pytest
 from detectron2.config import LazyConfig
 
 ROOT = Path(__file__).parents[2]
+YAML = str(ROOT / "configs/yaml/cihp/aiparsing_R_50_FPN_cihp_75ep.yaml")
+_CLASSES = "MODEL.ROI_PARSING_HEAD.NUM_CLASSES"
 TOOL = ROOT / "tools" / "analyze_model.py"
 DEMO = str(ROOT / "configs/demo/aiparsing_tiny_FPN_drawn_cihp.py")
 PARSING_RCNN = str(ROOT / "configs/common/models/parsing_rcnn_fpn.py")
@@ -179,7 +181,7 @@ def test_printed_beside_the_paper(tool, tmp_path, capsys, in_channels, out_chann
     assert rows["IX"] == [
         "trainable parameters (M)",
         total[1],
-        "AIParsing 50.2, AIParsing-light 28.5, Parsing R-CNN 54.3",
+        "-",
     ]
     # Table V is about PGEC of the paper's width only.
     assert rows["V"][2] == paper
@@ -213,15 +215,23 @@ def test_the_image_size_can_be_given(tool, capsys):
         assert f"one image of {said} pixels" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("overrides", "stated"),
+    [([], True), (["MODEL.RESNETS.DEPTH", "101"], False), ([_CLASSES, "59"], False)],
+)
+def test_published_parameters_stand_beside_their_own_models_only(tool, overrides, stated):
+    """Table IX is of ResNet-50 and 20 classes."""
+    assert tool.is_of_table_ix(tool.build_untrained(tool.read_config(YAML, overrides))) == stated
+
+
 @pytest.mark.parametrize("roi_size, paper", [(14, 1.2), (32, 6.4), (48, 14.5)])
 def test_pgec_agrees_with_table_v(tool, roi_size, paper):
     pgec = tool.PGEC(in_channels=256, roi_size=roi_size)
     multiply_adds = tool.pgec_multiply_adds(pgec, 256, roi_size)
+    # A 3x3 and four 1x1 convolutions of 256 channels, and a 3x3 one that merges five of them.
+    assert multiply_adds == roi_size**2 * (9 * 256**2 + 4 * 256**2 + 9 * 5 * 256 * 512)
     assert round(multiply_adds / 2**30, 1) == paper
     assert float(tool.PAPER_PGEC_MULTIPLY_ADDS[roi_size]) == paper
-
-
-YAML = str(ROOT / "configs/yaml/cihp/aiparsing_R_50_FPN_cihp_75ep.yaml")
 
 
 @pytest.mark.parametrize(
