@@ -76,10 +76,15 @@ class FittingCheckpointer(ParsingCheckpointer):
         missing = [name for name in missing if name not in shapes]
         unexpected = incompatible.unexpected_keys
         if self._is_start:
-            names = self.model.state_dict().keys()
-            if len(missing) + len(shapes) == len(names):
+            unfilled = {*missing, *shapes}
+            if all(name in unfilled for name, _ in self.model.named_parameters()):
                 raise ConfigError(f"{self._path} fills no tensor of the model")
-            missing = [name for name in missing if name.startswith(_BODY)]
+            # Training sets running statistics itself; published bodies often lack them.
+            missing = [
+                name
+                for name in missing
+                if name.startswith(_BODY) and not name.endswith(("running_mean", "running_var"))
+            ]
             shapes = {name: pair for name, pair in shapes.items() if name.startswith(_BODY)}
             unexpected = []
         problems = [

@@ -96,6 +96,8 @@ def _check_keys(config: DictConfig, key: str, value: Any) -> None:
     """Refuse a key that does not exist; in a dictionary that is merged, each of its keys."""
     node, path = config, []
     for name in key.split("."):
+        if not isinstance(node, (DictConfig, ListConfig)):
+            raise ConfigError(f"{key}: {'.'.join(path)} is {node}, which has no key {name!r}")
         if not _has(node, name):
             place = "".join(f"{part}." for part in path)
             raise ConfigError(
@@ -109,18 +111,16 @@ def _check_keys(config: DictConfig, key: str, value: Any) -> None:
             _check_keys(config, f"{key}.{name}", part)
 
 
-def _has(node: Any, name: str) -> bool:
+def _has(node: DictConfig | ListConfig, name: str) -> bool:
     if isinstance(node, ListConfig):
         return name.isdigit() and int(name) < len(node)
-    return isinstance(node, DictConfig) and (name in _known(node) or _takes_any(node))
+    return name in _known(node) or _takes_any(node)
 
 
-def _known(node: Any) -> list[str]:
+def _known(node: DictConfig | ListConfig) -> list[str]:
     """Keys of a node, and arguments of what it builds."""
     if isinstance(node, ListConfig):
         return [str(i) for i in range(len(node))]
-    if not isinstance(node, DictConfig):
-        return []
     arguments = _arguments(node)
     named = [a.name for a in arguments if a.kind in (a.POSITIONAL_OR_KEYWORD, a.KEYWORD_ONLY)]
     return [*(str(key) for key in node), *named]

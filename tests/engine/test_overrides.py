@@ -20,7 +20,7 @@ def config():
         ("trainn.max_iter=3", "no key trainn: did you mean train?"),
         ("train.eval_perod=3", "no key train.eval_perod: did you mean train.eval_period?"),
         ("train.checkpointer={perod:3}", "train.checkpointer.perod: did you mean train.check"),
-        ("train.max_iter.x=3", "no key train.max_iter.x"),
+        ("train.max_iter.x=3", "train.max_iter is 2000, which has no key 'x'"),
         ("optimizer.learning=3", "no key optimizer.learning: "),
         ("dataloader.train.mapper.augmentations.7.prob=1", "augmentations.7: known are "),
         ("train.max_iter=abc", "'abc' is not a number, as 2000 is"),
