@@ -23,7 +23,7 @@ def namespace(tmp_path_factory):
     options = "--train 2 --val 2 --size 96 96 --workers 1".split()
     assert draw(["--output", str(root / "drawn_cihp"), *options]) == 0
     blocks = re.findall(r"^```python\n(.*?)^```", DOCUMENT.read_text("utf-8"), re.DOTALL | re.M)
-    assert len(blocks) == 9
+    assert len(blocks) == 10
     names = {"__name__": "own_model"}
     torch.manual_seed(0)
     with pytest.MonkeyPatch.context() as patch:
