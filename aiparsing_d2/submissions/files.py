@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from aiparsing_d2.data.annotations import AnnotationError, read_label_png
+from aiparsing_d2.data.image_files import open_image
 from aiparsing_d2.whole_files import whole_file
 
 __all__ = ["SubmissionError", "SubmissionFolder", "parse_score"]
@@ -101,14 +102,11 @@ class SubmissionFolder:
                 )
         try:
             if is_png and header[24:26] == _GREY_16_BIT:
-                with Image.open(path) as image:
+                with open_image(path) as image:
                     return np.asarray(image).astype(np.uint16)
             return read_label_png(path)
-        except AnnotationError as error:
+        except (AnnotationError, OSError) as error:
             raise SubmissionError(str(error)) from error
-        # Pillow reports broken PNG chunks as SyntaxError.
-        except (OSError, SyntaxError, ValueError) as error:
-            raise SubmissionError(f"{path} cannot be decoded: {error}") from error
 
     def read_label_map(
         self, name: str, image_size: tuple[int, int], num_classes: int

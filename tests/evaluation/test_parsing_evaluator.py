@@ -407,7 +407,7 @@ def test_wrong_annotations_are_named(tmp_path):
     fails(ValueError, r"Category_ids.0000002\.png is 170x129.*170x130")
     Image.fromarray(image.category_map).save(categories)
     categories.write_bytes(categories.read_bytes()[:200])
-    fails(ValueError, r"Category_ids.0000002\.png cannot be decoded")
+    fails(ValueError, r"Category_ids.0000002\.png is not a readable image")
     categories.unlink()
     fails(FileNotFoundError, r"Category_ids.0000002\.png")
     assert evaluator.evaluate() == {}

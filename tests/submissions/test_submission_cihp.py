@@ -185,7 +185,7 @@ PEOPLE_TXT = "instance_segmentation/7.txt"
 
 BROKEN = {
     "0 bytes": (CLASSES, rewrite(b""), "not a PNG"),
-    "truncated": (CLASSES, truncate, "cannot be decoded"),
+    "truncated": (CLASSES, truncate, "is not a readable image"),
     "other format": ("instance_parsing/7.png", rewrite(b"GIF89a" + bytes(40)), "not a PNG"),
     "RGB": (CLASSES, draw(np.zeros((*SIZE, 3), np.uint8)), "8-bit RGB PNG"),
     "RGB regions": ("instance_parsing/7.png", draw(np.zeros((*SIZE, 3), np.uint8)), "RGB"),
