@@ -174,11 +174,7 @@ BROKEN_FILES = {
     "json is not UTF-8": ("a.json", lambda path: path.write_bytes(b'{"\xff'), "cannot be read"),
     "json links out": ("a.json", link_out, "leads out of"),
     "png of 0 bytes": ("a_1.png", lambda path: path.write_bytes(b""), "not a PNG"),
-    "png cut short": (
-        "a_1.png",
-        lambda path: path.write_bytes(path.read_bytes()[:45]),
-        "a readable",
-    ),
+    "png cut short": ("a_1.png", lambda path: path.write_bytes(path.read_bytes()[:45]), "readable"),
     "png links out": ("a_1.png", link_out, "leads out of"),
     "png in RGB": ("a_1.png", lambda path: write_png(path, MAPS[0][..., None].repeat(3, 2)), "RGB"),
     "png of another size": ("a_1.png", lambda path: write_png(path, MAPS[0].T.copy()), "2x3 "),
