@@ -61,7 +61,7 @@ logger = logging.getLogger("detectron2.train_net")
 
 
 def do_test(cfg, model, suffix=""):
-    """Evaluates on ``cfg.dataloader.test``.
+    """Evaluate on ``cfg.dataloader.test``.
 
     Returns:
         The evaluator's results, with ``suffix`` appended to the name of each group.
@@ -77,7 +77,7 @@ def do_test(cfg, model, suffix=""):
 
 
 def do_test_with_tta(cfg, model):
-    """Evaluates with ``cfg.test_time_augmentation.wrapper`` around the model.
+    """Evaluate with ``cfg.test_time_augmentation.wrapper`` around the model.
 
     The views are made from the images at their original size. The evaluator writes into the folder
     "tta" inside its output folder.
@@ -188,6 +188,7 @@ def do_train(args, cfg):
 
 
 def main(args):
+    """Train or evaluate, in each process of a run."""
     cfg = load_lazy_config(args.config_file)
     cfg = apply_overrides(cfg, args.opts)
     if cfg.train.get("scale_to_batch_size"):

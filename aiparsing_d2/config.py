@@ -6,7 +6,7 @@ from detectron2.config import CfgNode as CN
 
 
 def add_aiparsing_config(cfg: CN) -> None:
-    """Adds the keys of the FPN and of timm's bodies, of the FCOS proposals, the parsing branch and
+    """Add the keys of the FPN and of timm's bodies, of the FCOS proposals, the parsing branch and
     test-time augmentation.
 
     Keys that are there already keep their values, so calling it twice changes nothing.

@@ -1,8 +1,8 @@
 #!/usr/bin/env python
-"""Counts a model's parameters, multiply-adds and activations, beside the paper's Tables V and IX.
+r"""Count a model's parameters, multiply-adds and activations, beside the paper's Tables V and IX.
 
     python tools/analyze_model.py --config-file configs/cihp/aiparsing_R_50_FPN_cihp_75ep.py
-    python tools/analyze_model.py --config-file configs/....py --image-size 600 1000 \\
+    python tools/analyze_model.py --config-file configs/....py --image-size 600 1000 \
         --num-people 10 model.roi_heads.parsing_pooler.output_size=48
     python tools/analyze_model.py --config-file configs/yaml/....yaml MODEL.RESNETS.DEPTH 101
 
@@ -137,7 +137,7 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
 
 
 def stages_of(model: nn.Module) -> list[Stage]:
-    """The model's stages from image to result; together they are the whole model."""
+    """Return the model's stages from image to result; together they are the whole model."""
     head = "roi_heads.parsing_head"
     parts = {
         "non-local": "non_local",
@@ -220,7 +220,7 @@ def pgec_multiply_adds(pgec: PGEC, in_channels: int, roi_size: int) -> int:
 
 
 def read_config(config_file: str, overrides: Sequence[str]) -> DictConfig | CfgNode:
-    """Reads a LazyConfig file (.py, or .yaml as saved with a run) or a yacs YAML file.
+    """Read a LazyConfig file (.py, or .yaml as saved with a run) or a yacs YAML file.
 
     Args:
         config_file: its path.
@@ -242,7 +242,7 @@ def read_config(config_file: str, overrides: Sequence[str]) -> DictConfig | CfgN
 
 
 def build_untrained(cfg: DictConfig | CfgNode) -> nn.Module:
-    """The config's model with random weights, on the CPU.
+    """Return the config's model with random weights, on the CPU.
 
     Raises:
         ValueError: it has no backbone with an FPN, or no parsing branch.

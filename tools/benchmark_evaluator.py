@@ -92,7 +92,7 @@ def make_images(args: argparse.Namespace, fill: bool, number: int = 8) -> list[I
 
 
 def _draw_parts(rng: np.random.Generator, height: int, width: int, classes: int) -> np.ndarray:
-    """A body of sixteen parts: bands of random heights, each split in two."""
+    """Return a body of sixteen parts: bands of random heights, each split in two."""
     body = np.zeros((height, width), dtype=np.uint8)
     edges = np.sort(rng.integers(1, height, size=7))
     for top, bottom in zip([0, *edges], [*edges, height]):

@@ -101,7 +101,7 @@ def on_page_content(html: str, **_: Any) -> str:
 
 
 def _modules(package: str) -> list[str]:
-    """The names of a package and of all its public modules."""
+    """Return the names of a package and of all its public modules."""
     paths = (REPOSITORY / package).rglob("*.py")
     names = (path.relative_to(REPOSITORY).with_suffix("").parts for path in paths)
     names = (parts[:-1] if parts[-1] == "__init__" else parts for parts in names)
@@ -122,7 +122,7 @@ def _api_page(module: str) -> str:
 
 
 def _api_text(module: str) -> str:
-    """A module's page. A package's shows what it says of itself and lists its modules."""
+    """Return a module's page. A package's shows what it says of itself and lists its modules."""
     if not _is_package(module):
         return f"::: {module}\n"
     here = posixpath.dirname(_api_page(module))
@@ -133,7 +133,7 @@ def _api_text(module: str) -> str:
 
 
 def _api_nav(package: str) -> list[Any]:
-    """The navigation below a package: its own page, then its modules."""
+    """Return the navigation below a package: its own page, then its modules."""
     entries: list[Any] = [_api_page(package)]
     for module in _submodules(package):
         name = module.rpartition(".")[2]

@@ -113,7 +113,9 @@ def differences(whole: Any, part: Any, path: tuple[str, ...] = ()) -> Iterator[t
 
 
 def row_settings(row: Row) -> dict[str, Any]:
-    """What the config of a row changes in the whole model: keys below ``model`` and values."""
+    """Return what the config of a row changes in the whole model: keys below ``model`` and
+    values.
+    """
     whole, part = (
         OmegaConf.to_container(get_config(f"ablations/table_vi/{name}").model, resolve=False)
         for name in (WHOLE_MODEL, row.name)
@@ -122,7 +124,7 @@ def row_settings(row: Row) -> dict[str, Any]:
 
 
 def run_config(small: DictConfig, row: Row, seed: int, output_dir: Path) -> DictConfig:
-    """The config of one run: the small one, changed as the row changes the paper's model."""
+    """Return the config of one run: the small one, changed as the row changes the paper's model."""
     cfg = copy.deepcopy(small)
     for key, value in row_settings(row).items():
         OmegaConf.update(cfg, f"model.{key}", value, merge=False, force_add=True)
@@ -136,7 +138,7 @@ def run_config(small: DictConfig, row: Row, seed: int, output_dir: Path) -> Dict
 
 
 def write_start(checkpoint: Path, folder: Path) -> Path:
-    """Writes a checkpoint's backbone and detector, without its parsing branch.
+    """Write a checkpoint's backbone and detector, without its parsing branch.
 
     Returns:
         The file. Other weights get another name, so that their runs do not pass for the same.
@@ -188,7 +190,7 @@ def train(cfg: DictConfig) -> None:
 
 
 def finished_figures(run_dir: Path) -> dict[str, float] | None:
-    """The figures of a run in percent, None if it has not finished."""
+    """Return the figures of a run in percent, None if it has not finished."""
     results = run_dir / "parsing_results.json"
     if not ((run_dir / "model_final.pth").is_file() and results.is_file()):
         return None
@@ -197,12 +199,12 @@ def finished_figures(run_dir: Path) -> dict[str, float] | None:
 
 
 def spread(values: Sequence[float]) -> float | None:
-    """The standard deviation over seeds, None for a single one."""
+    """Return the standard deviation over seeds, None for a single one."""
     return stdev(values) if len(values) > 1 else None
 
 
 def with_spread(values: Sequence[float], sign: str = "") -> str:
-    """The mean and, of several seeds, the standard deviation; ``sign`` as in a format."""
+    """Return the mean and, of several seeds, the standard deviation; ``sign`` as in a format."""
     deviation = spread(values)
     text = f"{mean(values):{sign}.1f}"
     return text if deviation is None else f"{text} ± {deviation:.1f}"
@@ -221,7 +223,7 @@ def figures_table(rows: Sequence[Row], figures: Figures) -> str:
 
 
 def steps(rows: Sequence[Row], figures: Figures, metric: str) -> Iterator[tuple[Row, list, float]]:
-    """What each row adds to the one before it.
+    """Return what each row adds to the one before it.
 
     Yields:
         the row, the differences between its runs and the earlier row's of the same seeds, and the
@@ -246,7 +248,7 @@ def direction(gains: Sequence[float], paper: float) -> str:
 
 
 def steps_table(rows: Sequence[Row], figures: Figures) -> str:
-    """What each row adds, seed by seed, beside what it adds in the paper."""
+    """Return what each row adds, seed by seed, beside what it adds in the paper."""
     titles = {row.name: row.title for row in TABLE_VI}
     lines = [
         [row.title, titles[row.before], metric, with_spread(gains, "+"), f"{paper:+.1f}"]

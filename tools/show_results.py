@@ -64,7 +64,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def usable_device(device: str) -> str:
-    """The run's device, or the CPU, saying so, where that is a GPU and this machine has none."""
+    """Return the run's device, or the CPU, saying so, where that is a GPU and this machine has
+    none.
+    """
     if str(device).startswith("cuda") and not torch.cuda.is_available():
         print(f"The run's device {device} is not available: using the CPU")
         return "cpu"
@@ -72,7 +74,7 @@ def usable_device(device: str) -> str:
 
 
 def load_model(cfg, weights: str, with_edges: bool) -> torch.nn.Module:
-    """The run's model with trained weights, in evaluation mode."""
+    """Return the run's model with trained weights, in evaluation mode."""
     if with_edges:
         cfg.model.roi_heads.parsing_head.edges_at_test = True
     model = instantiate(cfg.model).to(usable_device(cfg.train.device)).eval()
@@ -81,7 +83,9 @@ def load_model(cfg, weights: str, with_edges: bool) -> torch.nn.Module:
 
 
 def with_test_time_augmentation(cfg, model: torch.nn.Module) -> torch.nn.Module:
-    """The config's wrapper around the model; the test images keep their original size for it."""
+    """Return the config's wrapper around the model; the test images keep their original size for
+    it.
+    """
     cfg.dataloader.test.mapper.augmentations = []
     cfg.test_time_augmentation.wrapper.model = model
     return instantiate(cfg.test_time_augmentation.wrapper)
@@ -91,7 +95,7 @@ def with_test_time_augmentation(cfg, model: torch.nn.Module) -> torch.nn.Module:
 def predict_examples(
     cfg, model: torch.nn.Module, num_images: int, score_threshold: float
 ) -> list[ParsingExample]:
-    """The first test images with their ground truth and what the model makes of them.
+    """Return the first test images with their ground truth and what the model makes of them.
 
     The edges, if it predicts them, are those of people with at least the given score.
     """
@@ -118,7 +122,7 @@ def predict_examples(
 
 
 def figures_table(results: dict) -> str:
-    """The main figures, in percent, as a Markdown table."""
+    """Return the main figures, in percent, as a Markdown table."""
     row = [results[group][name] for _, group, name in MAIN_FIGURES]
     headers = [title for title, _, _ in MAIN_FIGURES]
     return tabulate([row], headers=headers, floatfmt=".1f", tablefmt="github")

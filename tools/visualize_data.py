@@ -86,7 +86,8 @@ def training_samples(dataloader_cfg: Any) -> Iterator[Sample]:
 
 
 def draw_sample(sample: Sample, part_labels: PartLabels) -> np.ndarray:
-    """The image, and beside it its people and their boxes, with a legend of the parts that occur.
+    """Return the image, and beside it its people and their boxes, with a legend of the parts that
+    occur.
 
     Returns:
         uint8 (height, width, 3), RGB.

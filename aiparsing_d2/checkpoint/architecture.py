@@ -94,7 +94,7 @@ _TRAITS = (
 
 
 def check_architecture(file: WeightFile, shapes: _Shapes, model_shapes: _Shapes) -> list[str]:
-    """Compares the architecture of a file's weights with the model's.
+    """Compare the architecture of a file's weights with the model's.
 
     Args:
         file: that the weights are from.

@@ -85,7 +85,7 @@ _NOT_PARAMETERS = re.compile(r".*\.num_batches_tracked|(.*\.)?anchor_generator\.
 
 
 def convert_authors(file: WeightFile, model: nn.Module) -> tuple[Conversion, list[str]]:
-    """Puts a checkpoint of the authors under the names of this project's model.
+    """Put a checkpoint of the authors under the names of this project's model.
 
     Args:
         file: their checkpoint, of any of their backbones, numbers of classes, or the light model.
@@ -126,7 +126,7 @@ def convert_authors(file: WeightFile, model: nn.Module) -> tuple[Conversion, lis
 
 
 def absorb_eps(weight: Tensor, running_var: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """Makes a norm with ``eps`` compute what one without it did.
+    """Make a norm with ``eps`` compute what one without it did.
 
     ``running_var - eps`` alone would do in exact arithmetic; where ``running_var`` is smaller than
     ``eps``, that is negative and loses its digits when ``eps`` is added again. There it becomes 0

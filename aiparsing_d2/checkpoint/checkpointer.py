@@ -20,7 +20,8 @@ class ParsingCheckpointer(DetectionCheckpointer):
     """
 
     def _load_file(self, filename: str) -> dict[str, Any]:
-        """
+        """Read a checkpoint, or weights of the body alone.
+
         Raises:
             ConversionError: the file is neither the model's nor its backbone's.
         """

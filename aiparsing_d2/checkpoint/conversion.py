@@ -70,7 +70,7 @@ def match_tensors(
     expected: Mapping[str, Tensor],
     problems: list[str],
 ) -> dict[str, Tensor]:
-    """Checks renamed tensors against the model's.
+    """Check renamed tensors against the model's.
 
     Args:
         file: what was read.

@@ -65,7 +65,7 @@ def differing_stride(model: nn.Module, in_1x1: bool, grouped: bool = True) -> li
 def _differences(
     config: Mapping[str, Any], wanted: Mapping[str, Any]
 ) -> Iterator[tuple[str, Any, Any]]:
-    """The keys that differ, with the wanted value and the present one."""
+    """Return the keys that differ, with the wanted value and the present one."""
     for key, value in wanted.items():
         parent, _, leaf = key.rpartition(".")
         root, _, rest = parent.partition(".")

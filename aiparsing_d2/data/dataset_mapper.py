@@ -69,7 +69,7 @@ class ParsingDatasetMapper:
             copy_paste: pastes people into the images before they are augmented; training only.
 
         Raises:
-            ValueError: if ``part_labels`` is missing in training.
+            ValueError: ``part_labels`` is missing in training.
         """
         if is_train and part_labels is None:
             raise ValueError("ParsingDatasetMapper needs part_labels for training.")
@@ -113,9 +113,9 @@ class ParsingDatasetMapper:
               dropped.
 
         Raises:
-            OSError: if the image cannot be read.
-            SizeMismatchError: if its size is not the one in the record.
-            AnnotationError, FileNotFoundError: if the annotations are broken or missing.
+            OSError: the image cannot be read.
+            SizeMismatchError: its size is not the one in the record.
+            AnnotationError, FileNotFoundError: the annotations are broken or missing.
         """
         record = copy.deepcopy(record)
         image = read_image(record["file_name"], self.image_format)

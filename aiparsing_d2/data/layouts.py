@@ -59,7 +59,7 @@ class SplitLayout:
     person_maps: str | None = None
 
     def find_id_list(self, root: str | os.PathLike) -> str | None:
-        """The list in the data set's folder ``root``, None if there is none."""
+        """Return the list in the data set's folder ``root``, None if there is none."""
         is_there = (file for file in self.id_lists if os.path.isfile(os.path.join(root, file)))
         return next(is_there, None)
 
@@ -82,7 +82,7 @@ class JsonSplit:
 
 
 def _with_label_maps(id_lists: tuple[str, ...], images: str, parent: str) -> SplitLayout:
-    """The folders of labels that CIHP and VIP have, below ``parent``."""
+    """Return the folders of labels that CIHP and VIP have, below ``parent``."""
     return SplitLayout(
         id_lists,
         images,
@@ -139,7 +139,7 @@ VIP_FRAME_STEP = 25
 
 
 def vip_layout(root: str | os.PathLike) -> Mapping[str, SplitLayout]:
-    """The layout, of VIP's two, that a folder has."""
+    """Return the layout, of VIP's two, that a folder has."""
     annotations = os.path.join(root, VIP["train"].category_maps.partition("/")[0])
     return VIP if os.path.isdir(annotations) else VIP_FLAT
 
@@ -179,7 +179,9 @@ class PersonFileName:
 
 
 def top_level_names(layout: Mapping[str, SplitLayout]) -> list[str]:
-    """What a data set's folder itself holds: the names of folders, ending in "/", and of lists."""
+    """Return what a data set's folder itself holds: the names of folders, ending in "/", and of
+    lists.
+    """
     paths = []
     for split in layout.values():
         folders = (split.images, split.category_maps, split.human_maps, split.person_maps)

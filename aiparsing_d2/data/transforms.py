@@ -35,7 +35,7 @@ class FloatResizeShortestEdge(T.Augmentation):
         self._init(locals())
 
     def get_transform(self, image: np.ndarray) -> T.Transform:
-        """The resize of an image, which is (H, W) or (H, W, C)."""
+        """Return the resize of an image, which is (H, W) or (H, W, C)."""
         short, long = sorted(image.shape[:2])
         return FloatResizeTransform(min(self.short_edge_length / short, self.max_size / long))
 
@@ -64,7 +64,7 @@ class FloatResizeTransform(T.Transform):
         return coords * self.factor
 
     def inverse(self) -> FloatResizeTransform:
-        """Maps points back; to images it gives their size only to the nearest pixel."""
+        """Map points back; to images it gives their size only to the nearest pixel."""
         return FloatResizeTransform(1 / self.factor)
 
     def _resize(self, array: np.ndarray, interpolation: int) -> np.ndarray:

@@ -37,7 +37,9 @@ class HeldItem(Enum):
 
 
 def _block(top: float, bottom: float, upper: float, lower: float, radius: float = 0.01) -> _Discs:
-    """A block with rounded corners; ``upper`` and ``lower`` are half the widths at its ends."""
+    """Return a block with rounded corners; ``upper`` and ``lower`` are half the widths at its
+    ends.
+    """
     return (
         (-upper, top, radius),
         (upper, top, radius),

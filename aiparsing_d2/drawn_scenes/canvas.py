@@ -20,7 +20,9 @@ _FULL_GAIN = 200  # the shading that leaves a colour as it is; 255 is brighter
 def fabric_paint(
     fabric: Fabric, origin: np.ndarray, along: np.ndarray, pixels_per_unit: float
 ) -> Paint:
-    """A fabric laid from ``origin`` with its length running in the direction ``along`` (pixels)."""
+    """Return a fabric laid from ``origin`` with its length running in the direction ``along``
+    (pixels).
+    """
     if fabric.pattern is Pattern.PLAIN:
         return fabric.base
     length = max(float(np.hypot(*along)), 1e-6)

@@ -69,11 +69,11 @@ class DataSetRequest(ABC):
             check_image_size(*self.image_size)
 
     def describe(self) -> str:
-        """The size of the data set in words."""
+        """Return the size of the data set in words."""
         return f"{self.num_train} training and {self.num_val} validation {self.unit}"
 
     def manifest(self) -> dict[str, Any]:
-        """The layout, the request and the generator's version as JSON values."""
+        """Return the layout, the request and the generator's version as JSON values."""
         entries = {
             "generator_version": GENERATOR_VERSION,
             **dataclasses.asdict(self),
@@ -82,7 +82,7 @@ class DataSetRequest(ABC):
         return entries if self.layout == _UNNAMED_LAYOUT else {"layout": self.layout, **entries}
 
     def rng(self, split: str, index: int) -> np.random.Generator:
-        """The source of every choice for unit ``index`` of a split."""
+        """Return the source of every choice for unit ``index`` of a split."""
         return np.random.default_rng([self.seed, SPLITS.index(split), index])
 
     def choose_size(self, rng: np.random.Generator) -> tuple[int, int]:
@@ -90,7 +90,7 @@ class DataSetRequest(ABC):
         return self.image_size or _DEFAULT_SIZES[rng.integers(len(_DEFAULT_SIZES))]
 
     def numbers(self) -> dict[str, range]:
-        """The units' numbers by split. They start from 1 and run on over the splits."""
+        """Return the units' numbers by split. They start from 1 and run on over the splits."""
         stop = 1 + self.num_train
         return {"train": range(1, stop), "val": range(stop, stop + self.num_val)}
 

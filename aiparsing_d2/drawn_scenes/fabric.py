@@ -49,7 +49,7 @@ def noise_tile(cell: int) -> np.ndarray:
 
 
 def noise_window(cell: int, left: int, top: int, width: int, height: int) -> np.ndarray:
-    """A window (height, width) of ``noise_tile(cell)``, which repeats without end."""
+    """Return a window (height, width) of ``noise_tile(cell)``, which repeats without end."""
     left, top = left % _TILE, top % _TILE
     if max(width, height) <= _TILE:
         return noise_tile(cell)[top : top + height, left : left + width]
@@ -158,7 +158,7 @@ TYPICAL_SHARE = 1.0
 def sample_colour(
     rng: np.random.Generator, neutral: float = 0.4, typical: Sequence[Colour] = ()
 ) -> Colour:
-    """A clothes colour.
+    """Return a clothes colour.
 
     Args:
         rng: source of randomness.
@@ -180,7 +180,7 @@ def sample_colour(
 
 
 def contrasting_colour(rng: np.random.Generator, colour: Colour) -> Colour:
-    """A colour that is told apart from ``colour`` at a glance."""
+    """Return a colour that is told apart from ``colour`` at a glance."""
     best = max(
         (sample_colour(rng) for _ in range(3)),
         key=lambda c: float(np.abs(np.subtract(c, colour)).sum()),
@@ -191,7 +191,7 @@ def contrasting_colour(rng: np.random.Generator, colour: Colour) -> Colour:
 
 
 def shaded(colour: Colour, factor: float) -> Colour:
-    """A colour made darker (factor < 1) or lighter (factor > 1)."""
+    """Return a colour made darker (factor < 1) or lighter (factor > 1)."""
     if factor > 1:
         return tuple(255 - (255 - c) / factor for c in colour)
     return tuple(c * factor for c in colour)

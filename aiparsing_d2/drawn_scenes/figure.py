@@ -207,7 +207,9 @@ class FigureArtist:
         length: float,
         ease: float,
     ) -> list[Outline]:
-        """A tube of cloth down a limb; ``length`` is 1 at the middle joint and 2 at the end."""
+        """Return a tube of cloth down a limb; ``length`` is 1 at the middle joint and 2 at the
+        end.
+        """
         root, middle, end = joints
         upper = np.asarray(radii[0]) * ease
         lower = np.asarray(radii[1]) * ease
@@ -276,7 +278,9 @@ class FigureArtist:
         return np.concatenate([smooth_curve(left), smooth_curve(right)[::-1]])
 
     def _front_point(self, level: float, lateral: float, ease: float = 1.0) -> np.ndarray:
-        """A point of the trunk's front in the camera frame; lateral -1 (right) .. 1 (left)."""
+        """Return a point of the trunk's front in the camera frame; lateral -1 (right) .. 1
+        (left).
+        """
         section = self._skeleton.torso_section(level)
         depth = np.sqrt(max(1 - lateral * lateral, 0))
         return section.centre + ease * (lateral * section.lateral + depth * section.forward)
@@ -780,7 +784,7 @@ class FigureArtist:
         self._fill([self._sole(leg, up), *straps], self._outfit.shoe_colour, side.shoe, relief=2)
 
     def _draw_seat(self) -> None:
-        """A block to sit on; it is no part of the person."""
+        """Return a block to sit on; it is no part of the person."""
         skeleton = self._skeleton
         hips = np.mean([leg.hip for leg in skeleton.legs.values()], axis=0)
         floor = min(min(leg.heel[1], leg.toe[1]) for leg in skeleton.legs.values())

@@ -121,7 +121,7 @@ class HeadArtist:
         )
 
     def _band(self, points, radii) -> Outline:
-        """A smooth band through points of the head frame."""
+        """Return a smooth band through points of the head frame."""
         curve = smooth_curve(np.column_stack([self._at(points), radii]), 5)
         return ribbon(curve[:, :2], np.maximum(curve[:, 2], 0.01) * self._pixels)
 

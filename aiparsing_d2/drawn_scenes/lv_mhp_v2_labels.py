@@ -91,7 +91,7 @@ def label_table(person: Person) -> np.ndarray:
 
 
 def _part_names(outfit: Outfit) -> dict[Part, str]:
-    """What LV-MHP-v2 calls the parts of somebody with an outfit."""
+    """Return what LV-MHP-v2 calls the parts of somebody with an outfit."""
     names = {
         Part.HAIR: "Hair",
         Part.GLOVE: "Glove",

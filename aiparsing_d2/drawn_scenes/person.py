@@ -41,7 +41,7 @@ class Person:
     accessories: Accessories = Accessories()
 
     def skeleton(self, camera_pitch: float) -> Skeleton:
-        """The posed joints seen by a camera that looks down by ``camera_pitch`` degrees."""
+        """Return the posed joints seen by a camera that looks down by ``camera_pitch`` degrees."""
         return Skeleton(self.body, self.pose, self.yaw, camera_pitch)
 
 

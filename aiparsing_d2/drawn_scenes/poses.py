@@ -123,7 +123,7 @@ def at_ease(rng: np.random.Generator) -> Pose:
 
 
 def walking(rng: np.random.Generator) -> Pose:
-    """A stride; the arms swing against the legs."""
+    """Return a stride; the arms swing against the legs."""
     ahead = Side.LEFT if rng.random() < 0.5 else Side.RIGHT
     stride, swing = rng.uniform(16, 30), rng.uniform(14, 32)
     behind = Side(-ahead)
@@ -144,7 +144,7 @@ def walking(rng: np.random.Generator) -> Pose:
 
 
 def running(rng: np.random.Generator) -> Pose:
-    """A long stride with bent elbows and the rear shin kicked up."""
+    """Return a long stride with bent elbows and the rear shin kicked up."""
     ahead = Side.LEFT if rng.random() < 0.5 else Side.RIGHT
     behind = Side(-ahead)
     return Pose(

@@ -97,7 +97,7 @@ def draw_scene(
         The scene. Every person has at least ``MIN_VISIBLE_PIXELS`` visible labelled pixels.
 
     Raises:
-        ValueError: if the size or the number of people is out of range.
+        ValueError: the size or the number of people is out of range.
     """
     check_image_size(height, width)
     if num_people is None:

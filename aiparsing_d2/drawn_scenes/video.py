@@ -69,7 +69,7 @@ class Actor:
     key_frames: tuple[KeyFrame, ...]
 
     def at(self, time: float) -> tuple[Person, float]:
-        """The person as it is at some time, and its column in the place."""
+        """Return the person as it is at some time, and its column in the place."""
         place = bisect.bisect_right(self.key_frames, time, key=lambda frame: frame.time)
         start, end = self.key_frames[place - 1 : place + 1]
         share = (time - start.time) / (end.time - start.time)
@@ -93,7 +93,7 @@ class DrawnVideo:
         num_frames: length of the video.
 
     Raises:
-        ValueError: if the frames are too small or there are none.
+        ValueError: the frames are too small or there are none.
     """
 
     def __init__(self, rng: np.random.Generator, height: int, width: int, num_frames: int) -> None:
@@ -128,7 +128,7 @@ class DrawnVideo:
         """Draw frame ``index``, counted from 0.
 
         Raises:
-            IndexError: if the video has no such frame.
+            IndexError: the video has no such frame.
         """
         if not 0 <= index < self.num_frames:
             raise IndexError(f"Frame {index} is not one of {self.num_frames}.")
@@ -158,7 +158,9 @@ def _sample_actor(rng: np.random.Generator) -> Person:
 
 
 def interpolate_poses(start: Pose, end: Pose, share: float) -> Pose:
-    """The pose on the way from one to another, both seated or both not; limbs turn evenly."""
+    """Return the pose on the way from one to another, both seated or both not; limbs turn
+    evenly.
+    """
 
     def between(a: float, b: float) -> float:
         return a + share * (b - a)
@@ -184,7 +186,8 @@ def interpolate_poses(start: Pose, end: Pose, share: float) -> Pose:
 def _turn(
     start: tuple[float, float], end: tuple[float, float], share: float
 ) -> tuple[float, float]:
-    """The direction on the way from one to another along the great circle (see ``LimbPose``).
+    """Return the direction on the way from one to another along the great circle (see
+    ``LimbPose``).
 
     The angles themselves cannot be interpolated: a leg would swing around, not below the hip.
     """
@@ -267,7 +270,7 @@ def walk(
 
 
 def _other_foot_first(pose: Pose) -> Pose:
-    """The same stride with left and right exchanged; the head looks where it did."""
+    """Return the same stride with left and right exchanged; the head looks where it did."""
     return dataclasses.replace(
         pose,
         arms={side: pose.arms[Side(-side)] for side in Side},

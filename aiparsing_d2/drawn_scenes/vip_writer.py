@@ -93,7 +93,7 @@ def _frame_id(video: str, frame: int) -> str:
 
 @functools.lru_cache(maxsize=1)  # the frames of a video are drawn one after another
 def _draw_up_video(request: VIPRequest, split: str, index: int) -> tuple[DrawnVideo, int]:
-    """A video, and the quality of its JPEGs."""
+    """Return a video, and the quality of its JPEGs."""
     rng = request.rng(split, index)
     video = DrawnVideo(rng, *request.choose_size(rng), request.num_frames)
     return video, int(rng.integers(72, 96))

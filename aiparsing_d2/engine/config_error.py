@@ -13,7 +13,8 @@ class ConfigError(ValueError):
 
 
 def nearest_known(name: str, known: Iterable[str], prefix: str = "") -> str:
-    """The end of a message about an unknown name: the known ones most like it, or all of them.
+    """Return the end of a message about an unknown name: the known ones most like it, or all of
+    them.
 
     Args:
         name: the unknown name.

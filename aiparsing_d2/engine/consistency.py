@@ -53,7 +53,7 @@ def _check_registered(name: str, key: str) -> None:
 
 
 def _part_names(config: DictConfig, loader: str) -> Iterator[tuple[str, list[str]]]:
-    """The loader's data sets that have part labels, and their names."""
+    """Return the loader's data sets that have part labels, and their names."""
     for name in data_set_names(config, loader):
         part_names = MetadataCatalog.get(name).get("part_names")
         if part_names is not None:

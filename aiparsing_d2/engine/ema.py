@@ -49,7 +49,8 @@ class ExponentialMovingAverage(HookBase):
         self.averaged_model = copy.deepcopy(self._model).eval().requires_grad_(False)
 
     def before_train(self) -> None:
-        """
+        """Start from the average, or go on with a resumed one.
+
         Raises:
             ValueError: the run is resumed from a checkpoint that holds no average.
         """

@@ -139,7 +139,7 @@ def _arguments(node: DictConfig) -> list[inspect.Parameter]:
 
 
 def _of_kind(override: str, now: Any, value: Any) -> Any:
-    """The value as a number or a boolean where the config has one."""
+    """Return the value as a number or a boolean where the config has one."""
     if isinstance(value, float) and value.is_integer() and _is_int(now):
         return int(value)
     is_text = isinstance(value, str) and "${" not in value

@@ -146,7 +146,8 @@ def measure_image(
 def _pictures_to_score(
     prediction: Prediction, thresholds: ScoreThresholds, image_size: tuple[int, int]
 ) -> tuple[np.ndarray, PartRegions, np.ndarray]:
-    """What mIoU and AP^r are computed on: given by the prediction, or painted from its people.
+    """Return what mIoU and AP^r are computed on: given by the prediction, or painted from its
+    people.
 
     Args:
         prediction: a checked one.

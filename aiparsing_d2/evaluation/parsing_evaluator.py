@@ -151,7 +151,7 @@ class ParsingEvaluator(DatasetEvaluator):
             )
 
     def evaluate(self) -> OrderedDict[str, dict[str, float]]:
-        """Compute the metrics of all processed images, logs them and writes them.
+        """Compute the metrics of all processed images, log them and write them.
 
         Returns:
             ``{"parsing": {...}, "bbox": {...}}`` in percent, see :meth:`ParsingMetrics.summarize`;

@@ -99,7 +99,7 @@ def get_checkpoint(name: str) -> str:
 def get_config(
     name: str, trained: bool = False, weights: str | None = None
 ) -> DictConfig | CfgNode:
-    """Loads a config.
+    """Load a config.
 
     The weights it starts from are its ``train.init_checkpoint``, in yacs ``MODEL.WEIGHTS``: unless
     told otherwise the backbone's from ImageNet, by their name in Detectron2's catalogue
@@ -135,7 +135,7 @@ def get_config(
 def get(
     name: str, trained: bool = False, weights: str | None = None, device: str | None = None
 ) -> nn.Module:
-    """Builds a config's model and loads its weights.
+    """Build a config's model and load its weights.
 
     Args:
         name, trained, weights: see :func:`get_config`. ``weights=""`` loads none.

@@ -61,7 +61,7 @@ class _View:
         return torch.from_numpy(corners)
 
     def boxes_to_output(self, boxes: Tensor) -> Tensor:
-        """The inverse of :meth:`boxes_to_view`."""
+        """Return the inverse of :meth:`boxes_to_view`."""
         corners = boxes.cpu().double().numpy()
         corners[:, 0::2] += self._mirror_offset
         return torch.from_numpy(self.transforms.inverse().apply_box(corners))
@@ -212,7 +212,7 @@ class AIParsingWithTTA(nn.Module):
     def _detect(
         self, augmented_input: dict, image_size: tuple[int, int]
     ) -> tuple[_View, Instances]:
-        """Finds people in a view, without parsing them.
+        """Find people in a view, without parsing them.
 
         Returns:
             The view, and its detections with ``pred_boxes`` in its frame and ``scores``.
@@ -292,7 +292,7 @@ class AIParsingWithTTA(nn.Module):
         return parsing_postprocess(people, height, width, inclusive_boxes=self.inclusive_boxes)
 
     def _parse_in_view(self, people: Instances, view: _View) -> dict[str, Tensor]:
-        """Parses given people in one view.
+        """Parse given people in one view.
 
         Args:
             people: with ``pred_boxes`` in the output frame, ``pred_classes`` and ``box_scores``.

@@ -32,7 +32,7 @@ def coco_annotations(
     person_maps: bool,
     description: str,
 ) -> dict[str, Any]:
-    """The content of a JSON file.
+    """Return the content of a JSON file.
 
     Args:
         images: files and reports of the images, all of which can be read.

@@ -174,7 +174,9 @@ def _read(record: Mapping[str, Any], part_labels: PartLabels) -> Scene:
 
 
 def _crop(image: np.ndarray, annotations: PersonAnnotations, window: Sequence[int]) -> Scene:
-    """The part of an image in a window (x0, y0, x1, y1), with the people of whom enough is left."""
+    """Return the part of an image in a window (x0, y0, x1, y1), with the people of whom enough is
+    left.
+    """
     x0, y0, x1, y1 = window
     area = np.s_[y0:y1, x0:x1]
     cropped = PersonAnnotations(
@@ -186,7 +188,7 @@ def _crop(image: np.ndarray, annotations: PersonAnnotations, window: Sequence[in
 
 
 def _landscape_window(rng: np.random.Generator, image_size: tuple[int, int]) -> tuple[int, ...]:
-    """The whole width, at a height of 60 to 90 % of it, anywhere."""
+    """Return the whole width, at a height of 60 to 90 % of it, anywhere."""
     height, width = image_size
     window_height = min(round(width * rng.uniform(0.6, 0.9)), height)
     top = int(rng.integers(height - window_height, endpoint=True))
@@ -196,7 +198,9 @@ def _landscape_window(rng: np.random.Generator, image_size: tuple[int, int]) -> 
 def _cutting_window(
     rng: np.random.Generator, box: np.ndarray, image_size: tuple[int, int]
 ) -> tuple[int, ...]:
-    """A window (x0, y0, x1, y1) that cuts through a person's box, with a margin elsewhere."""
+    """Return a window (x0, y0, x1, y1) that cuts through a person's box, with a margin
+    elsewhere.
+    """
     x0, y0, x1, y1 = box
     width, height = x1 - x0, y1 - y0
     left, right = x0 - rng.uniform(0.05, 1) * width, x1 + rng.uniform(0.05, 1) * width

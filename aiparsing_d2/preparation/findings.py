@@ -200,10 +200,10 @@ class Kind(enum.Enum):
 
     @classmethod
     def from_slug(cls, slug: str) -> Kind:
-        """The kind of a name.
+        """Return the kind of a name.
 
         Raises:
-            ValueError: if there is none.
+            ValueError: there is none.
         """
         for kind in cls:
             if kind.slug == slug:
@@ -268,7 +268,7 @@ class OnBadPolicy:
             words: "name", "skip" or "raise" for the default; "KIND=name" and so on for one kind.
 
         Raises:
-            ValueError: if a word is not of this form, or two give different defaults.
+            ValueError: a word is not of this form, or two give different defaults.
         """
         defaults, by_kind = [], {}
         for word in words:
@@ -289,7 +289,7 @@ class OnBadPolicy:
         return cls(defaults[0] if defaults else OnBad.NAME, by_kind)
 
     def action(self, kind: Kind) -> OnBad:
-        """What to do about a finding of a kind."""
+        """Return what to do about a finding of a kind."""
         general = OnBad.NAME if kind.severity is Severity.NOTE else self.default
         return self.by_kind.get(kind, general)
 
@@ -301,7 +301,8 @@ class OnBadPolicy:
         )
 
     def check(self, findings: Iterable[Finding]) -> None:
-        """
+        """Stop at what is not to be put up with.
+
         Raises:
             BadDataError: at the first finding that is fatal.
         """

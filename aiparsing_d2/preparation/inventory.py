@@ -68,7 +68,7 @@ class ImageFiles:
         return [self.image, *(file for file in maps if file is not None), *self.person_maps]
 
     def record(self, root: Path, height: int, width: int) -> dict[str, Any]:
-        """A data set record, as :mod:`aiparsing_d2.data.annotations` reads it."""
+        """Return a data set record, as :mod:`aiparsing_d2.data.annotations` reads it."""
         record: dict[str, Any] = {
             "file_name": str(root / self.image),
             "image_id": self.image_id,
@@ -99,15 +99,15 @@ class Inventory:
 
 
 def find_splits(root: Path, data_set: DataSet) -> list[str]:
-    """The splits whose list is there.
+    """Return the splits whose list is there.
 
     Args:
         root: the data set's folder.
         data_set: the data set that it should hold.
 
     Raises:
-        FileNotFoundError: if the folder does not exist or holds no list, with what to do.
-        NotADirectoryError: if it is a file, such as the archive.
+        FileNotFoundError: the folder does not exist or holds no list, with what to do.
+        NotADirectoryError: it is a file, such as the archive.
     """
     layout = data_set.layout(root)
     lists = ", ".join(layout[split].id_lists[0] for split in SPLITS)
@@ -120,7 +120,7 @@ def find_splits(root: Path, data_set: DataSet) -> list[str]:
         raise FileNotFoundError(f"{root} does not exist: {data_set.title} is expected there.")
 
     def splits_in(folder: Path) -> list[str]:
-        """The splits whose list is in a folder."""
+        """Return the splits whose list is in a folder."""
         return [split for split in SPLITS if data_set.find_list(folder, split) is not None]
 
     if splits_in(root):
@@ -147,7 +147,7 @@ def take_inventory(root: Path, data_set: DataSet, splits: Sequence[str]) -> Inve
         splits: the splits.
 
     Raises:
-        FileNotFoundError: if the list of one of them does not exist.
+        FileNotFoundError: the list of one of them does not exist.
     """
     inventory = Inventory()
     listings: dict[SplitLayout, _Listing] = {}
@@ -180,7 +180,9 @@ def take_inventory(root: Path, data_set: DataSet, splits: Sequence[str]) -> Inve
 
 
 def _read_list(root: Path, data_set: DataSet, split: str) -> tuple[list[str], list[Finding]]:
-    """The image ids of a split's list in its order, each once, and what is wrong with the list."""
+    """Return the image ids of a split's list in its order, each once, and what is wrong with the
+    list.
+    """
     list_file = data_set.find_list(root, split)
     if list_file is None:
         places = " nor ".join(data_set.layout(root)[split].id_lists)
@@ -242,7 +244,7 @@ class _Listing:
             people.sort(key=lambda person: (person[0].number, person[1]))
 
     def missing_folders(self) -> list[Finding]:
-        """A finding for each folder that the split needs and that does not exist."""
+        """Return a finding for each folder that the split needs and that does not exist."""
         folders = self._folders
         needed = folders.images, folders.category_maps, folders.human_maps, folders.person_maps
         findings = [
@@ -259,7 +261,7 @@ class _Listing:
     def find(
         self, split: str, image_id: str, position: int
     ) -> tuple[ImageFiles | None, list[Finding]]:
-        """The files of an image, None if it lacks one that it needs, and what is wrong."""
+        """Return the files of an image, None if it lacks one that it needs, and what is wrong."""
         findings = []
 
         def is_missing(kind: Kind, folder: str, file: str, reason: str) -> None:
@@ -353,7 +355,7 @@ class _Listing:
 
 
 def _check_person_numbers(people: Sequence[tuple[PersonFileName, str]]) -> str | None:
-    """What is wrong with the names of an image's label files."""
+    """Return what is wrong with the names of an image's label files."""
     counts = sorted({name.num_people for name, _ in people})
     numbers = [name.number for name, _ in people]
     if len(counts) > 1:

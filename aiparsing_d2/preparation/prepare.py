@@ -66,11 +66,13 @@ class PreparationRequest:
         return self.data_set.layout(self.root)["train"].person_maps is not None
 
     def annotation_file(self, split: str) -> Path:
-        """The JSON file of a split."""
+        """Return the JSON file of a split."""
         return self.output / "annotations" / f"{self.data_set.key}_{split}.json"
 
     def verifier(self) -> ImageVerifier:
-        """What looks through the images, and writes people's label maps if that is wanted."""
+        """Return what looks through the images, and writes people's label maps if that is
+        wanted.
+        """
         writes = self.write_person_maps and not self.has_person_files
         return ImageVerifier(
             root=self.root,
@@ -103,10 +105,10 @@ def prepare_data_set(request: PreparationRequest) -> PreparationReport:
         What was found and written.
 
     Raises:
-        FileNotFoundError, NotADirectoryError: if the data set or a split is not there.
-        OutputExistsError: if files would be overwritten. Nothing is changed then.
-        JournalError: if the output folder holds an unfinished run of another request.
-        BadDataError: if something is found that the request calls fatal, or a split has no image
+        FileNotFoundError, NotADirectoryError: the data set or a split is not there.
+        OutputExistsError: files would be overwritten. Nothing is changed then.
+        JournalError: the output folder holds an unfinished run of another request.
+        BadDataError: something is found that the request calls fatal, or a split has no image
             that can be used.
     """
     splits, inventory = _take_inventory(request)
@@ -143,7 +145,7 @@ def prepare_data_set(request: PreparationRequest) -> PreparationReport:
 
 
 def _take_inventory(request: PreparationRequest) -> tuple[tuple[str, ...], Inventory]:
-    """The splits to prepare, and what is there of them."""
+    """Return the splits to prepare, and what is there of them."""
     data_set, root = request.data_set, request.root
     found = find_splits(root, data_set)
     splits = request.splits or tuple(found)
@@ -176,7 +178,7 @@ def _check_nothing_is_there(request: PreparationRequest, splits: Sequence[str]) 
 def _verify(
     request: PreparationRequest, splits: Sequence[str], inventory: Inventory, journal_file: Path
 ) -> dict[tuple[str, str], ImageReport]:
-    """The reports on all images, by split and image id."""
+    """Return the reports on all images, by split and image id."""
     images = [files for split in splits for files in inventory.images[split]]
     reports = {}
     with contextlib.ExitStack() as stack:
@@ -240,7 +242,7 @@ def _leave_out(
     reports: Mapping[tuple[str, str], ImageReport],
     findings: Sequence[Finding],
 ) -> dict[str, list[tuple[ImageFiles, ImageReport]]]:
-    """The images of each split that are used."""
+    """Return the images of each split that are used."""
     by_image: dict[tuple[str | None, str], list[Finding]] = defaultdict(list)
     for finding in findings:
         if finding.image_id is not None:

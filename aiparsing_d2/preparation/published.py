@@ -42,7 +42,7 @@ class DataSet:
     is_published: bool = True
 
     def as_own_data(self) -> DataSet:
-        """A data set of one's own in this one's layout, with its labels."""
+        """Return a data set of one's own in this one's layout, with its labels."""
         return dataclasses.replace(
             self,
             title=f"Own data in {self.title}'s layout",
@@ -51,7 +51,9 @@ class DataSet:
         )
 
     def find_list(self, root: Path, split: str) -> str | None:
-        """The list of a split, relative to the data set's folder ``root``; None if it has none."""
+        """Return the list of a split, relative to the data set's folder ``root``; None if it has
+        none.
+        """
         return self.layout(root)[split].find_id_list(root)
 
 

@@ -69,7 +69,7 @@ class PreparationReport:
     findings: Sequence[Finding]
 
     def findings_table(self) -> list[tuple[str, ...]]:
-        """The findings as rows under ``FINDINGS_HEADER``."""
+        """Return the findings as rows under ``FINDINGS_HEADER``."""
         return [
             (
                 finding.split or "",
@@ -85,7 +85,7 @@ class PreparationReport:
         ]
 
     def summary(self) -> str:
-        """The report for a terminal."""
+        """Return the report for a terminal."""
         lines = [f"{self.data_set.title} in {self.root}"]
         for split in self.splits:
             counts = ", ".join(f"{count:,} {what}" for what, count in split.counts.items())
@@ -104,7 +104,7 @@ class PreparationReport:
         return "\n".join(lines)
 
     def markdown(self) -> str:
-        """The report as a Markdown document that lies beside the other files."""
+        """Return the report as a Markdown document that lies beside the other files."""
         lines = [f"# {self.data_set.title}", "", f"Folder: `{self.root}`", ""]
         lines += ["| split | | found | published |", "|---|---|---|---|"]
         for split in self.splits:
@@ -161,7 +161,7 @@ class PreparationReport:
         yield "```"
 
     def _findings_by_kind(self) -> Iterator[tuple[Kind, list[Finding]]]:
-        """The findings of each kind, the gravest kinds first."""
+        """Return the findings of each kind, the gravest kinds first."""
         for severity in _SEVERITIES:
             for kind in Kind:
                 findings = [finding for finding in self.findings if finding.kind is kind]

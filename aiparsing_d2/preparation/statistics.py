@@ -72,7 +72,7 @@ class SplitStatistics:
         return dict(zip(*(n.tolist() for n in np.unique(self.people_in_image, return_counts=True))))
 
     def to_json(self) -> dict[str, Any]:
-        """The figures as JSON values."""
+        """Return the figures as JSON values."""
         lengths = np.sqrt(self.boxes.prod(axis=1))
         small, large = (int(np.count_nonzero(lengths < size)) for size in _COCO_SIZES)
         return {

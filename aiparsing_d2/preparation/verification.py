@@ -72,16 +72,16 @@ class ImageReport:
     people: list[Person] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
-        """The report as JSON values."""
+        """Return the report as JSON values."""
         findings = [{**asdict(finding), "kind": finding.kind.slug} for finding in self.findings]
         return {**asdict(self), "findings": findings}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> ImageReport:
-        """What :meth:`to_json` gave, also after a way through a file.
+        """Return what :meth:`to_json` gave, also after a way through a file.
 
         Raises:
-            KeyError, TypeError, ValueError: if it is something else.
+            KeyError, TypeError, ValueError: it is something else.
         """
         findings = [
             Finding(**{**finding, "kind": Kind.from_slug(finding["kind"])})
@@ -205,7 +205,7 @@ class _Examination:
         return names
 
     def _check_maps(self, size: tuple[int, int] | None) -> list[tuple[int, str | None]]:
-        """The way of CIHP and VIP, maps of labels and of people's numbers.
+        """Return the way of CIHP and VIP, maps of labels and of people's numbers.
 
         Gives number and file, the one to be written if any, of the people with a part.
         """
@@ -230,7 +230,7 @@ class _Examination:
     def _read_people(
         self, size: tuple[int, int], names: list[tuple[int, str | None]]
     ) -> list[Person]:
-        """The people as everybody reads them, in ascending order as ``names`` are."""
+        """Return the people as everybody reads them, in ascending order as ``names`` are."""
         verifier = self._verifier
         record = self._files.record(verifier.root, *size)
         record["ignore_unknown_labels"] = True
@@ -358,7 +358,7 @@ class _Examination:
 
 
 def _parse_instances(lines: list[str], num_classes: int) -> tuple[set[int], list[str]]:
-    """The instances of an Instance_ids txt, and what is wrong with its lines."""
+    """Return the instances of an Instance_ids txt, and what is wrong with its lines."""
     instances: set[int] = set()
     problems = []
     for number, line in enumerate(lines, start=1):
@@ -381,7 +381,7 @@ def _parse_instances(lines: list[str], num_classes: int) -> tuple[set[int], list
 
 
 def _some(values: Iterable[Any], separator: str = ", ") -> str:
-    """The first few values in words."""
+    """Return the first few values in words."""
     words = [str(value) for value in values]
     more = f" and {len(words) - _MAX_NAMED} more" if len(words) > _MAX_NAMED else ""
     return separator.join(words[:_MAX_NAMED]) + more

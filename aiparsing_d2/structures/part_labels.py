@@ -38,7 +38,7 @@ class PartLabels:
             right are those of the person. A label is in at most one pair.
 
     Raises:
-        ValueError: if the arguments do not fit together.
+        ValueError: the arguments do not fit together.
     """
 
     names: tuple[str, ...]
@@ -100,7 +100,7 @@ class PartLabels:
             uint8 array (..., 3), RGB.
 
         Raises:
-            ValueError: if a label is out of range.
+            ValueError: a label is out of range.
         """
         unknown = (label_map >= self.num_classes) & (label_map != IGNORE_LABEL)
         if unknown.any():
@@ -135,7 +135,7 @@ class PartLabels:
                 ``part_colors`` and ``part_flip_pairs``.
 
         Raises:
-            AttributeError: if one of them is missing.
+            AttributeError: one of them is missing.
         """
         return cls(metadata.part_names, metadata.part_colors, metadata.part_flip_pairs)
 
@@ -147,8 +147,8 @@ def get_part_labels(dataset_names: str | Sequence[str]) -> PartLabels:
         dataset_names: name(s) in Detectron2's ``MetadataCatalog``.
 
     Raises:
-        KeyError: if a name is not registered.
-        ValueError: if no name is given, a data set has no part labels, or the sets differ.
+        KeyError: a name is not registered.
+        ValueError: no name is given, a data set has no part labels, or the sets differ.
     """
     # Imported here so that the label sets themselves can be used without Detectron2.
     from detectron2.data import DatasetCatalog, MetadataCatalog

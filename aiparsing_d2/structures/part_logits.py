@@ -55,7 +55,7 @@ class ROIPartLogits:
         return len(self.tensor)
 
     def __getitem__(self, item: int | slice | Tensor) -> ROIPartLogits:
-        """Selects people: an int (gives one person), a slice, a bool mask or indices."""
+        """Select people: an int (gives one person), a slice, a bool mask or indices."""
         if isinstance(item, (int, np.integer)):
             item = [item]
         return ROIPartLogits(self.tensor[item], self.upsample_factor)

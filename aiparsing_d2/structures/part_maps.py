@@ -79,7 +79,7 @@ class PartMaps:
         return len(self.maps)
 
     def __getitem__(self, item: int | slice | Tensor | np.ndarray | Sequence[int]) -> PartMaps:
-        """Selects people.
+        """Select people.
 
         Args:
             item: an int (gives one person), a slice, or anything that selects along the first

@@ -98,7 +98,7 @@ def _part_regions(
 
 
 def _without_empty(regions: PartRegions) -> PartRegions:
-    """The regions that have pixels."""
+    """Return the regions that have pixels."""
     region_map, numbers = _renumber(np.asarray(regions.region_map))
     return PartRegions(
         region_map,
@@ -108,7 +108,7 @@ def _without_empty(regions: PartRegions) -> PartRegions:
 
 
 def _renumber(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Replaces the positive values of a map by 1, 2, ..., in ascending order.
+    """Replace the positive values of a map by 1, 2, ..., in ascending order.
 
     Returns:
         The new map, and the old value of 1, 2, ... (K,).

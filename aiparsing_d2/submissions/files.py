@@ -72,7 +72,7 @@ class SubmissionFolder:
         return [line.split() for line in self.read_text(name).rstrip().splitlines()]
 
     def read_png(self, name: str, image_size: tuple[int, int]) -> np.ndarray:
-        """A map of numbers, without any colour conversion.
+        """Return a map of numbers, without any colour conversion.
 
         Args:
             name: PNG with 8- or 16-bit grey values, or a palette whose indices are the numbers.
@@ -111,7 +111,7 @@ class SubmissionFolder:
     def read_label_map(
         self, name: str, image_size: tuple[int, int], num_classes: int
     ) -> np.ndarray:
-        """A PNG of class labels.
+        """Return a PNG of class labels.
 
         Returns:
             uint8 (H, W), labels below ``num_classes``.
@@ -128,7 +128,7 @@ class SubmissionFolder:
         return label_map.astype(np.uint8)
 
     def write_text(self, name: str, text: str) -> None:
-        """Writes a new UTF-8 file.
+        """Write a new UTF-8 file.
 
         Raises:
             FileExistsError: there is one already.
@@ -137,7 +137,7 @@ class SubmissionFolder:
             file.write(text)
 
     def write_png(self, name: str, values: np.ndarray) -> None:
-        """Writes a new grey PNG of 8 bits or, if a value is above 255, of 16 bits.
+        """Write a new grey PNG of 8 bits or, if a value is above 255, of 16 bits.
 
         Args:
             name: name of the file.
@@ -156,7 +156,7 @@ class SubmissionFolder:
 
 
 def parse_score(text: str) -> float:
-    """A score in 0..1.
+    """Return a score in 0..1.
 
     Raises:
         ValueError: the text is something else.

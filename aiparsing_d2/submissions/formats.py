@@ -22,7 +22,7 @@ SUBMISSION_FORMATS: dict[str, type[Submission]] = {
 
 
 def find_format(format_name: str) -> type[Submission]:
-    """The class of a format.
+    """Return the class of a format.
 
     Raises:
         ValueError: there is no format of that name.
@@ -37,7 +37,7 @@ def find_format(format_name: str) -> type[Submission]:
 def open_submission(
     folder: str | os.PathLike, num_classes: int, format_name: str | None = None
 ) -> Submission:
-    """Opens existing results for reading.
+    """Open existing results for reading.
 
     Args:
         folder: where they are.

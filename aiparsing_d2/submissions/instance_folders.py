@@ -61,7 +61,9 @@ class InstanceFolders(Submission):
 
     @abstractmethod
     def folders(self, folder_name: str) -> Iterator[tuple[str, Path]]:
-        """The existing folders of that name, and what precedes their file names in image ids."""
+        """Return the existing folders of that name, and what precedes their file names in image
+        ids.
+        """
 
     @cached_property
     def _present(self) -> frozenset[str]:
@@ -160,7 +162,7 @@ class InstanceFolders(Submission):
     def _read_numbered(
         self, image_id: str, folder_name: str, image_size: tuple[int, int]
     ) -> tuple[np.ndarray, list[list[str]]]:
-        """A map of numbers 1..K and the words of the K lines that go with it."""
+        """Return a map of numbers 1..K and the words of the K lines that go with it."""
         png_name = self.file_name(image_id, folder_name, ".png")
         txt_name = self.file_name(image_id, folder_name, ".txt")
         rows = self.files.read_rows(txt_name)

@@ -226,7 +226,7 @@ def _list(value: Any, name: str) -> list:
 
 
 def _optional(persons: Sequence[Mapping[str, Any]], key: str) -> list[tuple[int, Any]]:
-    """(number of the person, value) of all people, or nothing if nobody has the key."""
+    """Return (number of the person, value) of all people, or nothing if nobody has the key."""
     given = [(k, person[key]) for k, person in enumerate(persons, start=1) if key in person]
     if given and len(given) < len(persons):
         raise _ContentError(
@@ -246,7 +246,7 @@ def _scores(values: Any, count: int, name: str) -> np.ndarray:
 
 
 def _box(values: Any, name: str) -> list[float]:
-    """Checked x0, y0, x1, y1."""
+    """Return the checked x0, y0, x1, y1."""
     if (
         not isinstance(values, list)
         or len(values) != 4

@@ -35,7 +35,7 @@ _IMAGE_FIGURES = {
 
 
 def main_table(result: SubmissionScores, class_names: Sequence[str]) -> str:
-    """The main figures in percent, as a Markdown table of one row; "-" is undefined."""
+    """Return the main figures in percent, as a Markdown table of one row; "-" is undefined."""
     figures = {
         f"box {name}" if group == "bbox" else name: value
         for group, values in percentages(result.scores, class_names).items()
@@ -46,7 +46,9 @@ def main_table(result: SubmissionScores, class_names: Sequence[str]) -> str:
 
 
 def notes(result: SubmissionScores) -> list[str]:
-    """What must be known about the figures: what is undefined, left out or counted as empty."""
+    """Return what must be known about the figures: what is undefined, left out or counted as
+    empty.
+    """
     lines = [f"{group.value}: undefined, {reason}" for group, reason in result.undefined.items()]
     num_images = len(result.images) + len(result.skipped)
     if result.missing:
@@ -76,7 +78,7 @@ def write_report(
     *,
     overwrite: bool = False,
 ) -> None:
-    """Writes the files :data:`REPORT_FILE_NAMES`; all figures are in percent.
+    """Write the files :data:`REPORT_FILE_NAMES`; all figures are in percent.
 
     ===============  ===========================================================================
     ``scores.json``  everything but single images; undefined figures are null
@@ -198,10 +200,10 @@ def _csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def _cell(value: float) -> float | str:
-    """The number, an empty cell where it is undefined."""
+    """Return the number, an empty cell where it is undefined."""
     return "" if math.isnan(value) else value
 
 
 def _finite_or_none(value: float) -> float | None:
-    """The plain number, None where it is undefined: JSON has no NaN."""
+    """Return the plain number, None where it is undefined: JSON has no NaN."""
     return None if math.isnan(value) else float(value)

@@ -93,7 +93,7 @@ class Submission(ABC):
 
     @abstractmethod
     def write(self, image_id: str, prediction: Prediction, image_size: tuple[int, int]) -> str:
-        """Writes one image.
+        """Write one image.
 
         Args:
             image_id: as the data set gives it.
@@ -109,7 +109,7 @@ class Submission(ABC):
         """
 
     def write_index(self, lines: Sequence[str]) -> None:  # noqa: B027  most formats have none
-        """Writes the file that lists all images, where the format has one.
+        """Write the file that lists all images, where the format has one.
 
         Args:
             lines: what :meth:`write` gave for each image, in the order of the data set.
@@ -119,7 +119,8 @@ class Submission(ABC):
 def full_person_maps(
     prediction: Prediction, image_size: tuple[int, int], num_classes: int
 ) -> np.ndarray:
-    """The people of a prediction as uint8 (N, H, W), checked for what would not be readable again.
+    """Return the people of a prediction as uint8 (N, H, W), checked for what would not be readable
+    again.
 
     Raises:
         ValueError: a label is not below ``num_classes``, a score is not in 0..1, or maps do not fit

@@ -76,7 +76,7 @@ class SubmissionWriter(DatasetEvaluator):
         self._index: list[tuple[int, str]] = []
 
     def reset(self) -> None:
-        """Prepares for an evaluation.
+        """Prepare for an evaluation.
 
         Raises:
             FileExistsError: the folder is not empty.
@@ -93,7 +93,7 @@ class SubmissionWriter(DatasetEvaluator):
         self._index = []
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
-        """Writes a batch.
+        """Write a batch.
 
         Args:
             inputs: one dict per image with ``image_id``.

@@ -54,7 +54,7 @@ def draw_parsing(
         uint8 (H', W', 3), RGB.
 
     Raises:
-        ValueError: if the sizes do not fit together or a label is out of range.
+        ValueError: the sizes do not fit together or a label is out of range.
     """
     if not isinstance(part_maps, PartMaps):
         part_maps = PartMaps.from_full(part_maps)
@@ -107,7 +107,7 @@ def draw_edges(
         uint8 (H', W', 3), RGB.
 
     Raises:
-        ValueError: if the sizes differ.
+        ValueError: the sizes differ.
     """
     edges = _as_array(edges).astype(np.float32)
     if edges.shape != image.shape[:2]:

@@ -68,7 +68,7 @@ def result_sheet(
         uint8 (height, width, 3), RGB.
 
     Raises:
-        ValueError: if there are no examples.
+        ValueError: there are no examples.
     """
     columns = {"Image": [], "Ground truth": [], "Prediction": [], "Predicted edges": []}
     names, labels_drawn = [], set()
@@ -151,7 +151,7 @@ def image_grid(
         uint8 (height, width, 3), RGB.
 
     Raises:
-        ValueError: if there is no picture, or rows, titles and names differ in number.
+        ValueError: there is no picture, or rows, titles and names differ in number.
     """
     num_columns = len(rows[0]) if rows else 0
     if not any(cell is not None for row in rows for cell in row):

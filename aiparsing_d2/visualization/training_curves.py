@@ -41,8 +41,8 @@ def plot_training_curves(
             values themselves are shown faintly.
 
     Raises:
-        FileNotFoundError: if a file is missing.
-        ValueError: if a file holds no iterations, or is not such a file.
+        FileNotFoundError: a file is missing.
+        ValueError: a file holds no iterations, or is not such a file.
     """
     if isinstance(metrics_files, (str, os.PathLike)):
         metrics_files = [metrics_files]
@@ -93,8 +93,8 @@ def read_metrics(path: str | os.PathLike) -> dict[str, Series]:
         For each logged name its iterations, int64 (K,), ascending, and values, float64 (K,).
 
     Raises:
-        FileNotFoundError: if the file is missing.
-        ValueError: if a line is not such an object, or there is none.
+        FileNotFoundError: the file is missing.
+        ValueError: a line is not such an object, or there is none.
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(
@@ -175,7 +175,7 @@ def _is_loss(name: str) -> bool:
 
 
 def _color_of(name: str, colors: dict[str, str]) -> str:
-    """The same of matplotlib's ten standard colours for the same name in all runs."""
+    """Return the same of matplotlib's ten standard colours for the same name in all runs."""
     return colors.setdefault(name, f"C{len(colors) % 10}")
 
 

@@ -62,7 +62,7 @@ def load_cihp(
     *,
     unreadable_images: UnreadableImages = "error",
 ) -> list[dict[str, Any]]:
-    """Records of one split, in either layout.
+    """Return the records of one split, in either layout.
 
     No pixel of a sound file is decoded: sizes come from the image headers or the JSON.
 
@@ -81,8 +81,8 @@ def load_cihp(
         people without labels, whom a detector may find or not.
 
     Raises:
-        FileNotFoundError: if neither layout is there, or a file of a listed image is missing.
-        ValueError: if the split is unknown, or the id list, an image or the JSON is not valid.
+        FileNotFoundError: neither layout is there, or a file of a listed image is missing.
+        ValueError: the split is unknown, or the id list, an image or the JSON is not valid.
     """
     check_split(split, CIHP)
     id_list = os.path.join(root, CIHP[split].id_lists[0])
@@ -127,7 +127,7 @@ def register_cihp(
         metadata: passed on to :func:`register_parsing_dataset`.
 
     Raises:
-        ValueError: if the name is taken.
+        ValueError: the name is taken.
     """
     load = partial(load_cihp, root, split, part_labels, unreadable_images=unreadable_images)
     register_parsing_dataset(name, load, part_labels, **metadata)

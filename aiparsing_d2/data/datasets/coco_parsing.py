@@ -52,7 +52,7 @@ def load_coco_parsing(
     category_folder: str | os.PathLike | None = None,
     part_labels: PartLabels | None = None,
 ) -> list[dict[str, Any]]:
-    """Records of the images in a JSON file.
+    """Return the records of the images in a JSON file.
 
     Nothing but the JSON is opened; that the files it names exist is found out by a look into their
     folders, which is quick enough to be done anew each time.
@@ -77,8 +77,8 @@ def load_coco_parsing(
         With a ``category_folder``, "category_file_name" is the file in it.
 
     Raises:
-        FileNotFoundError: if the JSON or a file that it names is missing.
-        AnnotationError: if the JSON is broken, lacks an entry or has one of another type, a file's
+        FileNotFoundError: the JSON or a file that it names is missing.
+        AnnotationError: the JSON is broken, lacks an entry or has one of another type, a file's
             name leads out of its folder, an image is larger than any that can be opened, two images
             have the same id or name, an annotation belongs to no image or repeats another one, or
             the class names are others.
@@ -126,7 +126,7 @@ def register_coco_parsing(
         metadata: passed on to :func:`register_parsing_dataset`.
 
     Raises:
-        ValueError: if the name is taken.
+        ValueError: the name is taken.
     """
     load = partial(
         load_coco_parsing,
@@ -157,7 +157,7 @@ def _image_records(
     label_folder: str | os.PathLike | None,
     json_file: str | os.PathLike,
 ) -> dict[int | str, dict[str, Any]]:
-    """Records without the annotations' files, by the "id" of the image in the JSON."""
+    """Return the records without the annotations' files, by the "id" of the image in the JSON."""
     records, image_ids = {}, set()
     for image in _get_list(content, "images", json_file):
         key = _get_id(image, "id", json_file)
@@ -224,7 +224,7 @@ def _find_people(
 def _list_files(
     records: Sequence[Mapping[str, Any]], category_folder: str | os.PathLike | None
 ) -> FileListing:
-    """What is in the folders of the records' files."""
+    """Return what is in the folders of the records' files."""
     folders = {os.path.dirname(file_name) for record in records for file_name in _files(record)}
     if category_folder is not None:
         folders |= {
@@ -242,7 +242,7 @@ def _files(record: Mapping[str, Any]) -> list[str]:
 def _check_files(
     records: Sequence[Mapping[str, Any]], listing: FileListing, json_file: str | os.PathLike
 ) -> None:
-    """Raises FileNotFoundError if a file does not exist."""
+    """Raise FileNotFoundError if a file does not exist."""
     files = [file_name for record in records for file_name in _files(record)]
     missing = [file_name for file_name in files if file_name not in listing]
     if missing:
@@ -255,7 +255,7 @@ def _check_files(
 def _check_class_names(
     content: Mapping[str, Any], part_labels: PartLabels, json_file: str | os.PathLike
 ) -> None:
-    """Raises AnnotationError if the first category has class names, but not those of the set."""
+    """Raise AnnotationError if the first category has class names, but not those of the set."""
     categories = _get_list(content, "categories", json_file) if "categories" in content else []
     if not categories or "parsing" not in categories[0]:
         return
@@ -282,7 +282,7 @@ def _check_class_names(
 
 
 def _bare(name: str) -> str:
-    """A class name without what differs between spellings of the same name."""
+    """Return a class name without what differs between spellings of the same name."""
     bare = re.sub(r"[^a-z0-9]", "", name.lower())
     return _OTHER_SPELLINGS.get(bare, bare)
 
@@ -296,7 +296,7 @@ def _get(entry: Mapping[str, Any], key: str, json_file: str | os.PathLike) -> An
 def _get_list(
     content: Mapping[str, Any], key: str, json_file: str | os.PathLike
 ) -> list[dict[str, Any]]:
-    """A list of objects."""
+    """Return a list of objects."""
     entries = _get(content, key, json_file)
     if not isinstance(entries, list):
         raise AnnotationError(f'{json_file}: "{key}" is {_shorten(entries)}, not a list.')
@@ -316,7 +316,7 @@ def _get_id(entry: Mapping[str, Any], key: str, json_file: str | os.PathLike) ->
 
 
 def _get_path(entry: Mapping[str, Any], key: str, json_file: str | os.PathLike) -> str:
-    """The name of a file in its folder."""
+    """Return the name of a file in its folder."""
     path = _get(entry, key, json_file)
     problem = path_problem(path) if isinstance(path, str) else "is not a text"
     if problem is not None:
@@ -327,6 +327,8 @@ def _get_path(entry: Mapping[str, Any], key: str, json_file: str | os.PathLike) 
 
 
 def _shorten(value: Any) -> str:
-    """A value in an error message, which must not have pages nor characters that break it."""
+    """Return a value in an error message, which must not have pages nor characters that break
+    it.
+    """
     text = ascii(value)
     return text if len(text) <= _NUM_SHOWN else f"{text[:_NUM_SHOWN]}..."

@@ -109,7 +109,9 @@ def _make_content(
 
 
 def _writable_folder() -> Path:
-    """The cache's folder or, if there is none to write to, one until the end of the process."""
+    """Return the cache's folder or, if there is none to write to, one until the end of the
+    process.
+    """
     folder = cache_folder()
     if folder is not None:
         try:

@@ -62,7 +62,9 @@ class FileListing:
         return name in self.files.get(folder, ())
 
     def find(self, path: str, suffixes: tuple[str, ...]) -> str | None:
-        """The file of a path that lacks its suffix, as :func:`.choose_files` has it; or None."""
+        """Return the file of a path that lacks its suffix, as :func:`.choose_files` has it; or
+        None.
+        """
         folder, stem = os.path.split(path)
         key = folder, suffixes
         if key not in self._chosen:
@@ -83,7 +85,7 @@ class FileListing:
 
 
 def load_cached(key: Sequence[str], fingerprint: str, build: Callable[[], Any]) -> Any:
-    """What ``build`` returned when it was last called for the same key and fingerprint.
+    """Return what ``build`` returned when it was last called for the same key and fingerprint.
 
     If nothing valid is cached, ``build`` is called and its result cached. A cache that is damaged
     or cannot be written costs time, but is no error. Several processes may do this at once.
@@ -145,7 +147,7 @@ def _cache_file_name(folder: Path, key: Sequence[str]) -> str:
 
 
 def _read(file_name: str, header: dict[str, Any]) -> Any:
-    """Raises ValueError if the file is damaged or holds something else than ``header`` says."""
+    """Raise ValueError if the file is damaged or holds something else than ``header`` says."""
     with open(file_name, "rb") as file:
         found = json.loads(file.readline())
         payload = file.read()

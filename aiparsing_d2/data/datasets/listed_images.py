@@ -37,9 +37,10 @@ _Annotate = Callable[[Sequence[str], FileListing], Iterable[Mapping[str, Any]]]
 
 
 def check_split(split: str, known: Iterable[str]) -> None:
-    """
+    """Refuse a split that a data set does not have.
+
     Raises:
-        ValueError: if the split is not a known one.
+        ValueError: the split is not a known one.
     """
     if split not in known:
         raise ValueError(f"Unknown split '{split}': use one of {', '.join(known)}.")
@@ -53,7 +54,7 @@ def load_listed_images(
     *,
     unreadable_images: UnreadableImages,
 ) -> list[dict[str, Any]]:
-    """Records of the images of an id list, from the cache if no file has changed.
+    """Return the records of the images of an id list, from the cache if no file has changed.
 
     An image id may have folders in it, separated by slashes, which are then folders in each of the
     given ones.
@@ -72,8 +73,8 @@ def load_listed_images(
         and what ``annotate`` gives. The files are those in the folders as given, absolute or not.
 
     Raises:
-        FileNotFoundError: if the list, or an image that it names, is missing.
-        ValueError: if the list is not valid, or images cannot be read and ``unreadable_images`` is
+        FileNotFoundError: the list, or an image that it names, is missing.
+        ValueError: the list is not valid, or images cannot be read and ``unreadable_images`` is
             "error".
     """
     if unreadable_images not in ("error", "skip"):
@@ -116,7 +117,8 @@ def load_images_with_label_maps(
     *,
     unreadable_images: UnreadableImages,
 ) -> list[dict[str, Any]]:
-    """Records of images annotated as in CIHP and VIP: by a map of parts and a map of people.
+    """Return the records of images annotated as in CIHP and VIP: by a map of parts and a map of
+    people.
 
     Args:
         root: the data set's folder.
@@ -127,7 +129,7 @@ def load_images_with_label_maps(
         The records of :func:`load_listed_images`, with "category_file_name" and "human_file_name".
 
     Raises:
-        FileNotFoundError: if a file is missing.
+        FileNotFoundError: a file is missing.
         ValueError: see :func:`load_listed_images`.
     """
     image_folder = os.path.join(root, layout.images)

@@ -49,7 +49,7 @@ _SEMSEG_THRESH = 0.005
 def load_lv_mhp_v2(
     root: str | os.PathLike, split: str, *, unreadable_images: UnreadableImages = "skip"
 ) -> list[dict[str, Any]]:
-    """Records of one split.
+    """Return the records of one split.
 
     No pixel of a sound file is decoded: sizes come from the image headers.
 
@@ -66,9 +66,9 @@ def load_lv_mhp_v2(
         label map a person in the order of their numbers.
 
     Raises:
-        FileNotFoundError: if the id list, or a file of a listed image, is missing.
-        AnnotationError: if an image does not have the people that its file names speak of.
-        ValueError: if the split is unknown, or the id list or an image is not valid.
+        FileNotFoundError: the id list, or a file of a listed image, is missing.
+        AnnotationError: an image does not have the people that its file names speak of.
+        ValueError: the split is unknown, or the id list or an image is not valid.
     """
     check_split(split, LV_MHP_V2)
     layout = LV_MHP_V2[split]
@@ -107,7 +107,7 @@ def register_lv_mhp_v2(
         semseg_thresh, metadata: passed on to :func:`register_parsing_dataset`.
 
     Raises:
-        ValueError: if the name is taken.
+        ValueError: the name is taken.
     """
     load = partial(load_lv_mhp_v2, root, split, unreadable_images=unreadable_images)
     register_parsing_dataset(name, load, part_labels, semseg_thresh=semseg_thresh, **metadata)
@@ -130,7 +130,7 @@ def register_all_lv_mhp_v2(root: str | os.PathLike) -> None:
 def _find_people(
     folder: str, ids: Sequence[str], listing: FileListing
 ) -> Iterator[dict[str, list[str]]]:
-    """The label maps of each image's people."""
+    """Return the label maps of each image's people."""
     # Image id -> (name, file name) of each person.
     files: dict[str, list[tuple[PersonFileName, str]]] = defaultdict(list)
     for stem, name in choose_files(listing.files.get(folder, ()), LABEL_MAP_SUFFIXES).items():

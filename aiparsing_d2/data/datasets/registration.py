@@ -102,7 +102,7 @@ def _is_same(known: Any, new: Any) -> bool:
 
 
 def _definition(function: Any) -> tuple | None:
-    """A function's file, code and what its definition bound; None of anything else."""
+    """Return a function's file, code and what its definition bound; None of anything else."""
     if not isinstance(function, FunctionType):
         return None
     bound = tuple(cell.cell_contents for cell in function.__closure__ or ())
@@ -145,9 +145,10 @@ class BuiltinSplit:
     split: str
 
     def __call__(self) -> list[dict[str, Any]]:
-        """
+        """Load the records from the first folder that exists.
+
         Raises:
-            FileNotFoundError: if none of the folders exists.
+            FileNotFoundError: none of the folders exists.
         """
         for folder in self.folders:
             if os.path.isdir(folder):

@@ -42,7 +42,7 @@ _BUILTIN_SPLITS = {
 def load_vip(
     root: str | os.PathLike, split: str, *, unreadable_images: UnreadableImages = "error"
 ) -> list[dict[str, Any]]:
-    """Records of the annotated frames of one split.
+    """Return the records of the annotated frames of one split.
 
     No pixel of a sound file is decoded: sizes come from the image headers.
 
@@ -57,8 +57,8 @@ def load_vip(
         "category_file_name" and "human_file_name".
 
     Raises:
-        FileNotFoundError: if the id list, or a file of a listed frame, is missing.
-        ValueError: if the split is unknown, or the id list or an image is not valid.
+        FileNotFoundError: the id list, or a file of a listed frame, is missing.
+        ValueError: the split is unknown, or the id list or an image is not valid.
     """
     check_split(split, VIP)
     layout = vip_layout(root)[split]
@@ -94,7 +94,7 @@ def register_vip(
         metadata: passed on to :func:`register_parsing_dataset`.
 
     Raises:
-        ValueError: if the name is taken.
+        ValueError: the name is taken.
     """
     load = partial(load_vip, root, split, unreadable_images=unreadable_images)
     register_parsing_dataset(name, load, part_labels, **metadata)

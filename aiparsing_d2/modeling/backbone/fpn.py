@@ -65,7 +65,7 @@ def build_aiparsing_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) ->
 
 @BACKBONE_REGISTRY.register()
 def build_aiparsing_timm_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
-    """The same on a body of timm, see :func:`build_timm_backbone`."""
+    """Return the same on a body of timm, see :func:`build_timm_backbone`."""
     return _build_fpn(cfg, build_timm_backbone(cfg, input_shape))
 
 

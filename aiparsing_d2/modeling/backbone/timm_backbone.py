@@ -135,13 +135,13 @@ def timm_pixel_mean(model_name: str) -> list[float]:
 
 
 def timm_pixel_std(model_name: str) -> list[float]:
-    """Standard deviation, as :func:`timm_pixel_mean`."""
+    """Return the standard deviation, as :func:`timm_pixel_mean`."""
     return [255.0 * value for value in _pretrained_cfg(model_name).std]
 
 
 @BACKBONE_REGISTRY.register()
 def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TimmBackbone:
-    """The body named by ``cfg.MODEL.TIMM.NAME``, with the feature maps that the FPN reads.
+    """Return the body named by ``cfg.MODEL.TIMM.NAME``, with the feature maps that the FPN reads.
 
     Raises:
         ValueError: the config normalises images otherwise than the body's weights ask for.

@@ -244,7 +244,7 @@ class FCOSProposalGenerator(nn.Module):
         centerness: list[Tensor],
         image_sizes: list[tuple[int, int]],
     ) -> list[Instances]:
-        """Decodes, thresholds and suppresses one image after the other; see :meth:`forward`."""
+        """Decode, threshold and suppress one image after the other; see :meth:`forward`."""
         topk = self.post_nms_topk[0 if self.training else 1]
         proposals = []
         for i, image_size in enumerate(image_sizes):

@@ -52,7 +52,7 @@ def match_locations(
     gt_boxes: Tensor,
     center_sampling_radius: float,
 ) -> Tensor:
-    """Assigns at most one ground-truth box to each location.
+    """Assign at most one ground-truth box to each location.
 
     A location is a candidate for a box if it lies strictly inside the square of
     ``center_sampling_radius`` strides around the box's centre, clipped to the box, and its largest

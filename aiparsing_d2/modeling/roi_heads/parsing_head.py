@@ -43,7 +43,7 @@ _PEOPLE_SCORED_AT_ONCE = 8
 
 
 def build_parsing_head(cfg: CfgNode, input_shape: ShapeSpec) -> nn.Module:
-    """Builds the parsing head named by ``cfg.MODEL.ROI_PARSING_HEAD.NAME``."""
+    """Build the parsing head named by ``cfg.MODEL.ROI_PARSING_HEAD.NAME``."""
     return ROI_PARSING_HEAD_REGISTRY.get(cfg.MODEL.ROI_PARSING_HEAD.NAME)(cfg, input_shape)
 
 
@@ -278,7 +278,7 @@ class EdgeGuidedParsingHead(nn.Module):
 def _check_channels(
     part: str, module: nn.Module | None, attribute: str, source: str, channels: int
 ) -> None:
-    """Raises ValueError where a part says that it reads other channels than ``source`` has."""
+    """Raise ValueError where a part says that it reads other channels than ``source`` has."""
     expected = getattr(module, attribute, channels)
     if expected != channels:
         raise ValueError(

@@ -118,7 +118,7 @@ class ParsingROIHeads(StandardROIHeads):
     def forward_with_given_boxes(
         self, features: dict[str, Tensor], instances: list[Instances]
     ) -> list[Instances]:
-        """Parses given boxes, e.g. those merged by test-time augmentation.
+        """Parse given boxes, e.g. those merged by test-time augmentation.
 
         Args:
             features: by name.

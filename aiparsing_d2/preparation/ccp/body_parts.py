@@ -147,14 +147,14 @@ class _Body:
 
 
 def _label_suit(parts: np.ndarray, is_suit: np.ndarray, body: _Body) -> None:
-    """A jacket above the hips, trousers below."""
+    """Return a jacket above the hips, trousers below."""
     rows = np.arange(len(parts))[:, None]
     parts[is_suit & (rows < body.hips[1])] = _LABEL["Coat"]
     parts[is_suit & (rows >= body.hips[1])] = _LABEL["Pants"]
 
 
 def _label_skin(parts: np.ndarray, is_skin: np.ndarray, body: _Body) -> None:
-    """The part whose place is nearest, without specks.
+    """Return the part whose place is nearest, without specks.
 
     A hand or an arm before the trunk or a thigh is told by its own axis, which runs through it,
     whatever the radius of what is behind. Skin above the hips is no leg.
@@ -176,7 +176,7 @@ def _label_skin(parts: np.ndarray, is_skin: np.ndarray, body: _Body) -> None:
 
 
 def _label_shoes(parts: np.ndarray, is_shoe: np.ndarray, body: _Body) -> None:
-    """The side of the nearer foot. Two shoes apart from each other are one of each side."""
+    """Return the side of the nearer foot. Two shoes apart from each other are one of each side."""
     places = body.foot_places()
 
     def distances(patch: tuple[np.ndarray, np.ndarray]) -> np.ndarray:

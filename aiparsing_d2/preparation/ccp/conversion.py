@@ -142,7 +142,7 @@ def convert_ccp(request: CCPRequest) -> dict[str, Any]:
 
 
 def _find_photographs(request: CCPRequest) -> list[int]:
-    """The numbers of the photographs to convert."""
+    """Return the numbers of the photographs to convert."""
     _check_tags(request.root)
     numbers = []
     for number in range(1, min(request.last, NUM_PHOTOGRAPHS) + 1):
@@ -213,7 +213,7 @@ def _convert_photograph(request: CCPRequest, number: int) -> dict[int, int] | No
 
 
 def _label(tags: np.ndarray, number: int, labels: str) -> tuple[np.ndarray, np.ndarray]:
-    """The labels and the person's mask, which is empty if they are of no use."""
+    """Return the labels and the person's mask, which is empty if they are of no use."""
     if labels == "tags":
         return tags, tags != 0
     landmarks = photograph_landmarks(number)
