@@ -22,7 +22,7 @@ from aiparsing_d2.structures.part_labels import PartLabels
 from .annotations import PersonAnnotations, read_person_annotations
 from .image_files import read_image
 
-__all__ = ["CopyPaste", "Cutout", "paste_people"]
+__all__ = ["CopyPaste", "Cutout", "LazyRecords", "Placement", "paste_people"]
 
 
 @dataclass(frozen=True)
@@ -119,6 +119,31 @@ def paste_people(
     return image, _annotations(seen, nobody)
 
 
+class LazyRecords(Sequence[dict[str, Any]]):
+    """Records of registered data sets, which are read when the first one is asked for."""
+
+    def __init__(self, names: str | Sequence[str]):
+        """
+        Args:
+            names: in Detectron2's ``DatasetCatalog``.
+        """
+        self.names = [names] if isinstance(names, str) else list(names)
+        self._records: list[dict[str, Any]] | None = None
+
+    def __len__(self) -> int:
+        return len(self._loaded())
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._loaded()[index]
+
+    def _loaded(self) -> list[dict[str, Any]]:
+        if self._records is None:
+            from detectron2.data import DatasetCatalog  # the rest of the module does without
+
+            self._records = [record for name in self.names for record in DatasetCatalog.get(name)]
+        return self._records
+
+
 class CopyPaste:
     """Pastes people of a data set into images, at random places and sizes.
 
@@ -137,7 +162,7 @@ class CopyPaste:
     ):
         """
         Args:
-            records: of the data set to take people from.
+            records: of the data set to take people from; in a config, :class:`LazyRecords`.
             part_labels: its label set, also that of the images that people are pasted into.
             prob: share of the images into which people are pasted.
             num_people: fewest and most people to paste.
@@ -146,10 +171,8 @@ class CopyPaste:
             mirror_prob: share of the pasted people that are mirrored.
 
         Raises:
-            ValueError: there are no records, or a range is empty.
+            ValueError: a range is empty.
         """
-        if not len(records):
-            raise ValueError("CopyPaste has no records to take people from.")
         for name, (least, most) in {"num_people": num_people, "height_range": height_range}.items():
             if not 0 < least <= most:
                 raise ValueError(f"CopyPaste: {name} must be 0 < least <= most, got {least, most}.")
@@ -209,6 +232,8 @@ class CopyPaste:
 
     def _sample_cutout(self, rng: np.random.Generator, image_format: str) -> Cutout | None:
         """One person of one record; None if nobody is annotated there."""
+        if not len(self.records):
+            raise ValueError("CopyPaste has no records to take people from.")
         record = self.records[int(rng.integers(len(self.records)))]
         annotations = read_person_annotations(record, self.part_labels.num_classes)
         if not len(annotations.boxes):

@@ -56,7 +56,8 @@ class ImageStatistics:
         best_miou: float64 (K,) that mIoU.
         parts_above: int64 (K, T) parts whose IoU with ``best_gt`` is above each threshold.
         gt_region_counts: int64 (C,) ground-truth part regions of each class.
-        region_classes: int64 (R,), in the order of the people, or of the given regions.
+        region_classes: int64 (R,), in the order in which the people are painted, or of the given
+            regions.
         region_scores: float64 (R,).
         region_best_gt: int64 (R,) ground-truth person whose region of that class overlaps best
             (the first of several); of no meaning where the IoU is 0.
@@ -130,6 +131,7 @@ def measure_image(
         category_map,
         num_classes,
         part_regions_skip_ignored,
+        painting_order=None if prediction.part_regions else np.argsort(scores, kind="stable"),
     )
     statistics = ImageStatistics(
         gt_part_counts=np.count_nonzero(gt_areas[:, 1:num_classes], axis=1),

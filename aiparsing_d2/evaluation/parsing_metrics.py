@@ -106,8 +106,9 @@ class ParsingMetrics:
     is summed before the end are integers.
 
     People and boxes of equal score rank by ``image_order``, then by their index in the image. Part
-    regions of one class with equal scores rank in the reverse of that order: the published AP^r
-    reverses a stable ascending sort.
+    regions of one class with equal scores rank in the reverse of the order in which the published
+    evaluators list them, by ``image_order``, then as the people are painted, since these reverse a
+    stable ascending sort.
     """
 
     def __init__(

@@ -30,19 +30,22 @@ def match_part_regions(
     category_map: np.ndarray,
     num_classes: int,
     skip_ignored: bool = False,
+    painting_order: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """Find the best ground-truth region for every predicted part region.
 
     Args:
         gt_picture: the painted ground truth, from :func:`~.painting.paint_people`.
         num_gt: P.
-        regions: predicted regions; those without a pixel that counts are left out. They keep their
-            order.
+        regions: predicted regions; those without a pixel that counts are left out.
         labels: uint8 (H, W), class of the region at every pixel, 0 where there is none.
         category_map: uint8 (H, W), >= C where the pixel is ignored.
         num_classes: C.
         skip_ignored: leave ignored pixels out of predicted regions. Otherwise they are background:
             in no ground-truth region, but in the union.
+        painting_order: int (N,), the people of whom ``regions`` were read, the lowermost first: as
+            the published evaluators list them, which decides between equal scores. None: the
+            regions keep their order.
 
     Returns:
         The fields ``gt_region_counts`` and ``region_*`` of
@@ -67,6 +70,9 @@ def match_part_regions(
     common = np.bincount(pairs, minlength=len(classes) * num_gt).reshape(len(classes), num_gt)
 
     visible = 1 + np.flatnonzero(areas[1:])
+    if painting_order is not None:
+        height = np.argsort(painting_order)  # of each person
+        visible = visible[np.argsort(height[visible // PERSON], kind="stable")]
     common = common[visible]
     union = areas[visible, None] + gt_areas[:, classes[visible]].T - common
     ious = common / union

@@ -22,6 +22,7 @@ DATA_SETS = {
     "cihp": (CIHP_PART_LABELS, 0.3),
     "lv_mhp_v2": (LV_MHP_V2_PART_LABELS, 0.005),
     "vip": (CIHP_PART_LABELS, 0.3),
+    "ccp": (CIHP_PART_LABELS, 0.3),
     "drawn_cihp": (CIHP_PART_LABELS, 0.3),
     "drawn_lv_mhp_v2": (LV_MHP_V2_PART_LABELS, 0.005),
     "drawn_vip": (CIHP_PART_LABELS, 0.3),
@@ -45,12 +46,23 @@ def test_splits_labels_and_sizes(name):
         assert MetadataCatalog.get(split.dataset.names).semseg_thresh == semseg_thresh
     mapper = instantiate(train.mapper)
     assert mapper.part_labels == part_labels
+    if name == "ccp":  # with crops and colours of its own, below
+        return
     resize, flip = mapper.augmentations.augs
     assert resize.short_edge_length == [640, 800] and resize.max_size == 1333 and resize.is_range
     assert flip.prob == 0.5 and flip.horizontal
     (resize,) = instantiate(test.mapper).augmentations.augs
     assert list(resize.short_edge_length) == [800, 800] and resize.max_size == 1333
     assert dataloader.evaluator.dataset_name == f"{name}_val"
+
+
+def test_ccp_is_trained_on_people_of_all_sizes_cut_at_every_side():
+    mapper = LazyConfig.load(str(FOLDER / "ccp.py")).dataloader.train.mapper
+    mapper = instantiate(mapper)
+    assert mapper.recompute_boxes and list(mapper.copy_paste.records.names) == ["ccp_train"]
+    assert mapper.copy_paste.part_labels == CIHP_PART_LABELS
+    kinds = [type(augmentation).__name__ for augmentation in mapper.augmentations.augs]
+    assert kinds[:3] == ["RandomApply", "ResizeShortestEdge", "RandomFlip"]
 
 
 @pytest.mark.parametrize("name", [name for name in DATA_SETS if name.startswith("drawn_")])

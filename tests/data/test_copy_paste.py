@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 from aiparsing_d2.data.annotations import PersonAnnotations
-from aiparsing_d2.data.copy_paste import CopyPaste, Cutout, Placement, paste_people
+from aiparsing_d2.data.copy_paste import CopyPaste, Cutout, LazyRecords, Placement, paste_people
 from aiparsing_d2.data.dataset_mapper import ParsingDatasetMapper
-from aiparsing_d2.data.datasets import load_cihp
+from aiparsing_d2.data.datasets import load_cihp, register_cihp
 from aiparsing_d2.structures.part_labels import CIHP_PART_LABELS
 
 H, W = 8, 10
@@ -194,9 +195,25 @@ def test_no_pasting_at_probability_0_and_repeatable_otherwise(records):
     [
         ({"num_people": (3, 2)}, "num_people"),
         ({"height_range": (0.0, 1.0)}, "height_range"),
-        ({"records": []}, "no records"),
     ],
 )
 def test_settings_that_cannot_be(records, settings, message):
     with pytest.raises(ValueError, match=message):
         CopyPaste(**{"records": records, "part_labels": CIHP_PART_LABELS, **settings})
+
+
+def test_nobody_to_paste():
+    paster = CopyPaste([], CIHP_PART_LABELS, prob=1.0)
+    with pytest.raises(ValueError, match="no records"):
+        paster(np.zeros((H, W, 3), dtype=np.uint8), annotated(), "BGR")
+
+
+def test_records_are_read_when_they_are_needed(cihp_folder, records):
+    lazy = LazyRecords("copy_paste_test")
+    register_cihp("copy_paste_test", cihp_folder.root, "train", part_labels=CIHP_PART_LABELS)
+    try:
+        assert len(lazy) == 1 and lazy[0]["image_id"] == records[0]["image_id"]
+    finally:
+        DatasetCatalog.remove("copy_paste_test")
+        MetadataCatalog.remove("copy_paste_test")
+    assert len(lazy) == 1  # they are kept

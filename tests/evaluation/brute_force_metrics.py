@@ -155,8 +155,9 @@ def brute_force_scores(
                  for (_, gt_c), gt_area in gt_sets.items() if gt_c == c),
                 default=Fraction(0),
             )  # fmt: skip
-            # Of equal scores the later image and the later person come first.
-            regions.append((-image.part_scores[n][c - 1], -i, -n, c, best))
+            # Of equal scores the later image comes first, and of an image the person painted later.
+            height = painting_order(image.scores, part_score_thresh).index(n)
+            regions.append((-image.part_scores[n][c - 1], -i, -height, c, best))
 
     for c in range(num_classes):
         row, column = sum(confusion[c]), sum(line[c] for line in confusion)

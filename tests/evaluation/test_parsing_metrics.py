@@ -242,13 +242,14 @@ def test_part_regions_of_equal_scores_rank_in_reverse_order():
     add(metrics, "second", good, image_order=1)
     add(metrics, "first", bad, image_order=0)
     assert metrics.compute().apr[4] == pytest.approx(1 / 2)
-    # The later person first, who need not be the surer one: the scores of the parts decide.
-    for scores in ([0.5, 0.5], [0.9, 0.5], [0.5, 0.9]):
+    # Within an image, the person painted later first, as the published evaluators list people: the
+    # one with the higher person score, of equal ones the later.
+    for scores, first in (([0.5, 0.5], 1), ([0.9, 0.5], 0), ([0.5, 0.9], 1)):
         part_scores = np.full((2, C - 1), 0.3)
-        within = example([right], [right, wrong], scores, part_scores)
-        assert score([within]).apr[4] == pytest.approx(1 / 2)
-        within = example([right], [wrong, right], scores, part_scores)
-        assert score([within]).apr[4] == pytest.approx(1)
+        for is_right in (0, 1):
+            people = [right, wrong] if is_right == 0 else [wrong, right]
+            within = example([right], people, scores, part_scores)
+            assert score([within]).apr[4] == pytest.approx(1 if first == is_right else 1 / 2)
     # Also one to one: the later person, with IoU 1/3, comes before the one with 2/3.
     halves = example([[[1, 1, 1]]], [[[1, 1, 0]], [[0, 0, 1]]], [0.5, 0.5])
     one_to_one = score([halves], part_regions_one_to_one=True)

@@ -7,9 +7,8 @@ and nobody else.
 
 import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
-from detectron2.data import get_detection_dataset_dicts
 
-from aiparsing_d2.data.copy_paste import CopyPaste
+from aiparsing_d2.data.copy_paste import CopyPaste, LazyRecords
 
 from .cihp import dataloader
 
@@ -18,7 +17,7 @@ dataloader.test.dataset.names = "ccp_val"
 
 _mapper = dataloader.train.mapper
 _mapper.copy_paste = L(CopyPaste)(
-    records=L(get_detection_dataset_dicts)(names="${....dataset.names}", filter_empty=False),
+    records=L(LazyRecords)(names="${....dataset.names}"),
     part_labels="${..part_labels}",
     prob=0.6,
     num_people=(1, 4),
