@@ -32,7 +32,7 @@ def run_file():
 def test_the_same_thing_again():
     for _ in range(2):
         register_cihp(NAME, "folder", "train")
-    assert DatasetCatalog[NAME].args[:2] == ("folder", "train")
+    assert DatasetCatalog[NAME].load.args[:2] == ("folder", "train")
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_another_thing_under_the_name(root, split, labels, metadata):
     register_cihp(NAME, "folder", "train")
     with pytest.raises(ValueError, match=f"'{NAME}' is registered already.*choose another name"):
         register_cihp(NAME, root, split, labels, **metadata)
-    assert DatasetCatalog[NAME].args[:2] == ("folder", "train")
+    assert DatasetCatalog[NAME].load.args[:2] == ("folder", "train")
     assert MetadataCatalog.get(NAME).semseg_thresh == 0.3
 
 
