@@ -36,7 +36,7 @@ def registered(tmp_path):
         (tmp_path / f"{split}_id.txt").write_text("a\n")
 
     section = README.read_text(encoding="utf-8").partition("## Your own data\n")[2]
-    (code,) = re.findall(r"^```python\n(.*?)^```", section, re.DOTALL | re.MULTILINE)
+    code = re.findall(r"^```python\n(.*?)^```", section, re.DOTALL | re.MULTILINE)[0]
     assert "/path/to/my_data" in code
     assert len(code.strip().splitlines()) <= 12
     exec(code.replace("/path/to/my_data", str(tmp_path)), {})
