@@ -50,6 +50,7 @@ from aiparsing_d2.engine import (
     check_init_checkpoint,
     check_output_dir,
     clip_gradients,
+    evaluator_nodes,
     has_checkpoint,
     keep_registrations,
     load_lazy_config,
@@ -79,17 +80,17 @@ def do_test(cfg, model, suffix=""):
 def do_test_with_tta(cfg, model):
     """Evaluate with ``cfg.test_time_augmentation.wrapper`` around the model.
 
-    The views are made from the images at their original size. The evaluator writes into the folder
-    "tta" inside its output folder.
+    The views are made from the images at their original size. Each evaluator writes into the
+    folder "tta" inside its output folder.
 
     Returns:
         As :func:`do_test`, the names ending with "_TTA".
     """
     cfg = copy.deepcopy(cfg)
     cfg.dataloader.test.mapper.augmentations = []
-    evaluator = cfg.dataloader.get("evaluator", {})
-    if evaluator.get("output_dir"):
-        evaluator.output_dir = os.path.join(evaluator.output_dir, "tta")
+    for _, evaluator in evaluator_nodes(cfg):
+        if evaluator.get("output_dir"):
+            evaluator.output_dir = os.path.join(evaluator.output_dir, "tta")
     cfg.test_time_augmentation.wrapper.model = model
     logger.info("Evaluating with test-time augmentation")
     return do_test(cfg, instantiate(cfg.test_time_augmentation.wrapper), suffix="_TTA")

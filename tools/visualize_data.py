@@ -47,7 +47,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="draw the annotations as they are, or the training loader's augmented samples",
     )
     parser.add_argument("--config-file", metavar="FILE", help="LazyConfig with dataloader.train")
-    parser.add_argument("--dataset", metavar="NAME", help="data set to draw the annotations of")
+    parser.add_argument(
+        "--dataset",
+        metavar="NAME",
+        help="data set to draw the annotations of; default: the config's",
+    )
     parser.add_argument("--output-dir", default="visualized_data", help="default: %(default)s")
     parser.add_argument(
         "--num-images", type=int, default=20, help="draw the first N; default: %(default)s"
@@ -56,7 +60,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = parser.parse_intermixed_args(argv)
     if args.source == "dataloader" and args.dataset:
         parser.error("the data loader is defined by a config: use --config-file, not --dataset")
-    if bool(args.config_file) == bool(args.dataset):
+    if not (args.config_file or args.dataset):
         parser.error("give --config-file, or --dataset to draw annotations without a config")
     return args
 
@@ -105,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         cfg = apply_overrides(load_lazy_config(args.config_file), args.overrides)
         names = cfg.dataloader.train.dataset.names
         dataset_names = [names] if isinstance(names, str) else list(names)
-    else:
+    if args.dataset:  # one that the config registers, if there is a config
         dataset_names = [args.dataset]
     part_labels = get_part_labels(dataset_names)
     if args.source == "annotation":

@@ -7,7 +7,7 @@ from .checkpointing import (
     has_checkpoint,
 )
 from .config_error import ConfigError
-from .consistency import check_consistency
+from .consistency import check_consistency, evaluator_nodes
 from .data_set_registration import keep_registrations, register_by_config_file
 from .ema import ExponentialMovingAverage
 from .gradient_clipping import clip_gradients
@@ -23,6 +23,7 @@ __all__ = [
     "apply_overrides",
     "build_trainer",
     "check_consistency",
+    "evaluator_nodes",
     "check_init_checkpoint",
     "check_output_dir",
     "clip_gradients",

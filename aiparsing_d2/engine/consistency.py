@@ -100,7 +100,8 @@ def _parsing_heads(node: DictConfig | ListConfig, key: str) -> Iterator[tuple[st
             yield from _parsing_heads(child, f"{key}.{name}")
 
 
-def _evaluators(config: DictConfig) -> list[tuple[str, DictConfig]]:
+def evaluator_nodes(config: DictConfig) -> list[tuple[str, DictConfig]]:
+    """Return the keys and nodes of ``dataloader.evaluator``: of one, of a list, or of none."""
     evaluator = config.dataloader.get("evaluator")
     if isinstance(evaluator, ListConfig):
         return [(f"dataloader.evaluator.{i}", node) for i, node in enumerate(evaluator)]
@@ -109,7 +110,7 @@ def _evaluators(config: DictConfig) -> list[tuple[str, DictConfig]]:
 
 def _check_evaluators(config: DictConfig) -> None:
     tested = data_set_names(config, "test")
-    for key, evaluator in _evaluators(config):
+    for key, evaluator in evaluator_nodes(config):
         name = evaluator.get("dataset_name")
         if name is not None and tested != [name]:
             raise ConfigError(
@@ -121,7 +122,7 @@ def _check_evaluators(config: DictConfig) -> None:
 
 def _check_val_metric(config: DictConfig) -> None:
     val_metric = (config.train.get("best_checkpointer") or {}).get("val_metric")
-    are_parsing = [_is_parsing_evaluator(node) for _, node in _evaluators(config)]
+    are_parsing = [_is_parsing_evaluator(node) for _, node in evaluator_nodes(config)]
     # What other evaluators compute is not known before, but it is not in the group "parsing".
     if val_metric is None or not any(are_parsing):
         return

@@ -159,7 +159,10 @@ def get_part_labels(dataset_names: str | Sequence[str]) -> PartLabels:
     label_sets = {}
     for name in names:
         if name not in DatasetCatalog:
-            raise KeyError(f"Data set '{name}' is not registered.")
+            raise KeyError(
+                f"Data set '{name}' is not registered: import what registers it, or read the "
+                "config file that does."
+            )
         metadata = MetadataCatalog.get(name)
         if metadata.get("part_names") is None:
             raise ValueError(

@@ -1,5 +1,6 @@
 """Test-time augmentation of tiny models, against the model run view by view."""
 
+import copy
 from pathlib import Path
 
 import cv2
@@ -574,6 +575,21 @@ def test_train_net_evaluates_plain_and_augmented(run_config, enabled, monkeypatc
     plain, augmented = ("AIParsing", (48, 72)), ("AIParsingWithTTA", (64, 96))
     assert seen == ([plain, augmented] if enabled else [plain])
     assert groups == ["parsing", "bbox"] + (["parsing_TTA", "bbox_TTA"] if enabled else [])
+
+
+def test_train_net_augments_for_a_list_of_evaluators(run_config, monkeypatch):
+    config = LazyConfig.load(str(run_config))
+    second = copy.deepcopy(config.dataloader.evaluator)
+    second.box_group, second.output_dir = None, None
+    config.dataloader.evaluator = [second]
+    LazyConfig.save(config, str(run_config))
+    train_net = load_train_net()
+    groups = []
+    monkeypatch.setattr(train_net, "print_csv_format", lambda results: groups.extend(results))
+    override = "test_time_augmentation.enabled=True"
+    arguments = ["--config-file", str(run_config), "--eval-only", override]
+    train_net.main(default_argument_parser().parse_args(arguments))
+    assert groups == ["parsing", "parsing_TTA"]
 
 
 def test_train_net_says_that_there_is_nothing_to_enable(run_config):

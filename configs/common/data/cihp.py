@@ -44,5 +44,5 @@ dataloader.test = L(build_detection_test_loader)(
 )
 
 dataloader.evaluator = L(ParsingEvaluator)(
-    dataset_name="${..test.dataset.names}", output_dir="${train.output_dir}"
+    dataset_name="${dataloader.test.dataset.names}", output_dir="${train.output_dir}"
 )
