@@ -19,6 +19,15 @@ class ParsingCheckpointer(DetectionCheckpointer):
     a package carries, see :class:`PackagePathHandler`.
     """
 
+    def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Load a file, as ``DetectionCheckpointer`` does; after an error, another can be loaded."""
+        try:
+            return super().load(path, *args, **kwargs)
+        finally:
+            # Detectron2 after v0.6 keeps this until a file has been loaded.
+            if hasattr(self, "_parsed_url_during_load"):
+                self._parsed_url_during_load = None
+
     def _load_file(self, filename: str) -> dict[str, Any]:
         """Read a checkpoint, or weights of the body alone.
 
