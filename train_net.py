@@ -132,6 +132,9 @@ def do_train(args, cfg):
     if clipping.get("max_norm") is not None:
         clip_gradients(optimizer, **clipping)
     train_loader = instantiate(cfg.dataloader.train)
+    if "evaluator" in cfg.dataloader:
+        # A test set that cannot be listed is told now, not after the training.
+        instantiate(cfg.dataloader.test.dataset)
 
     model = create_ddp_model(model, **cfg.train.ddp)
     # Configs saved by earlier versions lack the newer keys.

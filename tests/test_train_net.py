@@ -88,6 +88,14 @@ def read_metrics(output_dir: Path) -> list[dict]:
     return [json.loads(line) for line in (output_dir / "metrics.json").read_text().splitlines()]
 
 
+def test_a_broken_test_set_is_told_before_the_training(run, cihp_folder, tmp_path):
+    (cihp_folder.root / "val_id.txt").unlink()
+    with pytest.raises(FileNotFoundError, match="val"):
+        run()
+    assert not list((tmp_path / "run").glob("*.pth"))
+    assert not (tmp_path / "run" / "metrics.json").exists()
+
+
 def test_training_leaves_checkpoints_metrics_and_results(run):
     output_dir = run()
     for name in ("model_0000001.pth", "model_final.pth", "model_best.pth", "config.yaml"):
