@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import io as scipy_io
 
 from aiparsing_d2.cli import main
 from aiparsing_d2.data.annotations import read_person_annotations
@@ -18,8 +19,6 @@ from aiparsing_d2.preparation import ccp
 from aiparsing_d2.preparation.ccp import conversion, landmarks
 from aiparsing_d2.preparation.ccp.tags import CIHP_LABEL_OF_TAG
 from aiparsing_d2.structures.part_labels import CIHP_PART_LABELS
-
-scipy_io = pytest.importorskip("scipy.io")
 
 HEIGHT, WIDTH = 420, 200
 LABEL = {name: label for label, name in enumerate(CIHP_PART_LABELS.names)}
