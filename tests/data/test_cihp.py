@@ -18,6 +18,8 @@ BUILTIN = [
     "cihp_test",
     "ccp_train",
     "ccp_val",
+    "ccp_crowd_val",
+    "ccp_crops_val",
     "drawn_cihp_train",
     "drawn_cihp_val",
 ]

@@ -50,6 +50,8 @@ _BUILTIN_SPLITS = {
     "cihp_test": ("test", _CIHP_FOLDERS),
     "ccp_train": ("train", ("ccp",)),
     "ccp_val": ("val", ("ccp",)),
+    "ccp_crowd_val": ("val", ("ccp_crowd",)),
+    "ccp_crops_val": ("val", ("ccp_crops",)),
     "drawn_cihp_train": ("train", ("drawn_cihp",)),
     "drawn_cihp_val": ("val", ("drawn_cihp",)),
 }
@@ -136,7 +138,8 @@ def register_cihp(
 def register_all_cihp(root: str | os.PathLike) -> None:
     """Register the splits of CIHP, and of CCP and the drawn scenes, which look like it on disk.
 
-    The names are ``cihp_{train,val,test}``, ``ccp_{train,val}`` and ``drawn_cihp_{train,val}``.
+    The names are ``cihp_{train,val,test}``, ``ccp_{train,val}``,
+    ``ccp_{crowd,crops}_val`` and ``drawn_cihp_{train,val}``.
     Calling this again with another root moves them there. A name that other code has registered
     is left to it, with a warning.
 
