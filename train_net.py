@@ -97,7 +97,7 @@ def do_test_with_tta(cfg, model):
 
 
 def do_train(args, cfg):
-    """Trains a model.
+    """Train a model.
 
     Args:
         args: with ``resume`` (bool).

@@ -158,7 +158,7 @@ def write_start(checkpoint: Path, folder: Path) -> Path:
 
 
 def train(cfg: DictConfig) -> None:
-    """Trains and evaluates in a process of its own, or goes on where an earlier one stopped.
+    """Train and evaluate in a process of its own, or go on where an earlier one stopped.
 
     Raises:
         FileExistsError: the folder holds a run with another config.

@@ -145,7 +145,7 @@ def has_checkpoint(output_dir: str) -> bool:
 
 
 def check_output_dir(output_dir: str) -> None:
-    """Refuses to start a new run where another one has left checkpoints.
+    """Refuse to start a new run where another one has left checkpoints.
 
     Args:
         output_dir: of the new run.
@@ -161,7 +161,7 @@ def check_output_dir(output_dir: str) -> None:
 
 
 def check_init_checkpoint(checkpoint: str) -> None:
-    """Refuses to start from weights that are not there, before anything is built for them.
+    """Refuse to start from weights that are not there, before anything is built for them.
 
     Args:
         checkpoint: a file, a URL, a name of Detectron2's catalogue ("detectron2://…"), or "" for

@@ -62,7 +62,7 @@ class ROIPartLogits:
 
     @staticmethod
     def cat(part_logits: Sequence[ROIPartLogits]) -> ROIPartLogits:
-        """Concatenates people; all must share classes, resolution and factor."""
+        """Concatenate people; all must share classes, resolution and factor."""
         factors = {p.upsample_factor for p in part_logits}
         if len(factors) != 1:
             raise ValueError(f"ROIPartLogits.cat: different upsample factors {sorted(factors)}")
@@ -81,7 +81,7 @@ class ROIPartLogits:
     def to_part_maps(
         self, boxes: Tensor, image_size: tuple[int, int], inclusive_boxes: bool = False
     ) -> tuple[PartMaps, Tensor]:
-        """Pastes each person into the image.
+        """Paste each person into the image.
 
         The probabilities, with a border of one zero cell, are resized bilinearly to the box; the
         label of a pixel is the argmax after the resize.

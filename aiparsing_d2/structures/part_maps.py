@@ -53,7 +53,7 @@ class PartMaps:
 
     @classmethod
     def from_full(cls, maps: Tensor | np.ndarray) -> PartMaps:
-        """Crops full-size maps to the bounding windows of their non-zero pixels.
+        """Crop full-size maps to the bounding windows of their non-zero pixels.
 
         Args:
             maps: uint8 (N, H, W), tensor or array. A map without a non-zero pixel gets an empty
@@ -94,7 +94,7 @@ class PartMaps:
 
     @staticmethod
     def cat(part_maps: Sequence[PartMaps]) -> PartMaps:
-        """Concatenates the people of several objects that share one image size."""
+        """Concatenate the people of several objects that share one image size."""
         if not part_maps:
             raise ValueError("PartMaps.cat needs at least one PartMaps")
         sizes = {p.image_size for p in part_maps}
@@ -107,7 +107,7 @@ class PartMaps:
         )
 
     def to_full(self) -> Tensor:
-        """Pastes every map into an image of zeros.
+        """Paste every map into an image of zeros.
 
         Returns:
             uint8 (N, H, W) on the maps' device.
@@ -134,7 +134,7 @@ class PartMaps:
         return Boxes(boxes.to(self.device))
 
     def crop_and_resize(self, boxes: Tensor, size: int | tuple[int, int]) -> Tensor:
-        """Crops person i's map to box i and resizes it by nearest neighbour.
+        """Crop person i's map to box i and resize it by nearest neighbour.
 
         The box is rounded half to even and clipped to the image, its ends are exclusive, and
         target pixel d reads source pixel ``floor(d * extent / size)``. A box that rounds to

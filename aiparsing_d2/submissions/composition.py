@@ -42,7 +42,7 @@ def compose(
     thresholds: ScoreThresholds,
     person_threshold: float,
 ) -> Composition:
-    """Composes the pictures of one image.
+    """Compose the pictures of one image.
 
     Args:
         prediction: its category map and part regions, where given, are taken as they are.

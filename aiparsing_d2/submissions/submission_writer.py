@@ -121,7 +121,7 @@ class SubmissionWriter(DatasetEvaluator):
             self._index.append((order, line))
 
     def evaluate(self) -> dict:
-        """Completes what was written; there is nothing to return.
+        """Complete what was written; there is nothing to return.
 
         Returns:
             An empty dict.

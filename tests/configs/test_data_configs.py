@@ -46,11 +46,11 @@ def test_splits_labels_and_sizes(name):
         assert MetadataCatalog.get(split.dataset.names).semseg_thresh == semseg_thresh
     mapper = instantiate(train.mapper)
     assert mapper.part_labels == part_labels
-    if name == "ccp":  # with crops and colours of its own, below
-        return
-    resize, flip = mapper.augmentations.augs
-    assert resize.short_edge_length == [640, 800] and resize.max_size == 1333 and resize.is_range
-    assert flip.prob == 0.5 and flip.horizontal
+    if name != "ccp":  # which has crops and colours of its own, below
+        resize, flip = mapper.augmentations.augs
+        assert resize.short_edge_length == [640, 800] and resize.is_range
+        assert resize.max_size == 1333
+        assert flip.prob == 0.5 and flip.horizontal
     (resize,) = instantiate(test.mapper).augmentations.augs
     assert list(resize.short_edge_length) == [800, 800] and resize.max_size == 1333
     assert dataloader.evaluator.dataset_name == f"{name}_val"
@@ -63,6 +63,10 @@ def test_ccp_is_trained_on_people_of_all_sizes_cut_at_every_side():
     assert mapper.copy_paste.part_labels == CIHP_PART_LABELS
     kinds = [type(augmentation).__name__ for augmentation in mapper.augmentations.augs]
     assert kinds[:3] == ["RandomApply", "ResizeShortestEdge", "RandomFlip"]
+    crop, resize, flip = mapper.augmentations.augs[:3]
+    assert crop.prob == 0.6 and list(crop.aug.crop_size) == [0.25, 0.25]
+    assert resize.short_edge_length == [208, 352] and resize.max_size == 512 and resize.is_range
+    assert flip.prob == 0.5 and flip.horizontal
 
 
 @pytest.mark.parametrize("name", [name for name in DATA_SETS if name.startswith("drawn_")])

@@ -16,7 +16,7 @@ from aiparsing_d2.structures.part_labels import IGNORE_LABEL
 
 
 def part_map_targets(instances: list[Instances], size: int) -> Tensor:
-    """Crops each matched person's own part map to its proposal.
+    """Crop each matched person's own part map to its proposal.
 
     Args:
         instances: per image, with ``proposal_boxes`` and ``gt_part_maps`` (images without RoIs may
