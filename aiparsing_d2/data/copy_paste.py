@@ -107,7 +107,6 @@ def paste_people(
         visible = person_map != 0
         for farther in people[: placement.depth]:
             farther[visible] = 0
-        nobody[visible] = 0
         people.insert(placement.depth, person_map)
         _blend(image, placement, alpha * visible)
 
