@@ -23,12 +23,10 @@ _mapper.copy_paste = L(CopyPaste)(
     num_people=(1, 4),
     height_range=(1 / 6, 1.3),
 )
+# Whole pictures and parts of them (1 / 2.5 of their sides), all of one size: no time goes to padding.
 _mapper.augmentations = [
-    # Parts of the picture, of 25 to 100 % of its sides.
-    L(T.RandomApply)(
-        tfm_or_aug=L(T.RandomCrop)(crop_type="relative_range", crop_size=(0.25, 0.25)), prob=0.6
-    ),
-    L(T.ResizeShortestEdge)(short_edge_length=(208, 352), sample_style="range", max_size=512),
+    L(T.ResizeScale)(min_scale=0.9, max_scale=2.5, target_height=384, target_width=288),
+    L(T.FixedSizeCrop)(crop_size=(384, 288), pad=False),
     L(T.RandomFlip)(horizontal=True),
     L(T.RandomBrightness)(intensity_min=0.7, intensity_max=1.3),
     L(T.RandomContrast)(intensity_min=0.7, intensity_max=1.3),
