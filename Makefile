@@ -18,7 +18,7 @@ DEMO_ENV := ONEDNN_PRIMITIVE_CACHE_CAPACITY=8192
 
 fail = { echo "make: error: $(1)" >&2; exit 1; }
 
-.PHONY: help install data demo ablation test test-slow lint format types docs docs-check wheel clean \
+.PHONY: help install data demo train-demo ablation test test-slow lint format types docs docs-check wheel clean \
 	distclean
 
 help: ## Show this help (the default)
@@ -30,9 +30,13 @@ install: $(DONE)/project ## Set up the environment: torch, Detectron2, this proj
 data: install ## Draw a small data set, unless it is there
 	$(BIN)/python -m aiparsing_d2.drawn_scenes --output "$${DETECTRON2_DATASETS:-datasets}/drawn_cihp"
 
-demo: data ## Draw a small data set, train on it, evaluate and show the results
+demo: install ## Parse a photograph and drawn scenes with the weights in the package
+	@test -d output/demo/scenes || $(BIN)/python -m aiparsing_d2.drawn_scenes --train 0 --val 3 --output output/demo/scenes
+	$(BIN)/python -m aiparsing_d2 parse docs/images/astronaut.jpg output/demo/scenes/Validation/Images --output output/demo/parsed --overwrite
+
+train-demo: data ## Draw a small data set, train on it, evaluate and show the results (14 minutes)
 	$(DEMO_ENV) $(BIN)/python train_net.py --config-file configs/demo/aiparsing_tiny_FPN_drawn_cihp.py --resume
-	$(BIN)/python tools/show_results.py output/demo --edges
+	$(BIN)/python tools/show_results.py output/train_demo --edges
 
 ablation: data ## Train the rows of the paper's Table VI on the small data set (hours)
 	$(DEMO_ENV) $(BIN)/python tools/run_ablation.py

@@ -17,6 +17,7 @@ setup(
     package_data={
         "": ["*.yaml"],
         "aiparsing_d2": ["py.typed"],
+        "aiparsing_d2.model_zoo": ["weights/SHA256SUMS", "weights/*/*.safetensors"],
         "aiparsing_d2.preparation.ccp": ["*.json", "*.npz"],
     },
 )

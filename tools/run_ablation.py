@@ -3,7 +3,7 @@
 
     python tools/run_ablation.py
     python tools/run_ablation.py --seeds 1 2 3 --rows baseline pgec train.max_iter=1000
-    python tools/run_ablation.py --start-from output/demo/model_final.pth train.max_iter=500
+    python tools/run_ablation.py --start-from output/train_demo/model_final.pth train.max_iter=500
 
 Every row is the model of a small config (``--config-file``) less the components that the row's
 config in configs/ablations/table_vi lacks. All of them get the same data, seeds and iterations.

@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Shows what a finished run has learned: its figures, a sheet of predictions, training curves.
 
-    python tools/show_results.py output/demo --edges
-    python tools/show_results.py output/demo --edges --tta
+    python tools/show_results.py output/train_demo --edges
+    python tools/show_results.py output/train_demo --edges --tta
 
 Reads the run's config.yaml, model_final.pth, parsing_results.json and metrics.json; writes
 predictions.png, or predictions_tta.png, and training_curves.png beside them.

@@ -21,6 +21,8 @@ from aiparsing_d2.checkpoint import ParsingCheckpointer
 from aiparsing_d2.config import add_aiparsing_config
 from aiparsing_d2.engine import check_init_checkpoint
 
+from .shipped_weights import find_shipped_weights
+
 __all__ = ["get", "get_checkpoint", "get_config", "get_config_file", "list_configs"]
 
 _YAML_FOLDER = "yaml"
@@ -69,29 +71,34 @@ def get_config_file(name: str) -> str:
 
 
 def get_checkpoint(name: str) -> str:
-    """Weights trained with a config, from where a run of it leaves them.
+    """Weights trained with a config: the package's own, or from where a run of it leaves them.
 
-    No trained weights are published with this project. ``train_net.py`` leaves them in the config's
-    output folder, which is relative to the current folder.
+    The package carries weights for photographs (docs/MODEL_CARD.md), none of the data sets of the
+    paper. ``train_net.py`` leaves a run's in the config's output folder, which is relative to the
+    current folder.
 
     Args:
         name: as for :func:`get_config`.
 
     Returns:
-        The file ``model_final.pth`` in the config's output folder.
+        The package's file, else ``model_final.pth`` in the config's output folder.
 
     Raises:
         FileNotFoundError: it does not exist; the message says how to get weights.
+        ValueError: the package's file is damaged.
     """
     cfg = get_config(name)
+    shipped = find_shipped_weights(name.removesuffix(".py"))
+    if shipped is not None:
+        return str(shipped)
     output_dir = cfg.OUTPUT_DIR if isinstance(cfg, CfgNode) else cfg.train.output_dir
     checkpoint = os.path.join(output_dir, "model_final.pth")
     if not os.path.isfile(checkpoint):
         raise FileNotFoundError(
-            f"there are no trained weights for {name!r}: none are published with this project, and "
-            f"{os.path.abspath(checkpoint)} does not exist. Train with this config, or convert the "
-            "authors' published weights by 'python -m aiparsing_d2 convert-weights authors', and "
-            "give the file as weights=..."
+            f"there are no trained weights for {name!r}: the package carries none of this config, "
+            f"and {os.path.abspath(checkpoint)} does not exist. Train with this config, convert "
+            "the authors' published weights by 'python -m aiparsing_d2 convert-weights authors', "
+            "or give a file as weights=..."
         )
     return checkpoint
 

@@ -80,7 +80,7 @@ optimizer.fused = True
 lr_multiplier = cosine_schedule(train.max_iter, warmup_iters=50)
 
 train.seed = 1
-train.output_dir = "./output/demo"
+train.output_dir = "./output/train_demo"
 train.checkpointer = dict(period=500, max_to_keep=2)
 train.eval_period = 2000
 train.log_period = 20

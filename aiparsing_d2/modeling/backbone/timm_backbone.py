@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -49,11 +48,12 @@ class TimmBackbone(Backbone):
                 ``dynamic_img_size=True``, which Swin and ViT need to read images of any size.
 
         Raises:
-            ImportError: timm is not installed.
             ValueError: the model has no feature map of such a name or up to which to freeze.
         """
+        # It takes a second, which commands without such a body need not wait.
+        import timm
+
         super().__init__()
-        timm = _import_timm()
         # timm knows no sequences of omegaconf.
         timm_options = {
             name: tuple(value)
@@ -168,18 +168,10 @@ def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TimmBackbone:
     )
 
 
-def _import_timm() -> ModuleType:
-    try:
-        import timm
-    except ImportError as error:
-        raise ImportError(
-            "backbones from timm need the package timm: pip install 'aiparsing_d2[timm]'"
-        ) from error
-    return timm
-
-
 def _pretrained_cfg(model_name: str) -> Any:
-    cfg = _import_timm().models.get_pretrained_cfg(model_name)
+    import timm
+
+    cfg = timm.models.get_pretrained_cfg(model_name)
     if cfg is None:
         raise ValueError(f"timm has no settings of the weights of a model {model_name!r}")
     return cfg

@@ -23,7 +23,7 @@ _mapper.copy_paste = L(CopyPaste)(
     num_people=(1, 4),
     height_range=(1 / 6, 1.3),
 )
-# Whole pictures and parts of them (1 / 2.5 of their sides), all of one size: no time goes to padding.
+# Whole pictures and parts of them (1 / 2.5 of their sides), all of one size: nothing is padded.
 _mapper.augmentations = [
     L(T.ResizeScale)(min_scale=0.9, max_scale=2.5, target_height=384, target_width=288),
     L(T.FixedSizeCrop)(crop_size=(384, 288), pad=False),
