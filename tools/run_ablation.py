@@ -1,15 +1,19 @@
 #!/usr/bin/env python
-"""Trains the rows of the paper's Table VI on drawn scenes and shows them beside the paper's.
+"""Trains a model with and without its components and shows what each one is worth.
 
     python tools/run_ablation.py
     python tools/run_ablation.py --seeds 1 2 3 --rows baseline pgec train.max_iter=1000
     python tools/run_ablation.py --start-from output/train_demo/model_final.pth train.max_iter=500
+    python tools/run_ablation.py --table photographs train.max_iter=600
 
-Every row is the model of a small config (``--config-file``) less the components that the row's
-config in configs/ablations/table_vi lacks. All of them get the same data, seeds and iterations.
-Each run is a call of train_net.py and has a folder of its own below ``--output``: called again, the
-tool keeps what is finished and resumes what is not. It ends with the tables, which it also leaves
-as ablation.md and ablation.json.
+``--table table_vi``, the default: every row is the model of a small config (``--config-file``), on
+drawn scenes unless told otherwise, less the components that the row's config in
+configs/ablations/table_vi lacks. ``--table photographs``: the small model for photographs less one
+thing at a time, evaluated on crowds and on crops too.
+
+All rows get the same data, seeds and iterations. Each run is a call of train_net.py and has a
+folder of its own below ``--output``: called again, the tool keeps what is finished and resumes what
+is not. It ends with the tables, which it also leaves as ablation.md and ablation.json.
 """
 
 from __future__ import annotations
@@ -42,25 +46,55 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 TRAIN_NET = REPOSITORY / "train_net.py"
 SMALL_CONFIG = REPOSITORY / "configs/demo/aiparsing_tiny_FPN_drawn_cihp.py"
 METRICS = ("mIoU", "APpvol", "APp50", "PCP50")
+BOX_METRIC = "box AP50"
 WHOLE_MODEL = "all"
 PARSING_BRANCH = "roi_heads.parsing_head."
 
 
+Paper = tuple[float, float, float, float]
+"""The paper's figures, in the order of ``METRICS``, in percent."""
+
+
 @dataclass(frozen=True)
 class Row:
-    """A row of Table VI.
+    """A row of a table.
 
     Attributes:
-        name: of its config in configs/ablations/table_vi.
+        name: of its config in configs/ablations/table_vi, else of the row itself.
         title: what the model has.
-        paper: the paper's figures, in the order of ``METRICS``, in percent.
-        before: the row that it adds something to.
+        paper: what the paper states for this model.
+        before: the row that it changes something of.
+        overrides: what it changes, as on the command line of train_net.py; None: what its config
+            changes.
+        paper_before: what the paper states for the model before that change, where it is not that
+            of the row ``before``.
     """
 
     name: str
     title: str
-    paper: tuple[float, float, float, float]
+    paper: Paper | None
     before: str | None
+    overrides: tuple[str, ...] | None = None
+    paper_before: Paper | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of models that are compared with each other.
+
+    Attributes:
+        rows: the first one is what all others are changed from.
+        config_file: a LazyConfig of the whole model.
+        output: the folder of its runs.
+        more_sets: registered data sets to evaluate on beside the config's own.
+        with_tta: whether the first row is evaluated with test-time augmentation too.
+    """
+
+    rows: tuple[Row, ...]
+    config_file: Path
+    output: Path
+    more_sets: tuple[str, ...] = ()
+    with_tta: bool = False
 
 
 TABLE_VI = (
@@ -84,6 +118,73 @@ TABLE_VI = (
     ),
     Row(WHOLE_MODEL, "+ both", (57.3, 56.9, 69.4, 64.4), "pgec_non_local_edge_gn"),
 )
+
+_PAPER = {row.name: row.paper for row in TABLE_VI}
+_WHOLE = "whole"
+
+PHOTOGRAPHS = (
+    Row(_WHOLE, "whole model", _PAPER[WHOLE_MODEL], None, ()),
+    Row(
+        "without_imagenet",
+        "random start",
+        None,
+        _WHOLE,
+        (
+            "train.init_checkpoint=''",
+            # Layers and norms that stay random would say nothing of ImageNet.
+            "model.backbone.bottom_up.freeze_at=0",
+            "model.backbone.bottom_up.freeze_norms=False",
+        ),
+    ),
+    Row(
+        "without_copy_paste",
+        "no copy-paste",
+        None,
+        _WHOLE,
+        ("dataloader.train.mapper.copy_paste=null",),
+    ),
+    Row(
+        "without_crops",
+        "no crops",
+        None,
+        _WHOLE,
+        ("dataloader.train.mapper.augmentations.0.max_scale=1.0",),
+    ),
+    Row("without_ema", "no EMA", None, _WHOLE, ("train.ema.enabled=False",)),
+    Row(
+        "without_edges",
+        "no edges",
+        _PAPER["pgec_non_local"],
+        _WHOLE,
+        ("model.roi_heads.parsing_head.edge_on=False",),
+        _PAPER["pgec_non_local_edge"],
+    ),
+    Row(
+        "without_miou_loss",
+        "no mIoU loss",
+        _PAPER["pgec_non_local_edge_gn_miou_score"],
+        _WHOLE,
+        ("model.roi_heads.parsing_head.miou_loss_weight=0.0",),
+    ),
+    Row(
+        "without_miou_score",
+        "no mIoU score",
+        _PAPER["pgec_non_local_edge_gn_miou_loss"],
+        _WHOLE,
+        ("model.roi_heads.parsing_head.score_head=null",),
+    ),
+)
+
+TABLES = {
+    "table_vi": Table(TABLE_VI, SMALL_CONFIG, Path("output/ablations/drawn_table_vi")),
+    "photographs": Table(
+        PHOTOGRAPHS,
+        REPOSITORY / "configs/photographs/aiparsing_lite0_FPN_ccp.py",
+        Path("output/ablations/photographs"),
+        more_sets=("ccp_crowd_val", "ccp_crops_val"),
+        with_tta=True,
+    ),
+}
 
 Figures = dict[str, list[dict[str, float]]]
 """By row: the figures of each seed, in the order of the seeds."""
@@ -125,9 +226,12 @@ def row_settings(row: Row) -> dict[str, Any]:
 
 def run_config(small: DictConfig, row: Row, seed: int, output_dir: Path) -> DictConfig:
     """Return the config of one run: the small one, changed as the row changes the paper's model."""
-    cfg = copy.deepcopy(small)
-    for key, value in row_settings(row).items():
-        OmegaConf.update(cfg, f"model.{key}", value, merge=False, force_add=True)
+    if row.overrides is not None:
+        cfg = apply_overrides(copy.deepcopy(small), list(row.overrides))
+    else:
+        cfg = copy.deepcopy(small)
+        for key, value in row_settings(row).items():
+            OmegaConf.update(cfg, f"model.{key}", value, merge=False, force_add=True)
     cfg.train.output_dir = str(output_dir)
     cfg.train.seed = seed
     # One evaluation, at the end: no row gets to choose its best checkpoint.
@@ -178,15 +282,26 @@ def train(cfg: DictConfig) -> None:
     new_file.replace(config_file)
     if finished_figures(run_dir) is not None:
         return
+    run_train_net(run_dir, "--config-file", str(config_file), "--resume")
+    if finished_figures(run_dir) is None:
+        raise RuntimeError(f"{run_dir} holds no figures after its training")
+
+
+def run_train_net(run_dir: Path, *arguments: str) -> None:
+    """Run train_net.py; what it prints goes to console.txt in the run's folder.
+
+    Raises:
+        RuntimeError: it failed; the message ends with the last lines it wrote.
+    """
     console = run_dir / "console.txt"
-    command = [sys.executable, str(TRAIN_NET), "--config-file", str(config_file), "--resume"]
     with open(console, "a", encoding="utf-8") as file:
-        status = subprocess.run(
-            command, stdout=file, stderr=subprocess.STDOUT, check=False
-        ).returncode
-    if status != 0 or finished_figures(run_dir) is None:
+        command = [sys.executable, str(TRAIN_NET), *arguments]
+        status = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False)
+    if status.returncode != 0:
         tail = "\n".join(console.read_text(encoding="utf-8").splitlines()[-15:])
-        raise RuntimeError(f"train_net.py exited with status {status}; see {console}\n{tail}")
+        raise RuntimeError(
+            f"train_net.py exited with status {status.returncode}; see {console}\n{tail}"
+        )
 
 
 def finished_figures(run_dir: Path) -> dict[str, float] | None:
@@ -194,8 +309,44 @@ def finished_figures(run_dir: Path) -> dict[str, float] | None:
     results = run_dir / "parsing_results.json"
     if not ((run_dir / "model_final.pth").is_file() and results.is_file()):
         return None
-    figures = json.loads(results.read_text(encoding="utf-8"))["results"]
-    return {name: figures["parsing"][name] for name in METRICS}
+    return read_figures(results)
+
+
+def read_figures(file: Path) -> dict[str, float]:
+    """Read the figures of an evaluation's parsing_results.json, in percent."""
+    results = json.loads(file.read_text(encoding="utf-8"))["results"]
+    figures = {name: results["parsing"][name] for name in METRICS}
+    return figures | {BOX_METRIC: results["bbox"]["AP50"]}
+
+
+def evaluate_more(run_dir: Path, table: Table, is_first: bool) -> dict[str, dict[str, float]]:
+    """Evaluate a finished run on the table's other data sets, unless that is done.
+
+    Args:
+        run_dir: of the run.
+        table: what is to be evaluated.
+        is_first: whether the run is one of the table's first row.
+
+    Returns:
+        The figures by data set; those with test-time augmentation, on the config's own data set,
+        under "TTA".
+    """
+    weights = f"train.init_checkpoint={run_dir / 'model_final.pth'}"
+    common = ("--config-file", str(run_dir / "ablation_run.yaml"), "--eval-only", weights)
+    figures = {}
+    for name in table.more_sets:
+        folder = run_dir / name
+        results = folder / "eval" / "parsing_results.json"
+        if not results.is_file():
+            data_set = f"dataloader.test.dataset.names={name}"
+            run_train_net(run_dir, *common, data_set, f"train.output_dir={folder}")
+        figures[name] = read_figures(results)
+    if table.with_tta and is_first:
+        results = run_dir / "eval" / "tta" / "parsing_results.json"
+        if not results.is_file():
+            run_train_net(run_dir, *common, "test_time_augmentation.enabled=True")
+        figures["TTA"] = read_figures(results)
+    return figures
 
 
 def spread(values: Sequence[float]) -> float | None:
@@ -216,31 +367,46 @@ def figures_table(rows: Sequence[Row], figures: Figures) -> str:
     lines = []
     for row in rows:
         line = [row.title]
-        for metric, paper in zip(METRICS, row.paper, strict=True):
-            line += [with_spread([run[metric] for run in figures[row.name]]), f"{paper:.1f}"]
+        for i, metric in enumerate(METRICS):
+            line.append(with_spread([run[metric] for run in figures[row.name]]))
+            line.append(f"{row.paper[i]:.1f}" if row.paper else "–")
         lines.append(line)
     return tabulate(lines, headers=headers, tablefmt="github", disable_numparse=True)
 
 
-def steps(rows: Sequence[Row], figures: Figures, metric: str) -> Iterator[tuple[Row, list, float]]:
-    """Return what each row adds to the one before it.
+def more_figures_table(titles: dict[str, str], figures: Figures) -> str:
+    """Like :func:`figures_table` of a data set that the paper has not, with box AP."""
+    metrics = (*METRICS, BOX_METRIC)
+    lines = [
+        [titles[name], *(with_spread([run[metric] for run in runs]) for metric in metrics)]
+        for name, runs in figures.items()
+    ]
+    headers = ["row", *metrics]
+    return tabulate(lines, headers=headers, tablefmt="github", disable_numparse=True)
+
+
+def steps(
+    rows: Sequence[Row], figures: Figures, metric: str
+) -> Iterator[tuple[Row, list[float], float | None]]:
+    """Return what each row changes of the one before it.
 
     Yields:
         the row, the differences between its runs and the earlier row's of the same seeds, and the
-        paper's difference.
+        paper's difference, None if the paper has none.
     """
-    paper = {row.name: row.paper[METRICS.index(metric)] for row in TABLE_VI}
-    names = {row.name for row in rows}
+    i = METRICS.index(metric)
+    by_name = {row.name: row for row in rows}
     for row in rows:
-        if row.before in names:
+        if row.before in by_name:
             pairs = zip(figures[row.name], figures[row.before], strict=True)
             gains = [after[metric] - earlier[metric] for after, earlier in pairs]
-            yield row, gains, paper[row.name] - paper[row.before]
+            before = row.paper_before or by_name[row.before].paper
+            yield row, gains, row.paper[i] - before[i] if row.paper else None
 
 
-def direction(gains: Sequence[float], paper: float) -> str:
+def direction(gains: Sequence[float], paper: float | None) -> str:
     """Whether a step goes the paper's way: no more can be said of one within its spread."""
-    if abs(paper) < 0.05:
+    if paper is None or abs(paper) < 0.05:
         return "none in the paper"
     if abs(mean(gains)) <= (spread(gains) or 0.0):
         return "within the spread"
@@ -249,10 +415,10 @@ def direction(gains: Sequence[float], paper: float) -> str:
 
 def steps_table(rows: Sequence[Row], figures: Figures) -> str:
     """Return what each row adds, seed by seed, beside what it adds in the paper."""
-    titles = {row.name: row.title for row in TABLE_VI}
+    titles = {row.name: row.title for row in rows}
     lines = [
-        [row.title, titles[row.before], metric, with_spread(gains, "+"), f"{paper:+.1f}"]
-        + [direction(gains, paper)]
+        [row.title, titles[row.before], metric, with_spread(gains, "+")]
+        + ["–" if paper is None else f"{paper:+.1f}", direction(gains, paper)]
         for metric in METRICS
         for row, gains, paper in steps(rows, figures, metric)
     ]
@@ -264,13 +430,17 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    names = [row.name for row in TABLE_VI]
-    parser.add_argument("--rows", nargs="+", choices=names, default=names, metavar="ROW")
+    names = ", ".join(row.name for row in TABLE_VI)
+    others = ", ".join(row.name for row in PHOTOGRAPHS)
+    parser.add_argument("--table", choices=TABLES, default="table_vi")
+    parser.add_argument(
+        "--rows", nargs="+", metavar="ROW", help=f"default: all; {names}; of photographs: {others}"
+    )
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2], metavar="SEED")
     parser.add_argument(
-        "--config-file", default=str(SMALL_CONFIG), help="a LazyConfig of the whole model"
+        "--config-file", help="a LazyConfig of the whole model; default: the table's own"
     )
-    parser.add_argument("--output", type=Path, default=Path("output/ablations/drawn_table_vi"))
+    parser.add_argument("--output", type=Path, help="default: a folder below output/ablations")
     parser.add_argument(
         "--start-from",
         type=Path,
@@ -284,12 +454,20 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args([*(word for word in words if word not in overrides), "--", *overrides])
     if len(set(args.seeds)) < len(args.seeds):
         parser.error("--seeds: every seed once")
+    table = TABLES[args.table]
+    known = [row.name for row in table.rows]
+    args.rows = args.rows or known
+    if unknown := sorted(set(args.rows) - set(known)):
+        parser.error(f"--rows: no {', '.join(unknown)} in {args.table}; it has {', '.join(known)}")
+    args.config_file = args.config_file or str(table.config_file)
+    args.output = args.output or table.output
     return args
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    rows = [row for row in TABLE_VI if row.name in args.rows]
+    table = TABLES[args.table]
+    rows = [row for row in table.rows if row.name in args.rows]
     small = apply_overrides(load_lazy_config(args.config_file), args.opts)
     if args.start_from is not None:
         small.train.init_checkpoint = str(write_start(args.start_from, args.output))
@@ -301,11 +479,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     ]
     failed = []
     seconds = []
+    # By data set, or "TTA".
+    more: dict[str, Figures] = {}
     for number, ((seed, row), cfg) in enumerate(zip(runs, configs, strict=True), start=1):
         print(f"[{number}/{len(runs)}] {row.name}, seed {seed}: ", end="", flush=True)
         begin = time.perf_counter()
         try:
             train(cfg)
+            run_dir = Path(cfg.train.output_dir)
+            for name, run_figures in evaluate_more(run_dir, table, row is table.rows[0]).items():
+                more.setdefault(name, {}).setdefault(row.name, []).append(run_figures)
         except FileExistsError as error:
             sys.exit(str(error))
         except RuntimeError as error:
@@ -315,7 +498,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         seconds.append(time.perf_counter() - begin)
         figures = finished_figures(Path(cfg.train.output_dir))
         left = (len(runs) - number) * max(seconds) / 60
-        told = ", ".join(f"{name} {value:.1f}" for name, value in figures.items())
+        told = ", ".join(f"{name} {figures[name]:.1f}" for name in METRICS)
         print(f"{told}; {seconds[-1]:.0f} s, at most about {left:.0f} min left", flush=True)
     if failed:
         print(f"No tables: {'; '.join(failed)} failed. The same call tries again.", file=sys.stderr)
@@ -329,12 +512,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"{', '.join(map(str, args.seeds))}, in percent.\n\n{figures_table(rows, found)}\n\n"
         f"Gains over the row named, of runs with the same seed:\n\n{steps_table(rows, found)}\n"
     )
+    titles = {row.name: row.title for row in rows}
+    for name, of_rows in more.items():
+        report += f"\n{name}:\n\n{more_figures_table(titles, of_rows)}\n"
     record = {
         "config_file": os.path.relpath(args.config_file, REPOSITORY),
         "overrides": args.opts,
         "start_from": None if args.start_from is None else str(args.start_from),
         "seeds": args.seeds,
         "figures": found,
+        "more_figures": more,
     }
     with whole_file(args.output / "ablation.md") as file:
         file.write(report)

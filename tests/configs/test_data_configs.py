@@ -62,10 +62,12 @@ def test_ccp_is_trained_on_people_of_all_sizes_cut_at_every_side():
     assert mapper.recompute_boxes and list(mapper.copy_paste.records.names) == ["ccp_train"]
     assert mapper.copy_paste.part_labels == CIHP_PART_LABELS
     kinds = [type(augmentation).__name__ for augmentation in mapper.augmentations.augs]
-    assert kinds[:3] == ["RandomApply", "ResizeShortestEdge", "RandomFlip"]
-    crop, resize, flip = mapper.augmentations.augs[:3]
-    assert crop.prob == 0.6 and list(crop.aug.crop_size) == [0.25, 0.25]
-    assert resize.short_edge_length == [208, 352] and resize.max_size == 512 and resize.is_range
+    assert kinds[:3] == ["ResizeScale", "FixedSizeCrop", "RandomFlip"]
+    scale, crop, flip = mapper.augmentations.augs[:3]
+    # From whole pictures to two fifths of their sides.
+    assert (scale.min_scale, scale.max_scale) == (0.9, 2.5)
+    assert (scale.target_height, scale.target_width) == tuple(crop.crop_size) == (384, 288)
+    assert not crop.pad
     assert flip.prob == 0.5 and flip.horizontal
 
 
