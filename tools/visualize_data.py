@@ -4,7 +4,13 @@
     python tools/visualize_data.py --source annotation --dataset cihp_val
     python tools/visualize_data.py --source dataloader --config-file configs/....py
 
-Each picture shows an image beside its people: part colours, outlines and boxes.
+    # people pasted into every image
+    python tools/visualize_data.py --source dataloader \
+        --config-file configs/photographs/aiparsing_lite0_FPN_ccp.py \
+        dataloader.train.mapper.copy_paste.prob=1.0
+
+Each picture shows an image beside its people: part colours, outlines and boxes. Dashed grey boxes
+are of people without labels, whom training ignores.
 """
 
 from __future__ import annotations
@@ -32,8 +38,8 @@ from aiparsing_d2.structures import PartMaps
 from aiparsing_d2.structures.part_labels import PartLabels, get_part_labels
 from aiparsing_d2.visualization import draw_parsing, image_grid, part_legend
 
-# What to draw of an image: its record, RGB pixels, people and their boxes.
-Sample = tuple[dict[str, Any], np.ndarray, PartMaps, Boxes]
+# What to draw of an image: its record, RGB pixels, people, their boxes, and ignored boxes.
+Sample = tuple[dict[str, Any], np.ndarray, PartMaps, Boxes, Boxes]
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -75,6 +81,7 @@ def annotated_samples(dataset_names: Sequence[str], part_labels: PartLabels) -> 
                 read_image(record["file_name"], "RGB"),
                 PartMaps.from_full(annotations.person_maps),
                 Boxes(annotations.boxes),
+                Boxes(record.get("ignore_boxes", [])),
             )
 
 
@@ -85,8 +92,10 @@ def training_samples(dataloader_cfg: Any) -> Iterator[Sample]:
     for batch in instantiate(dataloader_cfg):
         for sample in batch:
             image = convert_image_to_rgb(sample["image"].permute(1, 2, 0), image_format)
-            people = sample["instances"]
-            yield sample, image, people.gt_part_maps, people.gt_boxes
+            instances = sample["instances"]
+            people = instances[instances.gt_classes >= 0]
+            ignored = instances[instances.gt_classes < 0]
+            yield sample, image, people.gt_part_maps, people.gt_boxes, ignored.gt_boxes
 
 
 def draw_sample(sample: Sample, part_labels: PartLabels) -> np.ndarray:
@@ -96,8 +105,8 @@ def draw_sample(sample: Sample, part_labels: PartLabels) -> np.ndarray:
     Returns:
         uint8 (height, width, 3), RGB.
     """
-    _, image, part_maps, boxes = sample
-    drawing = draw_parsing(image, part_maps, part_labels, boxes=boxes)
+    _, image, part_maps, boxes, ignore_boxes = sample
+    drawing = draw_parsing(image, part_maps, part_labels, boxes=boxes, ignore_boxes=ignore_boxes)
     labels = {label for part_map in part_maps.maps for label in part_map.unique().tolist()}
     return image_grid([[image, drawing]], legend=part_legend(part_labels, labels))
 

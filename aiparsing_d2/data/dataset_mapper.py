@@ -110,7 +110,8 @@ class ParsingDatasetMapper:
             * "instances" (training only): :class:`Instances` of size (H, W) with ``gt_boxes``
               (:class:`Boxes`), ``gt_classes`` (int64, all 0) and ``gt_part_maps``
               (:class:`PartMaps`), and ``gt_masks`` if wanted. People of whom no pixel is left are
-              dropped.
+              dropped. What is left of the record's "ignore_boxes" follows, with class -1 and
+              empty maps: people without labels, whom a detector may find or not.
 
         Raises:
             OSError: the image cannot be read.
@@ -141,6 +142,7 @@ class ParsingDatasetMapper:
                 aug_input.image.shape[:2],
                 self.part_labels,
                 recompute_boxes=self.recompute_boxes,
+                ignore_boxes=record.get("ignore_boxes", ()),
             )
             if self.use_instance_mask:
                 instances.gt_masks = BitMasks(instances.gt_part_maps.to_full() != 0)
@@ -155,6 +157,7 @@ def person_annotations_to_instances(
     part_labels: PartLabels,
     *,
     recompute_boxes: bool = False,
+    ignore_boxes: Sequence[Sequence[float]] = (),
 ) -> Instances:
     """Transform the people of an image into training targets.
 
@@ -164,10 +167,12 @@ def person_annotations_to_instances(
         image_size: (H, W) of the transformed image.
         part_labels: the label set, for the left/right swap.
         recompute_boxes: see :class:`ParsingDatasetMapper`.
+        ignore_boxes: XYXY boxes of people without labels, in pixels of the original image.
 
     Returns:
         Instances of size ``image_size`` with ``gt_boxes``, ``gt_classes`` and
-        ``gt_part_maps``, without the people of whom no pixel is left.
+        ``gt_part_maps``, without the people of whom no pixel is left. Those of ``ignore_boxes``
+        come last, with class -1, as Detectron2 marks what is neither person nor background.
     """
     # One at a time: image operations know arrays of one or three channels only.
     maps = [transforms.apply_segmentation(person_map) for person_map in annotations.person_maps]
@@ -191,4 +196,26 @@ def person_annotations_to_instances(
     instances.gt_classes = torch.zeros(len(boxes), dtype=torch.int64)
     instances.gt_part_maps = part_maps
     visible = torch.as_tensor(maps.any(axis=(1, 2)))
-    return instances[visible & boxes.nonempty()]
+    instances = instances[visible & boxes.nonempty()]
+    if len(ignore_boxes):
+        instances = Instances.cat([instances, _ignored(ignore_boxes, transforms, image_size)])
+    return instances
+
+
+def _ignored(
+    ignore_boxes: Sequence[Sequence[float]],
+    transforms: T.TransformList,
+    image_size: tuple[int, int],
+) -> Instances:
+    boxes = Boxes(transforms.apply_box(np.array(ignore_boxes, dtype=np.float64)))
+    boxes.clip(image_size)
+    boxes = boxes[boxes.nonempty()]
+    count = len(boxes)
+    return Instances(
+        image_size,
+        gt_boxes=boxes,
+        gt_classes=torch.full((count,), -1, dtype=torch.int64),
+        gt_part_maps=PartMaps(
+            [torch.zeros((0, 0), dtype=torch.uint8)] * count, torch.zeros((count, 4)), image_size
+        ),
+    )

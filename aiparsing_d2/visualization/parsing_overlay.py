@@ -25,6 +25,8 @@ _OUTLINE_COLOR = (255, 255, 255)
 _EDGE_COLOR = (255, 255, 255)
 # A colour that no part of the known data sets has.
 _BOX_COLOR = (255, 0, 255)
+# Dashes of both greys are seen on any ground.
+_IGNORE_BOX_COLORS = ((210, 210, 210), (90, 90, 90))
 
 
 def draw_parsing(
@@ -34,6 +36,7 @@ def draw_parsing(
     *,
     boxes: Boxes | np.ndarray | torch.Tensor | None = None,
     scores: np.ndarray | torch.Tensor | None = None,
+    ignore_boxes: Boxes | np.ndarray | torch.Tensor | None = None,
     alpha: float = 0.7,
     scale: float = 1.0,
 ) -> np.ndarray:
@@ -47,6 +50,7 @@ def draw_parsing(
         part_labels: label set that gives the colours. Ignored pixels are light grey.
         boxes: (N, 4) XYXY in image pixels.
         scores: (N,), written on the boxes; without boxes only the order is taken from them.
+        ignore_boxes: (M, 4) XYXY in image pixels, of people without labels; dashed and grey.
         alpha: opacity of the part colours, 0..1.
         scale: size of the drawing relative to the image.
 
@@ -90,6 +94,9 @@ def draw_parsing(
     drawing[_outlines(owners)] = _OUTLINE_COLOR
     if boxes is not None:
         drawing = _draw_boxes(drawing, boxes * scale, scores, from_back_to_front)
+    if ignore_boxes is not None:
+        ignore_boxes = _as_array(getattr(ignore_boxes, "tensor", ignore_boxes))
+        drawing = _draw_dashed_boxes(drawing, ignore_boxes * scale)
     return drawing
 
 
@@ -155,7 +162,7 @@ def _draw_boxes(
     canvas = Image.fromarray(drawing)
     draw = ImageDraw.Draw(canvas)
     short_side = min(canvas.size)
-    line_width = max(1, round(short_side / 200))
+    line_width = _line_width(canvas)
     font = ImageFont.load_default(max(10, short_side / 25))
     for person in from_back_to_front:
         x0, y0, x1, y1 = boxes[person]
@@ -172,3 +179,29 @@ def _draw_boxes(
             draw.rectangle((*corner, right + 2 * line_width, bottom + line_width), fill=_BOX_COLOR)
             draw.text((corner[0] + line_width, corner[1]), text, fill="white", font=font)
     return np.asarray(canvas)
+
+
+def _draw_dashed_boxes(drawing: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Draw boxes, in coordinates of the drawing, with sides that lie inside them."""
+    canvas = Image.fromarray(drawing)
+    draw = ImageDraw.Draw(canvas)
+    width = _line_width(canvas)
+    dash = 4 * width
+    for x0, y0, x1, y1 in boxes.round().astype(int).tolist():
+        if not (x1 > x0 and y1 > y0):
+            continue
+        light, dark = _IGNORE_BOX_COLORS
+        draw.rectangle((x0, y0, x1 - 1, y1 - 1), outline=dark, width=width)
+        for x in range(x0, x1, 2 * dash):
+            right = min(x + dash, x1) - 1
+            draw.rectangle((x, y0, right, min(y0 + width, y1) - 1), fill=light)
+            draw.rectangle((x, max(y1 - width, y0), right, y1 - 1), fill=light)
+        for y in range(y0, y1, 2 * dash):
+            bottom = min(y + dash, y1) - 1
+            draw.rectangle((x0, y, min(x0 + width, x1) - 1, bottom), fill=light)
+            draw.rectangle((max(x1 - width, x0), y, x1 - 1, bottom), fill=light)
+    return np.asarray(canvas)
+
+
+def _line_width(canvas: Image.Image) -> int:
+    return max(1, round(min(canvas.size) / 200))

@@ -217,6 +217,47 @@ def test_random_crops_keep_maps_boxes_and_image_together(crowd_record, crop):
     assert max(numbers) <= 5
 
 
+@pytest.mark.parametrize(
+    ("augmentations", "expected"),
+    [
+        ([], [[0, 0.5, 2, 3], [4, 0, 6, 4]]),
+        ([T.RandomFlip(prob=1.0)], [[4, 0.5, 6, 3], [0, 0, 2, 4]]),
+        ([T.Resize((8, 3))], [[0, 1, 1, 6], [2, 0, 3, 8]]),
+        # A crop clips the one box and leaves nothing of the other.
+        ([T.CropTransform(1, 1, 3, 3)], [[0, 0, 1, 2]]),
+        ([T.CropTransform(1, 1, 3, 3), T.HFlipTransform(3)], [[2, 0, 3, 2]]),
+        ([T.CropTransform(2, 0, 2, 4)], []),
+    ],
+)
+@pytest.mark.parametrize("recompute_boxes", [False, True])
+def test_ignore_boxes_follow_the_image(record, augmentations, expected, recompute_boxes):
+    mapper = make_mapper(*augmentations, recompute_boxes=recompute_boxes, use_instance_mask=True)
+    people = mapper(record)["instances"]
+    boxes = [[0, 0.5, 2, 3], [4, 0, 6, 4]]
+    instances = mapper({**record, "ignore_boxes": boxes})["instances"]
+    assert boxes == [[0, 0.5, 2, 3], [4, 0, 6, 4]]
+    count = len(people)
+    assert instances.gt_classes.tolist() == [0] * count + [-1] * len(expected)
+    assert instances.gt_boxes.tensor[count:].tolist() == expected
+    assert instances.gt_boxes.tensor[:count].tolist() == people.gt_boxes.tensor.tolist()
+    assert torch.equal(instances.gt_part_maps[:count].to_full(), people.gt_part_maps.to_full())
+    assert not instances.gt_part_maps[count:].to_full().any()
+    assert instances.gt_masks.tensor.flatten(1).any(1).tolist() == [True] * count + [False] * len(
+        expected
+    )
+
+
+def test_ignore_boxes_stay_where_people_are_pasted(record):
+    class PasteNobody:
+        def __call__(self, image, annotations, image_format):
+            return image, annotations
+
+    with_box = {**record, "ignore_boxes": [[3, 1, 5, 4]]}
+    instances = make_mapper(copy_paste=PasteNobody())(with_box)["instances"]
+    assert instances.gt_classes.tolist() == [0, 0, -1]
+    assert instances.gt_boxes.tensor[2].tolist() == [3, 1, 5, 4]
+
+
 def test_overlapping_people_of_separate_files(tmp_path):
     labels = LV_MHP_V2_PART_LABELS
     front = np.array([[0, 22, 23, 0], [0, 22, 7, 0]], dtype=np.uint8)

@@ -213,8 +213,12 @@ def test_non_finite_boxes_stop_training(value):
         )
 
 
-def batch_losses(boxes_per_image, seed=0, **kwargs):
+def batch_losses(boxes_per_image, seed=0, num_ignored=(), **kwargs):
+    """``num_ignored`` tells how many of an image's boxes, the last ones, are of class -1."""
     n = len(boxes_per_image)
+    ground_truth = [make_person_instances((32, 48), boxes) for boxes in boxes_per_image]
+    for instances, num in zip(ground_truth, num_ignored):
+        instances.gt_classes[len(instances) - num :] = -1
     torch.manual_seed(seed)
     shapes = [(4, 6), (2, 3)]
     predictions = (
@@ -226,9 +230,7 @@ def batch_losses(boxes_per_image, seed=0, **kwargs):
     images = ImageList(torch.zeros(n, 3, 32, 48), [(32, 48)] * n)
     features = {"p3": torch.zeros(n, 1, 4, 6), "p4": torch.zeros(n, 1, 2, 3)}
     with EventStorage():
-        _, losses = generator(
-            images, features, [make_person_instances((32, 48), b) for b in boxes_per_image]
-        )
+        _, losses = generator(images, features, ground_truth)
     return losses, predictions, generator
 
 
@@ -279,6 +281,41 @@ def test_losses_of_a_batch_by_hand():
     assert losses["loss_fcos_cls"].item() == pytest.approx(focal / (5 + 2), rel=1e-5)
     assert losses["loss_fcos_box"].item() == pytest.approx(box / weights, rel=1e-5)
     assert losses["loss_fcos_centerness"].item() == pytest.approx(center / 5, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "ignore_box, left_out",  # (level, row, column) of the locations strictly inside
+    [
+        # Of stride 8, x and y of 12, 20 and 28, of which (12, 12) is the person's; of 16, (24, 24).
+        (
+            [10, 10, 30, 30],
+            [(0, r, c) for r in (1, 2, 3) for c in (1, 2, 3) if (r, c) != (1, 1)] + [(1, 1, 1)],
+        ),
+        ([12, 12, 28, 28], [(0, 2, 2), (1, 1, 1)]),
+        ([13, 13, 19, 19], []),
+    ],
+)
+def test_locations_in_ignore_boxes_count_in_no_loss(ignore_box, left_out):
+    person = [4, 4, 18, 18]  # has the location (12, 12) of stride 8, as above
+    without, (logits, _, _), _ = batch_losses([[person], []])
+    losses, _, generator = batch_losses([[person, ignore_box], []], num_ignored=[1])
+    probabilities = [torch.sigmoid(logits[level][0, 0, r, c]).item() for level, r, c in left_out]
+    left_out_sum = sum(-0.75 * p**2 * math.log(1 - p) for p in probabilities)
+    # One positive location and two images, with and without the ignore box.
+    expected = without["loss_fcos_cls"].item() - left_out_sum / (1 + 2)
+    assert losses["loss_fcos_cls"].item() == pytest.approx(expected, rel=1e-5)
+    for name in ("loss_fcos_box", "loss_fcos_centerness"):
+        assert losses[name] == without[name]
+    losses["loss_fcos_cls"].backward()
+    for level, parameter in enumerate(generator.head.predictions[:2]):
+        zeros = {(level, r, c) for r, c in (parameter.grad[0, 0] == 0).nonzero().tolist()}
+        assert zeros == {cell for cell in left_out if cell[0] == level}
+        assert (parameter.grad[1] != 0).all()  # the same places of the other image
+
+
+def test_an_image_of_ignored_people_only():
+    losses, _, _ = batch_losses([[[0, 0, 48, 32]]], num_ignored=[1])
+    assert [loss.item() for loss in losses.values()] == [0, 0, 0]
 
 
 def test_loss_weights():

@@ -18,10 +18,24 @@ def test_focal_loss_by_hand():
     total = -0.25 * (1 - p[0]) ** 2 * math.log(p[0])
     total += -0.75 * p[1] ** 2 * math.log(1 - p[1])
     total += -0.75 * p[2] ** 2 * math.log(1 - p[2])
-    loss = classification_loss(logits, is_person, num_images=2, alpha=0.25, gamma=2.0)
+    settings = {"num_images": 2, "alpha": 0.25, "gamma": 2.0}
+    all_count = torch.zeros(3, dtype=torch.bool)
+    loss = classification_loss(logits, is_person, all_count, **settings)
     assert loss.item() == pytest.approx(total / (1 + 2), rel=1e-5)
-    nobody = classification_loss(logits[1:], is_person[1:], num_images=2, alpha=0.25, gamma=2.0)
+    nobody = classification_loss(logits[1:], is_person[1:], all_count[1:], **settings)
     assert nobody.item() > 0  # negatives count without any positive
+
+
+def test_ignored_locations_are_left_out_of_the_focal_loss_unless_they_are_positive():
+    logits = torch.tensor([2.0, -1.0, 0.5], requires_grad=True)
+    is_person = torch.tensor([True, False, False])
+    is_ignored = torch.tensor([True, True, False])
+    p = [1 / (1 + math.exp(-x)) for x in logits.tolist()]
+    total = -0.25 * (1 - p[0]) ** 2 * math.log(p[0]) - 0.75 * p[2] ** 2 * math.log(1 - p[2])
+    loss = classification_loss(logits, is_person, is_ignored, num_images=2, alpha=0.25, gamma=2.0)
+    assert loss.item() == pytest.approx(total / (1 + 2), rel=1e-5)
+    loss.backward()
+    assert logits.grad[1] == 0 and logits.grad[[0, 2]].abs().min() > 0
 
 
 @pytest.mark.parametrize(

@@ -134,6 +134,24 @@ def test_ground_truth_is_enough_to_train():
     assert len(second) == 0
 
 
+def test_people_without_labels_train_nothing_and_take_no_proposal_from_others():
+    person, ignored = [8.0, 8.0, 48.0, 88.0], [28.0, 8.0, 68.0, 88.0]
+    between = [21.0, 8.0, 61.0, 88.0]
+    assert iou(person, ignored) < 0.5 < iou(between, person) < iou(between, ignored)
+    targets = make_person_instances(SIZE, [person, ignored])
+    targets.gt_classes[1] = -1
+    only_ignored = targets[1]
+    targets.gt_part_maps.maps[0].fill_(1)
+    targets.gt_part_maps.maps[1].fill_(2)
+    roi_heads = make_roi_heads().train()
+    proposals = make_proposals([between, ignored, [30, 8, 70, 88]])
+    run(roi_heads, [proposals, proposals], [targets, only_ignored])
+    first, second = roi_heads.parsing_head.instances
+    assert sorted(first.proposal_boxes.tensor.tolist()) == [person, between]
+    assert [part_map.unique().tolist() for part_map in first.gt_part_maps.maps] == [[1], [1]]
+    assert len(second) == 0
+
+
 def test_an_overlap_of_one_half_is_positive():
     person = [0.0, 0.0, 40.0, 40.0]
     roi_heads = make_roi_heads(proposal_append_gt=False).train()

@@ -6,7 +6,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import DefaultPredictor
 from detectron2.evaluation import inference_on_dataset
 from detectron2.modeling import build_model
-from detectron2.structures import BitMasks, Keypoints
+from detectron2.structures import BitMasks, Boxes, Instances, Keypoints
 from detectron2.utils.events import EventStorage
 from tiny_models import make_input, set_tiny_parsing_head, tiny_yacs_config
 
@@ -14,7 +14,7 @@ from aiparsing_d2.data.annotations import read_person_annotations
 from aiparsing_d2.data.datasets.cihp import register_cihp
 from aiparsing_d2.evaluation import ParsingEvaluator
 from aiparsing_d2.modeling import parsing_postprocess
-from aiparsing_d2.structures import paste_part_maps
+from aiparsing_d2.structures import PartMaps, paste_part_maps
 from aiparsing_d2.structures.part_labels import PartLabels, distinct_colors
 from aiparsing_d2.submissions import SubmissionWriter
 
@@ -63,16 +63,56 @@ def data_set(two_people):
     MetadataCatalog.remove(DATASET)
 
 
-@pytest.mark.parametrize("name", META_ARCHITECTURES)
-@pytest.mark.parametrize("people", [PEOPLE, []], ids=["two people", "nobody"])
-def test_training(models, name, people):
-    batch = [make_input(96, 128, people)]
-    instances = batch[0]["instances"]
+def make_training_input(people):
+    sample = make_input(96, 128, people)
+    instances = sample["instances"]
     instances.gt_masks = BitMasks(instances.gt_part_maps.to_full() > 0)
     centers = instances.gt_boxes.get_centers()[:, None].repeat(1, 3, 1)
     instances.gt_keypoints = Keypoints(
         torch.cat([centers, torch.full_like(centers, 2)[..., :1]], 2)
     )
+    return sample
+
+
+@pytest.mark.parametrize("name", META_ARCHITECTURES)
+def test_people_without_labels_are_neither_positives_nor_negatives(models, name, monkeypatch):
+    batch = [make_training_input(PEOPLE)]
+    batch[0]["instances"].gt_classes[1] = -1
+    model = models[name].train()
+    roi_heads = model.roi_heads
+    proposals = Instances(
+        (96, 128), proposal_boxes=Boxes(torch.tensor([PEOPLE[0], PEOPLE[1], [0.0, 0, 20, 20]]))
+    )
+    proposals.objectness_logits = torch.zeros(3)
+    with EventStorage():
+        (sampled,) = roi_heads.label_and_sample_proposals([proposals], [batch[0]["instances"]])
+    boxes = sampled.proposal_boxes.tensor.tolist()
+    assert PEOPLE[1] not in boxes
+    assert {tuple(b): c for b, c in zip(boxes, sampled.gt_classes.tolist())} == {
+        tuple(PEOPLE[0]): 0,
+        (0, 0, 20, 20): 1,  # background
+    }
+
+    seen = []
+    monkeypatch.setattr(
+        roi_heads.parsing_head,
+        "forward",
+        lambda x, instances: seen.extend(instances) or {"loss_parsing": x.sum()},
+    )
+    with EventStorage():
+        model(batch)
+    model.eval()
+    (trained,) = seen
+    assert len(trained) and set(trained.gt_classes.tolist()) == {0}
+    parts = PartMaps.from_full(batch[0]["instances"].gt_part_maps.to_full()[:1])
+    for part_map in trained.gt_part_maps.maps:
+        assert torch.equal(part_map, parts.maps[0])
+
+
+@pytest.mark.parametrize("name", META_ARCHITECTURES)
+@pytest.mark.parametrize("people", [PEOPLE, []], ids=["two people", "nobody"])
+def test_training(models, name, people):
+    batch = [make_training_input(people)]
     model = models[name].train()
     with EventStorage():
         losses = model(batch)

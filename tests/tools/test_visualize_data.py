@@ -1,4 +1,5 @@
 import importlib.util
+import json
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +109,31 @@ def test_data_loader_shows_the_augmented_samples(tool, tiny_train, tmp_path):
     tool.main([*args, "--num-images", "1", *overrides])
     (picture,) = (tmp_path / "unflipped").iterdir()  # which one, the sampler's seed decides
     assert blue_columns(picture) == (1, 48)
+
+
+def test_ignore_boxes_are_dashed_in_both_sources(tool, tiny_train, tmp_path):
+    boxes = {"bright": [[60, 4, 90, 36]], "dark": [[60, 4, 90, 36]]}
+    (tiny_train.root / "ignore_boxes.json").write_text(json.dumps(boxes))
+    config_file = tmp_path / "config.py"
+    config_file.write_text(CONFIG)
+    sources = {
+        "annotation": (["--dataset", "tiny_train"], 60),
+        "dataloader": (["--config-file", str(config_file)], 10),  # mirrored: 100 - 90
+    }
+    for source, (args, left) in sources.items():
+        out = tmp_path / source
+        tool.main(["--source", source, *args, "--num-images", "1", "--output-dir", str(out)])
+        (picture,) = out.iterdir()
+        sheet = np.asarray(Image.open(picture)).astype(int)
+        drawing = sheet[12:52, 124:224]
+        row = drawing[20]  # of pixels of one grey but the two sides and the face
+        is_grey = np.ptp(row, axis=1) == 0
+        sides = [
+            x for x in range(left, left + 30) if is_grey[x] and (row[x] != row[left + 5]).any()
+        ]
+        assert sides == [left, left + 29]
+        top = drawing[4, left : left + 30, 0]
+        assert len(set(top.tolist())) == 2  # dashes
 
 
 @pytest.mark.parametrize(

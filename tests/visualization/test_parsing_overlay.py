@@ -75,6 +75,20 @@ def test_boxes_lie_on_their_outermost_pixels(image, overlapping_people, box_type
     np.testing.assert_array_equal(magenta, expected)
 
 
+def test_ignore_boxes_are_dashed_in_two_greys_and_lie_inside_themselves():
+    image = np.full((40, 60, 3), 255, np.uint8)
+    nobody = np.zeros((0, 40, 60), np.uint8)
+    boxes = Boxes(torch.tensor([[10.0, 5.0, 30.0, 25.0], [8.0, 8.0, 8.0, 20.0]]))
+    drawing = draw_parsing(image, nobody, CIHP_PART_LABELS, ignore_boxes=boxes)
+    changed = np.zeros((40, 60), bool)
+    changed[5:25, 10:30] = True
+    changed[6:24, 11:29] = False
+    np.testing.assert_array_equal((drawing != 255).any(2), changed)
+    assert np.ptp(drawing, axis=2).max() == 0
+    for side in (drawing[5, 10:30, 0], drawing[24, 10:30, 0], drawing[5:25, 10, 0]):
+        assert np.bincount(side)[np.unique(side)].tolist() == [8, 12]  # 3 light dashes of 4
+
+
 def test_scores_are_written_on_the_boxes(overlapping_people):
     image = np.full((200, 300, 3), 100, dtype=np.uint8)
     maps = overlapping_people.repeat(10, axis=1).repeat(10, axis=2)

@@ -52,7 +52,8 @@ def register_parsing_dataset(
         load: called without arguments when the data set is used first. Gives the records, which
             must have "file_name", "image_id" (a different string for each), "height", "width" and
             the keys of one of the layouts of
-            :func:`~aiparsing_d2.data.annotations.read_person_annotations`.
+            :func:`~aiparsing_d2.data.annotations.read_person_annotations`. They may have
+            "ignore_boxes", XYXY boxes in pixels of people without labels.
         part_labels: the label set.
         semseg_thresh: people with a lower score are left out of the map that mIoU is computed on.
         metadata: further entries of the data set's metadata, or others in place of those set here.

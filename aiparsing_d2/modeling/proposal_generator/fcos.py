@@ -27,6 +27,7 @@ from .fcos_targets import (
     boxes_from_distances,
     distances_to_boxes,
     feature_locations,
+    inside_any,
     match_locations,
 )
 
@@ -157,7 +158,8 @@ class FCOSProposalGenerator(nn.Module):
         Args:
             images: the input images; only their sizes are used.
             features: (N, C, H_l, W_l) per name in ``in_features``.
-            gt_instances: per image, with ``gt_boxes``. Needed for training only.
+            gt_instances: per image, with ``gt_boxes`` and ``gt_classes``. Needed for training
+                only. Boxes of class -1 are of people who may be found or not.
 
         Returns:
             Per image an ``Instances`` with ``proposal_boxes`` and ``objectness_logits``
@@ -194,25 +196,30 @@ class FCOSProposalGenerator(nn.Module):
     ) -> dict[str, Tensor]:
         """Eq. 2 of the paper.
 
+        Inside a box of class -1, locations that are no person's count in no loss.
+
         Args:
             locations: per level (H * W, 2).
             logits, distances, centerness: per level (N, H * W, 1 / 4 / 1).
-            gt_instances: per image, with ``gt_boxes``.
+            gt_instances: per image, with ``gt_boxes`` and ``gt_classes`` (0, or -1 for ignored).
 
         Returns:
             ``loss_fcos_cls``, ``loss_fcos_box``, ``loss_fcos_centerness``.
         """
         all_locations = cat(locations)
-        is_person, targets = [], []
+        is_person, is_ignored, targets = [], [], []
         for instances in gt_instances:
-            boxes = instances.gt_boxes.tensor
+            all_boxes, labelled = instances.gt_boxes.tensor, instances.gt_classes >= 0
+            boxes = all_boxes[labelled]
             matched = match_locations(
                 locations, self.strides, self.size_ranges, boxes, self.center_sampling_radius
             )
             positive = matched != NO_MATCH
             targets.append(distances_to_boxes(all_locations[positive], boxes[matched[positive]]))
             is_person.append(positive)
+            is_ignored.append(inside_any(all_locations, all_boxes[~labelled]))
         is_person = torch.stack(is_person)  # (N, L)
+        is_ignored = torch.stack(is_ignored)  # (N, L)
         targets = cat(targets)  # (P, 4)
         logits = cat(logits, dim=1).squeeze(2).float()
         distances = cat(distances, dim=1)[is_person].float()
@@ -224,6 +231,7 @@ class FCOSProposalGenerator(nn.Module):
             "loss_fcos_cls": classification_loss(
                 logits.flatten(),
                 is_person.flatten(),
+                is_ignored.flatten(),
                 len(gt_instances),
                 self.focal_loss_alpha,
                 self.focal_loss_gamma,

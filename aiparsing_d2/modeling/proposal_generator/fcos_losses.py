@@ -13,17 +13,22 @@ BOX_LOSS_TYPES = ("giou", "iou")
 
 
 def classification_loss(
-    logits: Tensor, is_person: Tensor, num_images: int, alpha: float, gamma: float
+    logits: Tensor,
+    is_person: Tensor,
+    is_ignored: Tensor,
+    num_images: int,
+    alpha: float,
+    gamma: float,
 ) -> Tensor:
     """Sigmoid focal loss, summed and divided by (positive locations + images).
 
     Args:
         logits: (L,) over all locations of the batch.
         is_person: bool (L,).
+        is_ignored: bool (L,), the locations to leave out of the sum; those of people count.
     """
-    total = sigmoid_focal_loss(
-        logits, is_person.to(logits.dtype), alpha=alpha, gamma=gamma, reduction="sum"
-    )
+    losses = sigmoid_focal_loss(logits, is_person.to(logits.dtype), alpha=alpha, gamma=gamma)
+    total = losses.masked_fill(is_ignored & ~is_person, 0).sum()
     return total / (is_person.sum() + num_images)
 
 

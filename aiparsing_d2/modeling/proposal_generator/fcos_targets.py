@@ -45,6 +45,12 @@ def boxes_from_distances(locations: Tensor, distances: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+def inside_any(locations: Tensor, boxes: Tensor) -> Tensor:
+    """Which of (L, 2) locations lie strictly inside any of (B, 4) XYXY boxes: bool (L,)."""
+    return (distances_to_boxes(locations[:, None], boxes).amin(dim=2) > 0).any(dim=1)
+
+
+@torch.no_grad()
 def match_locations(
     locations: Sequence[Tensor],
     strides: Sequence[int],

@@ -30,7 +30,9 @@ _FEATURE_KEYS = (
 class ParsingROIHeads(StandardROIHeads):
     """Detectron2's box, mask and keypoint heads plus a parsing branch.
 
-    For detectors whose proposals still need a box head, such as RPN. At test the instances gain
+    For detectors whose proposals still need a box head, such as RPN. While training, ground truth
+    of class -1 is of people without labels: proposals that overlap one of them most are neither
+    positives nor negatives of any head, as Detectron2 has it. At test the instances gain
     ``pred_part_logits``, ``box_scores`` (the box head's score) and, with a score head,
     ``pred_mious``; ``scores`` becomes the person score sqrt(box_scores * pred_mious) (paper,
     Sec. III-B, "Refinement head").
@@ -182,6 +184,17 @@ class OneStageParsingROIHeads(ParsingROIHeads):
         super().__init__(
             box_in_features=[], box_pooler=None, box_head=None, box_predictor=None, **kwargs
         )
+
+    def label_and_sample_proposals(
+        self, proposals: list[Instances], targets: list[Instances]
+    ) -> list[Instances]:
+        """See :meth:`detectron2.modeling.ROIHeads.label_and_sample_proposals`.
+
+        There are no negatives, so targets of class -1 are dropped. They are not to take proposals
+        from the labelled people they overlap.
+        """
+        labelled = [x[x.gt_classes >= 0] for x in targets]
+        return super().label_and_sample_proposals(proposals, labelled)
 
     @classmethod
     def _init_box_head(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
