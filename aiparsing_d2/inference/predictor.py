@@ -78,7 +78,7 @@ class ParsingPredictor:
             ConfigError: the weights do not fit the model, or model and test set each other.
         """
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        if weights is None:
+        if not weights:
             weights = _carried_weights(config)
         check_init_checkpoint(str(weights))
         config = _load_config(config)
