@@ -39,7 +39,7 @@ _SUFFIXES = (*IMAGE_SUFFIXES, ".bmp", ".tif", ".tiff", ".webp")
 
 
 def _save_overlay(parsed: ParsedImage, file: IO) -> None:
-    Image.fromarray(parsed.plot()).save(file, "JPEG", quality=90)
+    Image.fromarray(parsed.plot()).save(file, "JPEG", quality=90, subsampling=0)
 
 
 def _save_parts(parsed: ParsedImage, file: IO) -> None:
