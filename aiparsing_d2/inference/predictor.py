@@ -164,12 +164,21 @@ class ParsingPredictor:
 
     @torch.no_grad()
     def _parse(self, batch: list[tuple[np.ndarray, torch.Tensor]]) -> list[ParsedImage]:
-        raw = self.model.inference([{"image": t} for _, t in batch], do_postprocess=False)
+        model = self.model
+        inputs = model.preprocess_image([{"image": tensor} for _, tensor in batch])
+        features = model.backbone(inputs.tensor)
+        proposals, _ = model.proposal_generator(inputs, features, None)
+        detections = model.roi_heads.detect(features, proposals)
+        # Most of the time goes to the parsing head, so it sees only whom it can lift to the
+        # threshold: a score is at most the root of the detection's, unless mIoUs may exceed 1.
+        clamped = getattr(model.roi_heads.parsing_head, "clamp_mious", False)
+        least = self.score_threshold**2 if clamped else 0.0
+        detections = [found[found.scores >= least] for found in detections]
+        parsed = model.roi_heads.forward_with_given_boxes(features, detections)
         # The convention of the model's boxes, see FCOSProposalGenerator.
-        inclusive_boxes = getattr(self.model.proposal_generator, "inclusive_boxes", False)
+        inclusive_boxes = getattr(model.proposal_generator, "inclusive_boxes", False)
         results = []
-        for (image, _), instances in zip(batch, raw, strict=True):
-            # Before they are pasted, which takes longest in a large picture.
+        for (image, _), instances in zip(batch, parsed, strict=True):
             instances = instances[instances.scores >= self.score_threshold]
             instances = instances[instances.scores.argsort(descending=True, stable=True)]
             instances = parsing_postprocess(instances, *image.shape[:2], inclusive_boxes)

@@ -68,6 +68,26 @@ def test_threshold(predictor, picture_file, monkeypatch):
     assert len(nobody) == 0 and nobody.people == [] and nobody.image_size == (150, 210)
 
 
+def test_who_cannot_reach_the_threshold_is_not_parsed(predictor, picture_file, monkeypatch):
+    """The bound is the person score of a perfect mIoU."""
+    box_scores = predictor(picture_file).instances.box_scores.sort().values
+    given = []
+    parse = predictor.model.roi_heads.forward_with_given_boxes
+
+    def note(features, detections):
+        given.extend(detections)
+        results = parse(features, detections)
+        for instances in results:
+            instances.scores = instances.box_scores.sqrt()
+        return results
+
+    monkeypatch.setattr(predictor.model.roi_heads, "forward_with_given_boxes", note)
+    monkeypatch.setattr(predictor, "score_threshold", float(box_scores[2:4].mean().sqrt()))
+    assert len(predictor(picture_file)) == len(given[0]) == 3
+    monkeypatch.setattr(predictor.model.roi_heads.parsing_head, "clamp_mious", False)
+    assert len(predictor(picture_file)) == 3 and len(given[1]) == 6
+
+
 def test_every_kind_of_picture_gives_the_same(predictor, picture_file):
     rgb = random_picture(150, 210)
     tensor = torch.from_numpy(rgb).permute(2, 0, 1)
@@ -80,17 +100,19 @@ def test_every_kind_of_picture_gives_the_same(predictor, picture_file):
     assert_same(predictor(tensor.flip(0)), expected)
 
 
-class Counted:
-    """Counts how many pictures the model is given at once."""
+class Inputs:
+    """Notes what the model is given."""
 
     def __init__(self, predictor, monkeypatch):
-        self.sizes = []
-        self._inference = predictor.model.inference
-        monkeypatch.setattr(predictor.model, "inference", self)
+        self.images = []
+        self.batches = []
+        self._preprocess = predictor.model.preprocess_image
+        monkeypatch.setattr(predictor.model, "preprocess_image", self)
 
-    def __call__(self, inputs, **options):
-        self.sizes.append(len(inputs))
-        return self._inference(inputs, **options)
+    def __call__(self, inputs):
+        self.batches.append(len(inputs))
+        self.images += [record["image"] for record in inputs]
+        return self._preprocess(inputs)
 
 
 def test_a_result_does_not_depend_on_its_neighbours(predictor, monkeypatch):
@@ -104,15 +126,15 @@ def test_a_result_does_not_depend_on_its_neighbours(predictor, monkeypatch):
         random_picture(150, 210, 4),
     ]
     alone = [predictor(picture) for picture in pictures]
-    counted = Counted(predictor, monkeypatch)
+    inputs = Inputs(predictor, monkeypatch)
     together = predictor(pictures)
-    assert counted.sizes == [1, 1, 1, 1, 3]
+    assert inputs.batches == [1, 1, 1, 1, 3]
     for actual, expected in zip(together, alone, strict=True):
         assert_same(actual, expected)
 
 
 def test_results_come_while_pictures_are_read(predictor, monkeypatch):
-    counted = Counted(predictor, monkeypatch)
+    inputs = Inputs(predictor, monkeypatch)
     read = []
 
     def pictures():
@@ -122,7 +144,7 @@ def test_results_come_while_pictures_are_read(predictor, monkeypatch):
 
     results = predictor.iterate(pictures(), batch_size=2)
     assert next(results).image_size == (60, 60) and read == [0, 1]
-    assert len(list(results)) == 4 and counted.sizes == [2, 2, 1]
+    assert len(list(results)) == 4 and inputs.batches == [2, 2, 1]
     assert predictor([]) == []
 
 
@@ -138,7 +160,9 @@ def test_a_picture_that_shrinks_to_a_line(predictor):
         predictor(np.zeros((1, 9000, 3), dtype=np.uint8))
 
 
-def test_config_files_names_and_objects(tmp_path, tiny_weights, picture_file, predictor):
+def test_config_files_names_and_objects(
+    tmp_path, tiny_weights, picture_file, predictor, monkeypatch
+):
     """They give one model, and the smaller test size of the file counts."""
     saved = tmp_path / "saved.yaml"
     LazyConfig.save(tiny_config(), str(saved))
@@ -153,18 +177,16 @@ def test_config_files_names_and_objects(tmp_path, tiny_weights, picture_file, pr
         "model, dataloader, train = cfg.model, cfg.dataloader, cfg.train\n"
         "dataloader.test.mapper.augmentations[0].short_edge_length = 96\n"
     )
-    predictor_of_file = ParsingPredictor(str(python), tiny_weights, device="cpu")
-    counted = []
-    predictor_of_file.model.inference = lambda inputs, **_: counted.extend(inputs) or []
-    with pytest.raises(ValueError):  # no results for the one picture
-        predictor_of_file(picture_file)
-    assert counted[0]["image"].shape == (3, 96, 134)  # 96 / 150 * 210 = 134.4
+    of_file = ParsingPredictor(str(python), tiny_weights, device="cpu")
+    inputs = Inputs(of_file, monkeypatch)
+    of_file(picture_file)
+    assert inputs.images[0].shape == (3, 96, 134)  # 96 / 150 * 210 = 134.4
 
     by_name = ParsingPredictor(CONFIG, tiny_weights, device="cpu")
     assert by_name.part_labels == CIHP_PART_LABELS
 
 
-def test_yacs(tmp_path, picture_file):
+def test_yacs(tmp_path, picture_file, monkeypatch):
     name = "yaml/cihp/aiparsing_R_50_FPN_cihp_75ep.yaml"
     small = {
         "_BASE_": model_zoo.get_config_file(name),
@@ -189,21 +211,16 @@ def test_yacs(tmp_path, picture_file):
 
     from_file = ParsingPredictor(file, weights, device="cpu", score_threshold=0.0)
     from_object = ParsingPredictor(cfg, weights, device="cpu", score_threshold=0.0)
-    seen = []
-    model.eval()
-    for predictor in (from_file, from_object):
-        inference = predictor.model.inference
-        predictor.model.inference = lambda inputs, f=inference, **options: (
-            seen.extend(inputs) or f(inputs, **options)
-        )
-    assert_same(from_file(picture_file), from_object(picture_file))
-    assert seen[0]["image"].shape == (3, 80, 112)  # RGB, short side 80
+    inputs = Inputs(from_file, monkeypatch)
+    parsed = from_file(picture_file)
+    assert_same(from_object(picture_file), parsed)
+    assert inputs.images[0].shape == (3, 80, 112)  # 80 / 150 * 210
     with torch.no_grad():
-        (output,) = model([{**seen[0], "height": 150, "width": 210}])
-    scores = output["instances"].scores.sort(descending=True).values
-    torch.testing.assert_close(from_file(picture_file).instances.scores, scores)
-    pixel_of_red = from_file(np.full((80, 80, 3), (255, 0, 0), np.uint8), channel_order="RGB")
-    assert pixel_of_red is not None and seen[-1]["image"][:, 0, 0].tolist() == [255, 0, 0]
+        (output,) = model.eval()([{"image": inputs.images[0], "height": 150, "width": 210}])
+    order = output["instances"].scores.argsort(descending=True, stable=True)
+    assert_same(parsed, ParsedImage(output["instances"][order], CIHP_PART_LABELS))
+    from_file(np.full((80, 80, 3), (255, 0, 0), np.uint8), channel_order="RGB")
+    assert inputs.images[-1][:, 0, 0].tolist() == [255, 0, 0]
 
 
 def test_channels_in_the_configs_order(predictor):
