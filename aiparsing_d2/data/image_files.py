@@ -68,8 +68,11 @@ def open_image(file_name: str | os.PathLike | bytes) -> Iterator[ImageFile]:
         OSError: it cannot be opened.
         UnreadableImageError: it is not an image, or Pillow fails to read it.
     """
-    is_content = isinstance(file_name, bytes)
-    with io.BytesIO(file_name) if is_content else open(file_name, "rb") as file:
+    if isinstance(file_name, bytes):
+        name, source = f"a file of {len(file_name)} bytes", io.BytesIO(file_name)
+    else:
+        name, source = os.fspath(file_name), open(file_name, "rb")
+    with source as file:
         try:
             with Image.open(file) as image:
                 yield image
@@ -78,7 +81,6 @@ def open_image(file_name: str | os.PathLike | bytes) -> Iterator[ImageFile]:
         except Exception as e:
             is_unknown = isinstance(e, UnidentifiedImageError)
             reason = "its format is not known" if is_unknown else str(e) or type(e).__name__
-            name = f"a file of {len(file_name)} bytes" if is_content else file_name
             raise UnreadableImageError(f"{name} is not a readable image: {reason}") from e
 
 

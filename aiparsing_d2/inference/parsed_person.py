@@ -39,7 +39,7 @@ class ParsedPerson:
     score: float
     detection_score: float | None
     parsing_score: float | None
-    part_scores: np.ndarray | None
+    part_scores: np.ndarray | None = field(repr=False)
     part_maps: PartMaps = field(repr=False)
     part_labels: PartLabels = field(repr=False)
     image: np.ndarray | None = field(repr=False)

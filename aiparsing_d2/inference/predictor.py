@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import overload
+from typing import Any, TypeAlias, overload
 
 import numpy as np
 import torch
@@ -40,7 +40,7 @@ __all__ = ["DEFAULT_CONFIG", "ParsingPredictor"]
 DEFAULT_CONFIG = "photographs/aiparsing_lite0_FPN_ccp"
 """The config whose weights the package carries."""
 
-Config = str | os.PathLike | DictConfig | CfgNode
+Config: TypeAlias = str | os.PathLike | DictConfig | CfgNode
 
 
 class ParsingPredictor:
@@ -83,6 +83,7 @@ class ParsingPredictor:
         check_init_checkpoint(str(weights))
         config = _load_config(config)
         build = _build_yacs if isinstance(config, CfgNode) else _build_lazy
+        self.model: Any
         self.model, self._mapper, self.part_labels = build(config, str(device))
         FittingCheckpointer(self.model).load(str(weights))
         self.model.eval()
@@ -93,11 +94,14 @@ class ParsingPredictor:
 
     @overload
     def __call__(
-        self, picture: Sequence[Picture], *, channel_order: str = "BGR"
+        self, picture: list[Picture] | tuple[Picture, ...], *, channel_order: str = "BGR"
     ) -> list[ParsedImage]: ...
 
     def __call__(
-        self, picture: Picture | Sequence[Picture], *, channel_order: str = "BGR"
+        self,
+        picture: Picture | list[Picture] | tuple[Picture, ...],
+        *,
+        channel_order: str = "BGR",
     ) -> ParsedImage | list[ParsedImage]:
         """Parse a picture, or several.
 
@@ -181,7 +185,8 @@ class ParsingPredictor:
         for (image, _), instances in zip(batch, parsed, strict=True):
             instances = instances[instances.scores >= self.score_threshold]
             instances = instances[instances.scores.argsort(descending=True, stable=True)]
-            instances = parsing_postprocess(instances, *image.shape[:2], inclusive_boxes)
+            height, width = image.shape[:2]
+            instances = parsing_postprocess(instances, height, width, inclusive_boxes)
             results.append(ParsedImage(instances.to("cpu"), self.part_labels, image))
         return results
 
