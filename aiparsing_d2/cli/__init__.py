@@ -11,11 +11,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from . import compose, convert_weights, evaluate, prepare
+from . import compose, convert_weights, evaluate, parse, prepare
 
 __all__ = ["main"]
 
-_COMMANDS = (prepare, compose, evaluate, convert_weights)
+_COMMANDS = (parse, prepare, compose, evaluate, convert_weights)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,8 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(
         prog="aiparsing",
-        description="Prepare data sets of instance-level human parsing, evaluate results and "
-        "convert weights.",
+        description="Parse people in pictures, prepare data sets of instance-level human parsing, "
+        "evaluate results and convert weights.",
     )
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in _COMMANDS:

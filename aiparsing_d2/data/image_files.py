@@ -11,6 +11,7 @@ Needs only numpy and Pillow.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 from collections.abc import Iterator
 from typing import IO
@@ -22,6 +23,7 @@ from PIL.ImageFile import ImageFile
 __all__ = [
     "UnreadableImageError",
     "check_image_size",
+    "image_to_array",
     "is_sixteen_bit_grey",
     "open_image",
     "read_image",
@@ -52,21 +54,25 @@ class UnreadableImageError(OSError):
 
 
 @contextlib.contextmanager
-def open_image(file_name: str | os.PathLike) -> Iterator[ImageFile]:
+def open_image(file_name: str | os.PathLike | bytes) -> Iterator[ImageFile]:
     """Open an image with Pillow, with errors that name the file.
 
     The body of the ``with`` statement should do nothing but use the image: any error in it is taken
     for the file's.
 
     Args:
-        file_name: the image.
+        file_name: the image, or the content of its file.
 
     Raises:
         FileNotFoundError: there is no such file.
         OSError: it cannot be opened.
         UnreadableImageError: it is not an image, or Pillow fails to read it.
     """
-    with open(file_name, "rb") as file:
+    if isinstance(file_name, bytes):
+        name, source = f"a file of {len(file_name)} bytes", io.BytesIO(file_name)
+    else:
+        name, source = os.fspath(file_name), open(file_name, "rb")
+    with source as file:
         try:
             with Image.open(file) as image:
                 yield image
@@ -75,18 +81,18 @@ def open_image(file_name: str | os.PathLike) -> Iterator[ImageFile]:
         except Exception as e:
             is_unknown = isinstance(e, UnidentifiedImageError)
             reason = "its format is not known" if is_unknown else str(e) or type(e).__name__
-            raise UnreadableImageError(f"{file_name} is not a readable image: {reason}") from e
+            raise UnreadableImageError(f"{name} is not a readable image: {reason}") from e
 
 
-def read_image(file_name: str | os.PathLike, image_format: str = "BGR") -> np.ndarray:
+def read_image(file_name: str | os.PathLike | bytes, image_format: str = "BGR") -> np.ndarray:
     """Read an image as models and pictures of results need it.
 
     Unlike Detectron2's ``read_image``, this scales 16-bit grey values instead of cutting them off,
     goes by the same orientation as the index of a data set, and names the file in every error.
 
     Args:
-        file_name: the image: grey, palette, RGB, RGBA, CMYK or another kind that Pillow converts to
-            RGB. It is turned as its orientation says.
+        file_name: the image, or the content of its file: grey, palette, RGB, RGBA, CMYK or another
+            kind that Pillow converts to RGB. It is turned as its orientation says.
         image_format: "BGR" or "RGB", the order of the channels, or "L" for grey.
 
     Returns:
@@ -101,12 +107,29 @@ def read_image(file_name: str | os.PathLike, image_format: str = "BGR") -> np.nd
     if image_format not in _MODES:
         raise ValueError(f"Unknown format '{image_format}': use one of {', '.join(_MODES)}.")
     with open_image(file_name) as image:
-        orientation = _orientation(image)
-        image.load()
-        image = _with_eight_bits(image)
-        if orientation in _TRANSPOSITIONS:
-            image = image.transpose(_TRANSPOSITIONS[orientation])
-        pixels = np.atleast_3d(np.asarray(image.convert(_MODES[image_format])))
+        return image_to_array(image, image_format)
+
+
+def image_to_array(image: Image.Image, image_format: str = "BGR") -> np.ndarray:
+    """Give the pixels of an image of Pillow, turned and scaled as :func:`read_image` does.
+
+    Args:
+        image: of a kind that Pillow converts to RGB.
+        image_format: see :func:`read_image`.
+
+    Returns:
+        See :func:`read_image`.
+
+    Raises:
+        OSError: its file ends early, if it is read only now.
+        ValueError: its values have no known range.
+    """
+    orientation = _orientation(image)
+    image.load()
+    image = _with_eight_bits(image)
+    if orientation in _TRANSPOSITIONS:
+        image = image.transpose(_TRANSPOSITIONS[orientation])
+    pixels = np.atleast_3d(np.asarray(image.convert(_MODES[image_format])))
     return (pixels[..., ::-1] if image_format == "BGR" else pixels).copy()
 
 

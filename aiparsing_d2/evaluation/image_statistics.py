@@ -11,6 +11,7 @@ from typing import cast
 import numpy as np
 
 from aiparsing_d2.structures.cropped_maps import CroppedMaps
+from aiparsing_d2.structures.painting import paint_by_score, paint_people, visible_labels
 
 from .image_inputs import (
     GroundTruth,
@@ -19,7 +20,6 @@ from .image_inputs import (
     check_ground_truth,
     check_prediction,
 )
-from .painting import paint_by_score, paint_people, visible_labels
 from .part_region_matching import match_part_regions, regions_of_people
 from .person_matching import label_areas, match_people
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from aiparsing_d2.structures.painting import PERSON, visible_labels
+
 from .image_inputs import PartRegions
-from .painting import PERSON, visible_labels
 
 
 def regions_of_people(picture: np.ndarray, part_scores: np.ndarray) -> PartRegions:

@@ -1,7 +1,7 @@
 """What a person's parts are made of: label sets, part maps, and the logits they come from.
 
-:mod:`.part_labels` and :mod:`.cropped_maps` need only numpy, so torch is imported only for those
-who ask for the rest.
+:mod:`.part_labels`, :mod:`.cropped_maps` and :mod:`.painting` need only numpy, so torch is imported
+only for those who ask for the rest.
 """
 
 import importlib

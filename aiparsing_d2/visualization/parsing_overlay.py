@@ -17,6 +17,7 @@ from detectron2.structures import Boxes
 from PIL import Image, ImageDraw, ImageFont
 
 from aiparsing_d2.structures import PartMaps
+from aiparsing_d2.structures.painting import paint_people, visible_labels, visible_people
 from aiparsing_d2.structures.part_labels import PartLabels
 
 __all__ = ["draw_edges", "draw_parsing"]
@@ -76,19 +77,13 @@ def draw_parsing(
     from_back_to_front = range(len(part_maps))
     if scores is not None:
         from_back_to_front = np.argsort(scores, kind="stable").tolist()
-    labels = np.zeros(image.shape[:2], dtype=np.uint8)
-    owners = np.full(image.shape[:2], -1, dtype=np.int16)
-    for person in from_back_to_front:
-        x0, y0, x1, y1 = part_maps.windows[person].tolist()
-        part_map = _as_array(part_maps.maps[person])
-        covered = part_map > 0
-        labels[y0:y1, x0:x1][covered] = part_map[covered]
-        owners[y0:y1, x0:x1][covered] = person
-
+    picture = paint_people(
+        part_maps.to_cropped_maps(), reversed(from_back_to_front), part_maps.image_size
+    )
     drawing = _resize(image, scale, cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-    labels = _resize(labels, scale, cv2.INTER_NEAREST)
-    owners = _resize(owners, scale, cv2.INTER_NEAREST)
-    covered = owners >= 0
+    labels = _resize(visible_labels(picture), scale, cv2.INTER_NEAREST)
+    owners = _resize(visible_people(picture), scale, cv2.INTER_NEAREST)
+    covered = owners > 0
     colors = part_labels.colorize(labels)[covered]
     drawing[covered] = np.rint((1 - alpha) * drawing[covered] + alpha * colors).astype(np.uint8)
     drawing[_outlines(owners)] = _OUTLINE_COLOR
@@ -149,7 +144,7 @@ def _outlines(owners: np.ndarray) -> np.ndarray:
         padded[1:-1, :width],
         padded[1:-1, 2:],
     )
-    return (owners >= 0) & np.any([owners != other for other in neighbours], axis=0)
+    return (owners > 0) & np.any([owners != other for other in neighbours], axis=0)
 
 
 def _draw_boxes(

@@ -1,4 +1,7 @@
-"""People painted over each other into one picture, from which their visible parts are read."""
+"""People painted over each other into one picture, from which their visible parts are read.
+
+Needs only numpy.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from aiparsing_d2.structures.cropped_maps import CroppedMaps
+from .cropped_maps import CroppedMaps
+
+__all__ = ["PERSON", "paint_by_score", "paint_people", "visible_labels", "visible_people"]
 
 PERSON = 256
 """A pixel of a picture is ``PERSON * person + label``, 0 where there is nobody."""
@@ -66,3 +71,8 @@ def paint_by_score(
 def visible_labels(picture: np.ndarray) -> np.ndarray:
     """Read the label of every pixel of a picture: uint8 (H, W)."""
     return picture.astype(np.uint8)  # keeps the low byte
+
+
+def visible_people(picture: np.ndarray) -> np.ndarray:
+    """Read who is seen at every pixel of a picture: uint16 (H, W), 0 = nobody, n + 1 = person n."""
+    return np.where(picture == 0, 0, picture // PERSON + 1).astype(np.uint16)

@@ -1,0 +1,293 @@
+"""What a model found in one picture."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from detectron2.structures import Boxes, Instances
+from PIL import Image
+
+from aiparsing_d2.data.coco_format import COCO_PERSON_ID
+from aiparsing_d2.structures import PartMaps, PersonMasks
+from aiparsing_d2.structures.painting import paint_by_score, visible_labels, visible_people
+from aiparsing_d2.structures.part_labels import PartLabels
+from aiparsing_d2.whole_files import whole_file
+
+from .parsed_person import ParsedPerson
+
+if TYPE_CHECKING:
+    import supervision
+
+__all__ = ["ParsedImage"]
+
+# Fields of the instances that a model may lack.
+_OPTIONAL_FIELDS = ("box_scores", "pred_mious", "pred_part_scores")
+# Longest side of the picture in a notebook.
+_NOTEBOOK_SIDE = 1000
+
+
+@dataclass(eq=False)
+class ParsedImage:
+    """The people of a picture, in pixels of the picture as it is looked at: turned by its EXIF.
+
+    Its length is the number of people, and it gives a :class:`ParsedPerson` for an index.
+
+    Attributes:
+        instances: on the CPU, as :class:`~aiparsing_d2.modeling.AIParsing` gives them, by
+            descending score; for Detectron2's tools and ``ParsingEvaluator``.
+        part_labels: the label set.
+        image: uint8 (H, W, 3), RGB; None in a loaded result, until it is set.
+    """
+
+    instances: Instances
+    part_labels: PartLabels
+    image: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.instances)
+
+    def __iter__(self) -> Iterator[ParsedPerson]:
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, index: int) -> ParsedPerson:
+        """Give a person, the one with the highest score first."""
+        index = range(len(self))[index]
+        fields = self.instances.get_fields()
+        values = {name: fields[name][index].numpy() for name in _OPTIONAL_FIELDS if name in fields}
+        detection_score, parsing_score = values.get("box_scores"), values.get("pred_mious")
+        return ParsedPerson(
+            box=fields["pred_boxes"].tensor[index].numpy(),
+            score=float(fields["scores"][index]),
+            detection_score=None if detection_score is None else float(detection_score),
+            parsing_score=None if parsing_score is None else float(parsing_score),
+            part_scores=values.get("pred_part_scores"),
+            part_maps=fields["pred_part_maps"][index],
+            part_labels=self.part_labels,
+            image=self.image,
+        )
+
+    def __repr__(self) -> str:
+        height, width = self.image_size
+        return f"ParsedImage({len(self)} people, {height} x {width})"
+
+    @property
+    def people(self) -> list[ParsedPerson]:
+        """All people, by descending score."""
+        return list(self)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(H, W)."""
+        return self.instances.image_size
+
+    def semantic_map(self) -> np.ndarray:
+        """Label of every pixel: uint8 (H, W). Of people who overlap, the higher score is seen."""
+        return visible_labels(self._painted())
+
+    def instance_map(self) -> np.ndarray:
+        """Who is seen at every pixel: uint16 (H, W), 0 = nobody, n + 1 = ``people[n]``."""
+        return visible_people(self._painted())
+
+    def _painted(self) -> np.ndarray:
+        maps = self.instances.pred_part_maps.to_cropped_maps()
+        return paint_by_score(maps, self.instances.scores.numpy(), [-np.inf], self.image_size)[
+            -np.inf
+        ]
+
+    def to_json(self, **options: Any) -> str:
+        """Write everything but the image as JSON.
+
+        Args:
+            options: of ``json.dumps``, e.g. ``indent=2``.
+
+        Returns:
+            "height", "width", "part_names" (by label) and "people": "box" (XYXY), "score",
+            "detection_score", "parsing_score" (null where the model has none), "segmentation" and
+            "parts", the latter by name with "label", "score", "area" in pixels and "segmentation".
+            Segmentations are COCO's compressed run lengths.
+        """
+        height, width = self.image_size
+        content = {
+            "height": height,
+            "width": width,
+            "part_names": list(self.part_labels.names),
+            "people": [_describe(person) for person in self],
+        }
+        return json.dumps(content, **options)
+
+    def to_coco(self, image_id: int | str = 1) -> list[dict[str, Any]]:
+        """Give the people as results for COCO's tools, such as ``COCO.loadRes``.
+
+        Args:
+            image_id: the picture's "id" among COCO's images.
+
+        Returns:
+            For each person "image_id", "category_id" 1, "bbox" (XYWH), "score", "area",
+            "segmentation" (run lengths) and, which COCO does not have, "parts": run lengths by
+            name.
+        """
+        results = []
+        for person in self:
+            x0, y0, x1, y1 = person.box.tolist()
+            results.append(
+                {
+                    "image_id": image_id,
+                    "category_id": COCO_PERSON_ID,
+                    "bbox": [x0, y0, x1 - x0, y1 - y0],
+                    "score": person.score,
+                    "area": person.area(),
+                    "segmentation": person.rle(),
+                    "parts": person.part_rles(),
+                }
+            )
+        return results
+
+    def to_supervision(self) -> supervision.Detections:
+        """Give the people as ``supervision.Detections``, with masks (bool (N, H, W)).
+
+        Raises:
+            ImportError: supervision is not installed.
+        """
+        try:
+            import supervision
+        except ImportError as error:
+            raise ImportError("this needs supervision: pip install supervision") from error
+        if not len(self):
+            return supervision.Detections.empty()
+        return supervision.Detections(
+            xyxy=self.instances.pred_boxes.tensor.numpy(),
+            mask=PersonMasks(self.instances.pred_part_maps).numpy(),
+            confidence=self.instances.scores.numpy(),
+            class_id=np.zeros(len(self), dtype=int),
+            data={"class_name": np.full(len(self), "person")},
+        )
+
+    def save(self, path: str | os.PathLike, *, overwrite: bool = False) -> None:
+        """Write everything but the image into a file of numpy's (npz), for :meth:`load`.
+
+        Args:
+            path: the file.
+            overwrite: whether an earlier file may be replaced.
+
+        Raises:
+            FileExistsError: there is a file already.
+        """
+        fields = self.instances.get_fields()
+        part_maps = fields["pred_part_maps"]
+        labels = [np.zeros(0, np.uint8), *(m.numpy().ravel() for m in part_maps.maps)]
+        arrays = {
+            "image_size": np.array(self.image_size),
+            "part_names": np.array(self.part_labels.names),
+            "part_colors": np.array(self.part_labels.colors),
+            "part_flip_pairs": np.array(self.part_labels.flip_pairs, dtype=int).reshape(-1, 2),
+            "pred_boxes": fields["pred_boxes"].tensor.numpy(),
+            "windows": part_maps.windows.numpy(),
+            "labels": np.concatenate(labels),
+        }
+        arrays.update(
+            (name, fields[name].numpy()) for name in ("scores", *_OPTIONAL_FIELDS) if name in fields
+        )
+        with whole_file(Path(path), "wb", overwrite=overwrite) as file:
+            np.savez_compressed(file, **arrays)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> ParsedImage:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it was not written by :meth:`save`.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = dict(file)
+            height, width = arrays["image_size"].tolist()
+            windows = arrays["windows"]
+            shapes = (windows[:, 2:] - windows[:, :2])[:, ::-1]
+            crops = np.split(arrays["labels"], np.cumsum(shapes.prod(axis=1)))[: len(windows)]
+            maps = [torch.from_numpy(c.reshape(*s)) for c, s in zip(crops, shapes, strict=True)]
+            instances = Instances(
+                (height, width),
+                pred_boxes=Boxes(torch.from_numpy(arrays["pred_boxes"])),
+                pred_part_maps=PartMaps(maps, torch.from_numpy(windows), (height, width)),
+                pred_classes=torch.zeros(len(windows), dtype=torch.int64),
+            )
+            for name in ("scores", *(name for name in _OPTIONAL_FIELDS if name in arrays)):
+                instances.set(name, torch.from_numpy(arrays[name]))
+            instances.pred_masks = PersonMasks(instances.pred_part_maps)
+            part_labels = PartLabels(
+                *(arrays[f"part_{name}"].tolist() for name in ("names", "colors", "flip_pairs"))
+            )
+        except FileNotFoundError:
+            raise
+        except (OSError, ValueError, TypeError, KeyError, AssertionError, zipfile.BadZipFile) as e:
+            raise ValueError(f"{path} is not a file of ParsedImage.save: {e}") from e
+        return cls(instances, part_labels)
+
+    def plot(self, *, boxes: bool = True, alpha: float = 0.7, scale: float = 1.0) -> np.ndarray:
+        """Draw parts, outlines, boxes and scores over the picture.
+
+        Args:
+            boxes: whether to draw the boxes and scores.
+            alpha: opacity of the part colours, 0..1.
+            scale: size of the drawing relative to the picture.
+
+        Returns:
+            uint8 (H', W', 3), RGB.
+
+        Raises:
+            ValueError: the result was loaded and has no image.
+        """
+        if self.image is None:
+            raise ValueError("a loaded result has no image to draw over: set .image to its RGB")
+        from aiparsing_d2.visualization import draw_parsing  # imports matplotlib, for curves
+
+        return draw_parsing(
+            self.image,
+            self.instances.pred_part_maps,
+            self.part_labels,
+            boxes=self.instances.pred_boxes if boxes else None,
+            scores=self.instances.scores,
+            alpha=alpha,
+            scale=scale,
+        )
+
+    def _repr_png_(self) -> bytes | None:
+        if self.image is None:
+            return None
+        file = io.BytesIO()
+        scale = min(1.0, _NOTEBOOK_SIDE / max(self.image_size))
+        Image.fromarray(self.plot(scale=scale)).save(file, "PNG")
+        return file.getvalue()
+
+
+def _describe(person: ParsedPerson) -> dict[str, Any]:
+    """Make a person's entry of :meth:`ParsedImage.to_json`."""
+    parts = {}
+    areas = np.bincount(person.window_map.ravel())
+    scores = person.part_scores
+    for name, code in person.part_rles().items():
+        label = person.part_labels.names.index(name)
+        parts[name] = {
+            "label": label,
+            "score": None if scores is None else float(scores[label]),
+            "area": int(areas[label]),
+            "segmentation": code,
+        }
+    return {
+        "box": person.box.tolist(),
+        "score": person.score,
+        "detection_score": person.detection_score,
+        "parsing_score": person.parsing_score,
+        "segmentation": person.rle(),
+        "parts": parts,
+    }

@@ -1,0 +1,239 @@
+"""From a picture to its people, with one object."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeAlias, overload
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode, get_cfg, instantiate
+from detectron2.data.detection_utils import convert_PIL_to_numpy
+from detectron2.data.transforms import AugInput
+from detectron2.modeling import build_model
+from omegaconf import DictConfig, OmegaConf
+from PIL import Image
+
+import aiparsing_d2.data.datasets  # noqa: F401  registers the label sets
+import aiparsing_d2.modeling  # noqa: F401  registers what yacs configs name
+from aiparsing_d2 import model_zoo
+from aiparsing_d2.config import add_aiparsing_config
+from aiparsing_d2.data.dataset_mapper import ParsingDatasetMapper
+from aiparsing_d2.engine import (
+    FittingCheckpointer,
+    check_consistency,
+    check_init_checkpoint,
+    load_lazy_config,
+)
+from aiparsing_d2.engine.data_set_registration import data_set_names
+from aiparsing_d2.modeling.postprocessing import parsing_postprocess
+from aiparsing_d2.structures.part_labels import PartLabels, get_part_labels
+
+from .parsed_image import ParsedImage
+from .pictures import Picture, read_picture
+
+__all__ = ["DEFAULT_CONFIG", "ParsingPredictor"]
+
+DEFAULT_CONFIG = "photographs/aiparsing_lite0_FPN_ccp"
+"""The config whose weights the package carries."""
+
+Config: TypeAlias = str | os.PathLike | DictConfig | CfgNode
+
+
+class ParsingPredictor:
+    """Finds the people of a picture and their parts.
+
+    Resize, channel order and label set are those of the config's test set. For training, scoring
+    and test-time augmentation there are ``train_net.py`` and Detectron2's own tools.
+
+    Attributes:
+        model: a ``GeneralizedRCNN`` with a parsing branch, in evaluation mode.
+        part_labels: its label set.
+        score_threshold: people with a lower score are left out; may be changed.
+    """
+
+    def __init__(
+        self,
+        config: Config = DEFAULT_CONFIG,
+        weights: str | os.PathLike | None = None,
+        *,
+        device: str | torch.device | None = None,
+        score_threshold: float = 0.3,
+    ):
+        """
+        Args:
+            config: a name of the model zoo, a file (LazyConfig or yacs), or a config.
+            weights: a file or URL with all weights of the model. None: those that
+                ``model_zoo.get_checkpoint`` knows for a name of the model zoo.
+            device: the default is a GPU where there is one.
+            score_threshold: lowest score of a person, in 0..1.
+
+        Raises:
+            ValueError: there is no such config, it describes no test set, or no weights are given
+                for it.
+            FileNotFoundError: the weights do not exist, or the config has none of its own.
+            ConfigError: the weights do not fit the model, or model and test set each other.
+        """
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        if not weights:
+            weights = _carried_weights(config)
+        check_init_checkpoint(str(weights))
+        config = _load_config(config)
+        build = _build_yacs if isinstance(config, CfgNode) else _build_lazy
+        self.model: Any
+        self.model, self._mapper, self.part_labels = build(config, str(device))
+        FittingCheckpointer(self.model).load(str(weights))
+        self.model.eval()
+        self.score_threshold = score_threshold
+
+    @overload
+    def __call__(self, picture: Picture, *, channel_order: str = "BGR") -> ParsedImage: ...
+
+    @overload
+    def __call__(
+        self, picture: list[Picture] | tuple[Picture, ...], *, channel_order: str = "BGR"
+    ) -> list[ParsedImage]: ...
+
+    def __call__(
+        self,
+        picture: Picture | list[Picture] | tuple[Picture, ...],
+        *,
+        channel_order: str = "BGR",
+    ) -> ParsedImage | list[ParsedImage]:
+        """Parse a picture, or several.
+
+        Args:
+            picture: see :func:`~aiparsing_d2.inference.read_picture`; or a list or tuple of
+                pictures of any sizes and kinds.
+            channel_order: "BGR" or "RGB", of arrays and tensors.
+
+        Returns:
+            The people of the picture; of a list, a list.
+
+        Raises:
+            TypeError, ValueError, OSError: a picture cannot be read.
+        """
+        if isinstance(picture, (list, tuple)):
+            return list(self.iterate(picture, channel_order=channel_order))
+        return next(self.iterate([picture], channel_order=channel_order))
+
+    def iterate(
+        self, pictures: Iterable[Picture], *, channel_order: str = "BGR", batch_size: int = 4
+    ) -> Iterator[ParsedImage]:
+        """Parse pictures one after the other, without keeping them.
+
+        A picture's result does not depend on the others: only neighbours whose padding is the same
+        as if they were alone share a batch.
+
+        Args:
+            pictures: any number, of any sizes and kinds.
+            channel_order: "BGR" or "RGB", of arrays and tensors.
+            batch_size: most pictures that the model sees at once.
+
+        Yields:
+            The people of each picture, in the order of the pictures.
+        """
+        batch: list[tuple[np.ndarray, torch.Tensor]] = []
+        for picture in pictures:
+            image = read_picture(picture, channel_order)
+            tensor = self._prepare(image)
+            if batch and self._padded_size(tensor) != self._padded_size(batch[0][1]):
+                yield from self._parse(batch)
+                batch = []
+            batch.append((image, tensor))
+            if len(batch) == batch_size:
+                yield from self._parse(batch)
+                batch = []
+        if batch:
+            yield from self._parse(batch)
+
+    def _prepare(self, image: np.ndarray) -> torch.Tensor:
+        """Make the model's input (C, H', W') of an RGB image as the mapper of the test set does."""
+        pixels = convert_PIL_to_numpy(Image.fromarray(image), self._mapper.image_format)
+        aug_input = AugInput(pixels)
+        try:
+            self._mapper.augmentations(aug_input)
+        except ValueError as error:  # a side that shrinks to nothing
+            size = f"{image.shape[0]} x {image.shape[1]} (height x width)"
+            raise ValueError(f"a picture of {size} cannot be resized: {error}") from error
+        return torch.as_tensor(np.ascontiguousarray(aug_input.image.transpose(2, 0, 1)))
+
+    def _padded_size(self, tensor: torch.Tensor) -> tuple[int, ...]:
+        """Size (H, W) to which the model pads an input that is alone."""
+        divisor = max(self.model.backbone.size_divisibility, 1)
+        return tuple(-(-side // divisor) * divisor for side in tensor.shape[1:])
+
+    @torch.no_grad()
+    def _parse(self, batch: list[tuple[np.ndarray, torch.Tensor]]) -> list[ParsedImage]:
+        model = self.model
+        inputs = model.preprocess_image([{"image": tensor} for _, tensor in batch])
+        features = model.backbone(inputs.tensor)
+        proposals, _ = model.proposal_generator(inputs, features, None)
+        detections = model.roi_heads.detect(features, proposals)
+        # Most of the time goes to the parsing head, so it sees only whom it can lift to the
+        # threshold: a score is at most the root of the detection's, unless mIoUs may exceed 1.
+        clamped = getattr(model.roi_heads.parsing_head, "clamp_mious", False)
+        least = self.score_threshold**2 if clamped else 0.0
+        detections = [found[found.scores >= least] for found in detections]
+        parsed = model.roi_heads.forward_with_given_boxes(features, detections)
+        # The convention of the model's boxes, see FCOSProposalGenerator.
+        inclusive_boxes = getattr(model.proposal_generator, "inclusive_boxes", False)
+        results = []
+        for (image, _), instances in zip(batch, parsed, strict=True):
+            instances = instances[instances.scores >= self.score_threshold]
+            instances = instances[instances.scores.argsort(descending=True, stable=True)]
+            height, width = image.shape[:2]
+            instances = parsing_postprocess(instances, height, width, inclusive_boxes)
+            results.append(ParsedImage(instances.to("cpu"), self.part_labels, image))
+        return results
+
+
+def _carried_weights(config: Config) -> str:
+    if isinstance(config, (DictConfig, CfgNode)) or os.path.isfile(config):
+        raise ValueError(
+            "give weights=..., the file that was trained with this config; only names of the model "
+            "zoo may have weights of their own"
+        )
+    return model_zoo.get_checkpoint(os.fspath(config))
+
+
+def _load_config(config: Config) -> DictConfig | CfgNode:
+    if isinstance(config, (DictConfig, CfgNode)):
+        return config
+    if not os.path.isfile(config):
+        return model_zoo.get_config(os.fspath(config))
+    file = Path(config)
+    # Keys of yacs are in capitals, those of a LazyConfig are names of variables.
+    if file.suffix != ".py" and re.search(r"^[A-Z_]+:", file.read_text("utf-8"), re.MULTILINE):
+        cfg = get_cfg()
+        add_aiparsing_config(cfg)
+        cfg.merge_from_file(str(file))
+        return cfg
+    return load_lazy_config(str(file))
+
+
+def _build_yacs(
+    cfg: CfgNode, device: str
+) -> tuple[torch.nn.Module, ParsingDatasetMapper, PartLabels]:
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.DEVICE = device
+    mapper = ParsingDatasetMapper(cfg, is_train=False)
+    return build_model(cfg), mapper, get_part_labels(cfg.DATASETS.TEST)
+
+
+def _build_lazy(
+    cfg: DictConfig, device: str
+) -> tuple[torch.nn.Module, ParsingDatasetMapper, PartLabels]:
+    for key in ("model", "dataloader.test.mapper", "dataloader.test.dataset.names"):
+        if OmegaConf.select(cfg, key) is None:
+            raise ValueError(f"the config has no {key}; give a config of a whole run")
+    check_consistency(cfg, evaluation_only=True)
+    model = instantiate(cfg.model).to(device)
+    if OmegaConf.select(cfg, "train.channels_last"):
+        model.to(memory_format=torch.channels_last)
+    part_labels = get_part_labels(data_set_names(cfg, "test"))
+    return model, instantiate(cfg.dataloader.test.mapper), part_labels

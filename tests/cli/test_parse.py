@@ -1,0 +1,209 @@
+"""The command parse, from files to files."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from detectron2.config import LazyConfig, instantiate
+from PIL import Image
+
+from aiparsing_d2 import model_zoo
+from aiparsing_d2.cli import main
+from aiparsing_d2.inference import ParsingPredictor
+from aiparsing_d2.structures.part_labels import CIHP_PART_LABELS
+
+
+@pytest.fixture(scope="session")
+def model_files(tmp_path_factory) -> tuple[Path, Path]:
+    """A config and random weights, with which the model finds people everywhere."""
+    folder = tmp_path_factory.mktemp("model")
+    cfg = model_zoo.get_config("demo/aiparsing_tiny_FPN_drawn_cihp")
+    cfg.model.proposal_generator.score_thresh = 0.0
+    cfg.model.proposal_generator.post_nms_topk = (10, 3)
+    LazyConfig.save(cfg, str(folder / "config.yaml"))
+    torch.manual_seed(0)
+    model = instantiate(cfg.model)
+    torch.nn.init.constant_(model.proposal_generator.head.box_pred.bias, 3)
+    torch.save({"model": model.state_dict()}, folder / "weights.pth")
+    return folder / "config.yaml", folder / "weights.pth"
+
+
+@pytest.fixture(scope="session")
+def predictor(model_files) -> ParsingPredictor:
+    return ParsingPredictor(*model_files, device="cpu", score_threshold=0)
+
+
+@pytest.fixture
+def parse_anew(model_files, tmp_path):
+    """The command, which builds its model."""
+
+    def run(*arguments: object) -> int:
+        config, weights = model_files
+        model = ["--config-file", config, "--weights", weights, "--device", "cpu"]
+        options = ["--output", tmp_path / "out", "--threshold", 0, *model]
+        return main(["parse", *map(str, [*options, *arguments])])
+
+    return run
+
+
+@pytest.fixture
+def parse(parse_anew, predictor, monkeypatch):
+    """The command with a model that is there already."""
+    monkeypatch.setattr("aiparsing_d2.cli.parse._make_predictor", lambda args: predictor)
+    return parse_anew
+
+
+def save_picture(path: Path, height: int = 80, width: int = 90) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    blocks = np.random.default_rng(0).integers(0, 256, (height // 10, width // 10, 3))
+    pixels = blocks.repeat(10, axis=0).repeat(10, axis=1).astype(np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def names_below(folder: Path) -> set[str]:
+    return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_results_are_those_of_the_predictor(parse_anew, predictor, tmp_path, capsys):
+    picture = save_picture(tmp_path / "a photo.v1.png")
+    assert parse_anew(picture, "--save", "overlay,json,parts") == 0
+    out = tmp_path / "out"
+    names = {f"a photo.v1.{suffix}" for suffix in ("overlay.jpg", "json", "parts.png")}
+    assert names_below(out) == names
+    assert capsys.readouterr().out == f"{out}: 3 people in 1 pictures\n"
+
+    parsed = predictor(picture)
+    assert json.loads((out / "a photo.v1.json").read_text()) == json.loads(parsed.to_json())
+    parts = Image.open(out / "a photo.v1.parts.png")
+    np.testing.assert_array_equal(np.asarray(parts), parsed.semantic_map())
+    colors = CIHP_PART_LABELS.colorize(parsed.semantic_map())
+    np.testing.assert_array_equal(np.asarray(parts.convert("RGB")), colors)
+    overlay = np.asarray(Image.open(out / "a photo.v1.overlay.jpg")).astype(int)
+    assert np.abs(overlay - parsed.plot()).mean() < 10
+
+
+def test_folders_and_what_is_no_picture_in_them(parse, tmp_path):
+    folder = tmp_path / "in"
+    for name in ("1.png", "below/1.JPG", "below/deeper/ü.webp"):
+        save_picture(folder / name)
+    (folder / "notes.txt").write_text("no picture")
+    assert parse(folder, "--save", "json") == 0
+    expected = {"1.json", "below/1.json", "below/deeper/ü.json"}
+    assert names_below(tmp_path / "out") == expected
+
+
+def test_results_inside_the_folder_are_no_pictures(parse, tmp_path):
+    save_picture(tmp_path / "1.png")
+    assert parse(tmp_path) == 0 and parse(tmp_path) == 0
+    assert names_below(tmp_path / "out") == {"1.overlay.jpg", "1.json"}
+
+
+def test_broken_pictures_are_named_and_the_others_parsed(parse, tmp_path, capsys):
+    folder = tmp_path / "in"
+    save_picture(folder / "1.png")
+    save_picture(folder / "5.png")
+    (folder / "2.jpg").write_text("a text")
+    (folder / "3.jpg").touch()
+    (folder / "4.png").write_bytes((folder / "1.png").read_bytes()[:500])
+    assert parse(folder, tmp_path / "none.jpg", "--save", "json") == 1
+    assert names_below(tmp_path / "out") == {"1.json", "5.json"}
+    printed = capsys.readouterr()
+    for name in ("2.jpg", "3.jpg", "4.png", "none.jpg"):
+        lines = [line for line in printed.err.splitlines() if line.count(name)]
+        assert len(lines) == 1 and "Parsing" not in lines[0]
+    assert printed.out.endswith("6 people in 2 pictures, 4 failed\n")
+
+
+def test_what_is_there_is_kept(parse, tmp_path, capsys):
+    pictures = [save_picture(tmp_path / f"{n}.png") for n in (1, 2)]
+    out = tmp_path / "out"
+    assert parse(pictures[0], "--save", "json") == 0
+    (out / "1.json").write_text("corrected by hand")
+    assert parse(*pictures, "--save", "json") == 0
+    assert capsys.readouterr().out.endswith("3 people in 1 pictures, 1 were there already\n")
+    assert parse(*pictures) == 0  # adds the overlays
+    assert (out / "1.json").read_text() == "corrected by hand"
+    assert names_below(out) == {f"{n}.{s}" for n in (1, 2) for s in ("json", "overlay.jpg")}
+    assert parse(*pictures, "--overwrite") == 0
+    assert json.loads((out / "1.json").read_text())["width"] == 90
+
+
+def test_nothing_to_do_loads_no_model(parse, tmp_path, monkeypatch):
+    picture = save_picture(tmp_path / "1.png")
+    assert parse(picture) == 0
+    monkeypatch.setattr("aiparsing_d2.cli.parse._make_predictor", None)
+    assert parse(picture) == 0
+
+
+def test_pictures_whose_results_would_have_one_name(parse, tmp_path, capsys):
+    first, second = save_picture(tmp_path / "a/1.png"), save_picture(tmp_path / "b/1.jpg")
+    again = Path(os.path.relpath(first))
+    assert parse(first, again, tmp_path / "b", "--save", "json") == 1
+    assert f"{second}: {first} has the same name" in capsys.readouterr().err
+    assert names_below(tmp_path / "out") == {"1.json"}
+
+
+def test_interrupted(parse, tmp_path, monkeypatch, capsys):
+    """What was finished stays whole, and the next call goes on."""
+    for n in (1, 2, 3):
+        save_picture(tmp_path / f"in/{n}.png")
+    original = ParsingPredictor.__call__
+
+    def interrupt(self, picture):
+        if Path(picture).stem == "2":
+            raise KeyboardInterrupt
+        return original(self, picture)
+
+    monkeypatch.setattr(ParsingPredictor, "__call__", interrupt)
+    assert parse(tmp_path / "in", "--save", "json") == 130
+    assert names_below(tmp_path / "out") == {"1.json"}
+    assert capsys.readouterr().err.splitlines()[-1] == "Interrupted."
+    monkeypatch.undo()
+    assert parse(tmp_path / "in", "--save", "json") == 0
+    assert names_below(tmp_path / "out") == {"1.json", "2.json", "3.json"}
+
+
+def test_a_result_that_cannot_be_written(parse, tmp_path, monkeypatch, capsys):
+    def full_disk(self, **_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("aiparsing_d2.inference.ParsedImage.to_json", full_disk)
+    assert parse(save_picture(tmp_path / "1.png"), "--save", "json") == 1
+    assert "1.png: [Errno 28] No space left on device" in capsys.readouterr().err
+    assert names_below(tmp_path / "out") == set()
+
+
+def test_mistakes_before_anything_is_parsed(parse_anew, tmp_path, capsys):
+    picture = save_picture(tmp_path / "1.png")
+    assert parse_anew(picture, "--weights", tmp_path / "none.pth") == 1
+    assert "none.pth" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert parse_anew(tmp_path / "empty") == 1
+    assert "empty: no pictures" in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    assert main(["parse", str(picture), "--output", str(tmp_path / "file")]) == 1
+    assert "file" in capsys.readouterr().err
+    for wrong in (["--save", "video"], ["--model", "a", "--config-file", "b"]):
+        with pytest.raises(SystemExit) as end:
+            main(["parse", str(picture), "--output", str(tmp_path / "out"), *wrong])
+        assert end.value.code == 2
+    assert "'video' is not one of overlay, parts, json" in capsys.readouterr().err
+
+
+def test_help_answers_without_torch(capsys):
+    code = (
+        "import sys\nfrom aiparsing_d2.cli import main\n"
+        "try:\n    main(['parse', '--help'])\nexcept SystemExit: pass\n"
+        "assert 'torch' not in sys.modules and 'detectron2' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "example:" in done.stdout
