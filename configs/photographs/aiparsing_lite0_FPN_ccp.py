@@ -34,19 +34,22 @@ _head.score_head.fc_dim = 128
 _head.upsample_factor = 1
 
 dataloader.train.total_batch_size = 8
-dataloader.train.num_workers = 1
+dataloader.train.num_workers = 4
 dataloader.test.num_workers = 1
 dataloader.test.mapper.augmentations[0].short_edge_length = 320
 dataloader.test.mapper.augmentations[0].max_size = 512
 
-train.max_iter = 4000
-optimizer.lr = 1e-3
+# 28 epochs of 801 photographs.
+train.max_iter = 2800
+# At 1e-3 the parsing branch collapses after 200 iterations.
+optimizer.lr = 4e-4
 optimizer.fused = True
-lr_multiplier = cosine_schedule(train.max_iter, warmup_iters=100)
+lr_multiplier = cosine_schedule(train.max_iter, warmup_iters=196)
+train.clip_gradients.max_norm = 5.0
 
 # Faster where the CPU computes in it; otherwise append train.amp.enabled=False.
 train.amp = dict(enabled=True, precision="bfloat16")
-train.ema.enabled = True
+train.ema = dict(enabled=True, decay=0.998)
 train.seed = 1
 train.output_dir = "./output/aiparsing_lite0_FPN_ccp"
 train.checkpointer = dict(period=250, max_to_keep=2)

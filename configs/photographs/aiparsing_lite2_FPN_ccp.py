@@ -22,15 +22,16 @@ _roi_heads.parsing_batch_size_per_image = 8
 _roi_heads.parsing_head.upsample_factor = 2
 
 dataloader.train.total_batch_size = 16
-dataloader.train.mapper.augmentations[1].short_edge_length = (416, 640)
-dataloader.train.mapper.augmentations[1].max_size = 1024
+_scale, _crop = dataloader.train.mapper.augmentations[:2]
+_scale.target_height, _scale.target_width = _crop.crop_size = (768, 576)
 dataloader.test.mapper.augmentations[0].short_edge_length = 576
 dataloader.test.mapper.augmentations[0].max_size = 960
 
-# 100 epochs of 803 photographs.
+# 100 epochs of 801 photographs.
 train.max_iter = 5000
-optimizer.lr = 1e-3
+optimizer.lr = 4e-4
 lr_multiplier = cosine_schedule(train.max_iter, warmup_iters=200)
+train.clip_gradients.max_norm = 5.0
 
 train.amp = dict(enabled=True, precision="bfloat16")
 train.ema.enabled = True
