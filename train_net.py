@@ -3,6 +3,8 @@
 
 Train on one machine:
     python train_net.py --config-file configs/cihp/aiparsing_R_50_FPN_cihp_75ep.py --num-gpus 8
+Train in processes that torchrun starts, on one machine or several, on GPUs or the CPU:
+    torchrun --nproc_per_node 8 train_net.py --config-file ...
 Continue an interrupted run:
     the same with --resume
 Evaluate:
@@ -31,7 +33,6 @@ from detectron2.engine import (
     default_setup,
     default_writers,
     hooks,
-    launch,
 )
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.evaluation import inference_on_dataset, print_csv_format
@@ -53,6 +54,7 @@ from aiparsing_d2.engine import (
     evaluator_nodes,
     has_checkpoint,
     keep_registrations,
+    launch,
     load_lazy_config,
     parse_arguments,
     scale_to_batch_size,

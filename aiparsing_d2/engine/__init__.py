@@ -11,6 +11,7 @@ from .consistency import check_consistency, evaluator_nodes
 from .data_set_registration import keep_registrations, register_by_config_file
 from .ema import ExponentialMovingAverage
 from .gradient_clipping import clip_gradients
+from .launch import launch
 from .lazy_config import load_lazy_config
 from .mixed_precision import build_trainer
 from .overrides import apply_overrides, parse_arguments
@@ -29,6 +30,7 @@ __all__ = [
     "clip_gradients",
     "has_checkpoint",
     "keep_registrations",
+    "launch",
     "load_lazy_config",
     "parse_arguments",
     "register_by_config_file",
