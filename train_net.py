@@ -40,10 +40,12 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 import aiparsing_d2.data.datasets  # noqa: F401  registers the splits for configs saved as YAML
+from aiparsing_d2.checkpoint import WeightFileError
 from aiparsing_d2.engine import (
     ConfigError,
     ExponentialMovingAverage,
     FittingCheckpointer,
+    NonFiniteError,
     PersistentBestCheckpointer,
     apply_overrides,
     build_trainer,
@@ -57,6 +59,8 @@ from aiparsing_d2.engine import (
     launch,
     load_lazy_config,
     parse_arguments,
+    remove_unfinished,
+    saving_whole_configs,
     scale_to_batch_size,
 )
 
@@ -115,6 +119,7 @@ def do_train(args, cfg):
                 ema (dict): enabled, and decay of ExponentialMovingAverage; optional
                 checkpointer (dict): arguments of PeriodicCheckpointer
                 best_checkpointer (dict): val_metric and mode of BestCheckpointer; optional
+                nonfinite (str): see FiniteStepTrainer; optional
                 clip_gradients (dict): max_norm and norm_type of all gradients; optional
                 allow_unfitting_weights (bool): see FittingCheckpointer; optional
                 eval_period, log_period (int): in iterations
@@ -142,7 +147,10 @@ def do_train(args, cfg):
     # Configs saved by earlier versions lack the newer keys.
     amp, ema = cfg.train.amp, cfg.train.get("ema", {})
     precision = amp.get("precision", "float16") if amp.enabled else None
-    trainer = build_trainer(model, train_loader, optimizer, precision)
+    nonfinite = cfg.train.get("nonfinite", "stop")
+    trainer = build_trainer(
+        model, train_loader, optimizer, precision, nonfinite, cfg.train.output_dir
+    )
     average = ExponentialMovingAverage(model, ema.decay) if ema.get("enabled") else None
     evaluated_model = average.averaged_model if average else model
     checkpointer = FittingCheckpointer(
@@ -152,6 +160,8 @@ def do_train(args, cfg):
         trainer=trainer,
     )
 
+    if args.resume and comm.is_main_process():
+        remove_unfinished(cfg.train.output_dir)
     trainer.register_hooks(
         [
             hooks.IterationTimer(),
@@ -188,6 +198,7 @@ def do_train(args, cfg):
             cfg.train.output_dir,
             cfg.train.max_iter,
         )
+        checkpointer.complete()
         do_test(cfg, evaluated_model)
         return
     trainer.train(start_iter, cfg.train.max_iter)
@@ -214,7 +225,8 @@ def main(args):
     # The other processes get from the main one what they cannot read.
     if comm.is_main_process() and not is_resumed:
         check_init_checkpoint(cfg.train.init_checkpoint)
-    default_setup(cfg, args)
+    with saving_whole_configs():
+        default_setup(cfg, args)
     setup_logger(cfg.train.output_dir, comm.get_rank(), name="aiparsing_d2")
 
     if args.eval_only:
@@ -247,5 +259,6 @@ if __name__ == "__main__":
             dist_url=args.dist_url,
             args=(args,),
         )
-    except ConfigError as error:
-        sys.exit(f"error: {error}")
+    except (ConfigError, NonFiniteError, OSError, WeightFileError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)

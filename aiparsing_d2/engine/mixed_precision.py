@@ -7,27 +7,37 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from detectron2.engine import AMPTrainer, SimpleTrainer
+from detectron2.engine import AMPTrainer
 from torch import nn
+
+from .finite_steps import FiniteStepTrainer, without_ddp
 
 logger = logging.getLogger(__name__)
 
 PRECISIONS = ("float16", "bfloat16")
 
 
-class BFloat16Trainer(SimpleTrainer):
-    """``SimpleTrainer`` whose forward passes run under autocast to bfloat16, on CPU or GPU.
+class BFloat16Trainer(FiniteStepTrainer):
+    """``FiniteStepTrainer`` whose forward passes run under autocast to bfloat16, on CPU or GPU.
 
     bfloat16 has float32's range, so no gradient has to be scaled. The weights, the optimiser and
     this project's losses stay in float32.
     """
 
-    def __init__(self, model: nn.Module, data_loader: Iterable, optimizer: torch.optim.Optimizer):
+    def __init__(self, model: nn.Module, *args: Any, **kwargs: Any):
         """
         Args:
-            model, data_loader, optimizer: as for ``SimpleTrainer``.
+            model, args, kwargs: as for ``FiniteStepTrainer``.
         """
-        super().__init__(_BFloat16Forward(model), data_loader, optimizer)
+        super().__init__(_BFloat16Forward(model), *args, **kwargs)
+        self._given_model = model
+
+    def _plain_model(self) -> nn.Module:
+        return without_ddp(self._given_model)
+
+
+class FiniteStepAMPTrainer(FiniteStepTrainer, AMPTrainer):
+    """``FiniteStepTrainer`` in float16, with scaled gradients."""
 
 
 class _BFloat16Forward(nn.Module):
@@ -72,20 +82,23 @@ def build_trainer(
     data_loader: Iterable,
     optimizer: torch.optim.Optimizer,
     precision: str | None = None,
-) -> SimpleTrainer:
+    nonfinite: str = "stop",
+    output_dir: str = "",
+) -> FiniteStepTrainer:
     """
     Args:
-        model, data_loader, optimizer: as for ``SimpleTrainer``.
+        model, data_loader, optimizer, nonfinite, output_dir: as for ``FiniteStepTrainer``.
         precision: of the forward passes, "float16" (with scaled gradients; on a GPU only, left off
             with a warning elsewhere), "bfloat16", or None for float32.
 
     Raises:
         ValueError: another precision.
     """
+    arguments = (model, data_loader, optimizer, nonfinite, output_dir)
     if precision is None:
-        return SimpleTrainer(model, data_loader, optimizer)
+        return FiniteStepTrainer(*arguments)
     if precision == "bfloat16":
-        return BFloat16Trainer(model, data_loader, optimizer)
+        return BFloat16Trainer(*arguments)
     if precision != "float16":
         raise ValueError(
             f"train.amp.precision is {precision!r}; choose one of {', '.join(PRECISIONS)}"
@@ -97,5 +110,5 @@ def build_trainer(
             "train.amp.precision=bfloat16 needs none.",
             device,
         )
-        return SimpleTrainer(model, data_loader, optimizer)
-    return AMPTrainer(model=model, data_loader=data_loader, optimizer=optimizer)
+        return FiniteStepTrainer(*arguments)
+    return FiniteStepAMPTrainer(*arguments)

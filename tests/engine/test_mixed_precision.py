@@ -4,11 +4,10 @@ import copy
 
 import pytest
 import torch
-from detectron2.engine import SimpleTrainer
 from detectron2.utils.events import EventStorage
 from torch import nn
 
-from aiparsing_d2.engine import build_trainer
+from aiparsing_d2.engine import FiniteStepTrainer, build_trainer
 
 
 class Network(nn.Module):
@@ -78,7 +77,7 @@ def test_float16_needs_a_gpu(caplog):
     model = Network()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     trainer = build_trainer(model, [], optimizer, "float16")
-    assert type(trainer) is SimpleTrainer
+    assert type(trainer) is FiniteStepTrainer
     assert "train.amp.enabled needs a GPU for float16" in caplog.text
     assert "train.amp.precision=bfloat16" in caplog.text
     with pytest.raises(ValueError, match="train.amp.precision is 'int8'"):
