@@ -174,8 +174,15 @@ def _encode(text: str, encoding: str = "latin1") -> bytes:
     return text.encode("latin1" if encoding == "latin1" else "utf-8")
 
 
+def _no_bytes() -> bytes:
+    """Take the place of ``bytes``, which older protocols call for empty ones."""
+    return b""
+
+
 _PICKLED = {
+    "__builtin__.bytes": _no_bytes,
     "_codecs.encode": _encode,
+    "builtins.bytes": _no_bytes,
     "collections.OrderedDict": dict,
     "numpy.dtype": _DType,
     "numpy.ndarray": _Array,

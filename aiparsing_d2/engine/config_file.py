@@ -155,6 +155,8 @@ def _problem(target: Any) -> str | None:
     """Return why a name or an object is nothing to build from; None for a name of nothing."""
     if not isinstance(target, str):
         names = [_true_name(target)]
+    elif target in _HARMLESS:
+        return None
     else:
         # Modules import others: torch.os.system is os.system.
         names = [target]
