@@ -47,6 +47,7 @@ from aiparsing_d2.engine import (
     FittingCheckpointer,
     NonFiniteError,
     PersistentBestCheckpointer,
+    SaveOnTermination,
     apply_overrides,
     build_trainer,
     check_consistency,
@@ -60,6 +61,7 @@ from aiparsing_d2.engine import (
     load_lazy_config,
     parse_arguments,
     remove_unfinished,
+    resume_command,
     saving_whole_configs,
     scale_to_batch_size,
 )
@@ -184,6 +186,7 @@ def do_train(args, cfg):
             )
             if comm.is_main_process()
             else None,
+            SaveOnTermination(checkpointer),
         ]
     )
 
@@ -262,3 +265,6 @@ if __name__ == "__main__":
     except (ConfigError, NonFiniteError, OSError, WeightFileError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+    except KeyboardInterrupt:
+        print(f"Interrupted. To go on: {resume_command()}", file=sys.stderr)
+        sys.exit(130)

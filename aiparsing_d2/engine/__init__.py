@@ -18,6 +18,7 @@ from .launch import launch
 from .lazy_config import load_lazy_config
 from .mixed_precision import build_trainer
 from .overrides import apply_overrides, parse_arguments
+from .termination import SaveOnTermination, Terminated, resume_command
 
 __all__ = [
     "ConfigError",
@@ -26,6 +27,8 @@ __all__ = [
     "FittingCheckpointer",
     "NonFiniteError",
     "PersistentBestCheckpointer",
+    "SaveOnTermination",
+    "Terminated",
     "apply_overrides",
     "build_trainer",
     "check_consistency",
@@ -42,6 +45,7 @@ __all__ = [
     "read_config_file",
     "register_by_config_file",
     "remove_unfinished",
+    "resume_command",
     "saving_whole_configs",
     "scale_to_batch_size",
 ]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from detectron2.engine import SimpleTrainer
+from detectron2.engine import SimpleTrainer, hooks
 from detectron2.utils import comm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -86,6 +87,17 @@ class FiniteStepTrainer(SimpleTrainer):
         finally:
             log.removeFilter(_without_traceback)
 
+    def after_train(self) -> None:
+        if sys.exc_info()[0] is None:
+            super().after_train()
+            return
+        # What hooks do at the end, as a last evaluation, is for runs that come to it; and what they
+        # raise would hide why this one did not.
+        for hook in self._hooks:
+            if isinstance(hook, hooks.PeriodicWriter):
+                for writer in hook._writers:
+                    writer.close()
+
     def run_step(self) -> None:
         # Batch normalisation has taken in what is wrong with a batch before it shows.
         buffers = [b.clone() for b in self.model.buffers()] if self._skips else []
@@ -117,7 +129,7 @@ class FiniteStepTrainer(SimpleTrainer):
         losses = {name: loss.detach().item() for name, loss in loss_dict.items()}
         wrong_losses = [f"{name} is {v}" for name, v in losses.items() if not math.isfinite(v)]
         found = wrong_losses or self._nonfinite_gradients()
-        if _in_any_process(bool(found), next(self.model.parameters()).device):
+        if in_any_process(bool(found), next(self.model.parameters()).device):
             # Processes share their gradients: a wrong loss in one makes them wrong in all.
             are_wrong = comm.all_gather(bool(wrong_losses))
             if any(are_wrong) and not wrong_losses:
@@ -215,7 +227,8 @@ def without_ddp(model: nn.Module) -> nn.Module:
     return model.module if isinstance(model, DistributedDataParallel) else model
 
 
-def _in_any_process(flag: bool, device: torch.device) -> bool:
+def in_any_process(flag: bool, device: torch.device) -> bool:
+    """Return whether the flag is set in any process of the run; all must ask."""
     if comm.get_world_size() == 1:
         return flag
     flags = torch.tensor(float(flag), device=device)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
-from collections.abc import Callable
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,6 +16,7 @@ import torch.distributed as dist
 from detectron2 import engine
 from detectron2.engine.launch import DEFAULT_TIMEOUT
 from detectron2.utils import comm
+from torch.multiprocessing import ProcessExitedException
 
 from .config_error import ConfigError
 
@@ -65,14 +71,40 @@ def launch(
                 "'torchrun --nproc_per_node N train_net.py ...'"
             )
         )
-    engine.launch(
-        _call,
-        num_gpus_per_machine,
-        num_machines=num_machines,
-        machine_rank=machine_rank,
-        dist_url=dist_url,
-        args=(main_func, *args),
-    )
+    if num_gpus_per_machine * num_machines == 1:
+        _call(main_func, *args)
+        return
+    with _sigterm_for_children():
+        engine.launch(
+            _call,
+            num_gpus_per_machine,
+            num_machines=num_machines,
+            machine_rank=machine_rank,
+            dist_url=dist_url,
+            args=(main_func, *args),
+        )
+
+
+@contextmanager
+def _sigterm_for_children() -> Iterator[None]:
+    """Pass SIGTERM on to the processes of the run, and wait for what they save."""
+
+    def pass_on(*_: Any) -> None:
+        for child in multiprocessing.active_children():
+            child.terminate()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, pass_on)
+    try:
+        yield
+    except ProcessExitedException as error:
+        if error.exit_code != 128 + signal.SIGTERM:
+            raise
+        sys.exit(error.exit_code)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _check_environment(num_gpus_per_machine: int, num_machines: int) -> None:
