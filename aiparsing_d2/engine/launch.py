@@ -74,7 +74,7 @@ def launch(
     if num_gpus_per_machine * num_machines == 1:
         _call(main_func, *args)
         return
-    with _sigterm_for_children():
+    with _ending_children():
         engine.launch(
             _call,
             num_gpus_per_machine,
@@ -86,19 +86,25 @@ def launch(
 
 
 @contextmanager
-def _sigterm_for_children() -> Iterator[None]:
-    """Pass SIGTERM on to the processes of the run, and wait for what they save."""
+def _ending_children() -> Iterator[None]:
+    """Pass SIGTERM on to the processes of the run, and wait for what they save.
 
-    def pass_on(*_: Any) -> None:
+    Ctrl-C reaches all processes of a terminal. A SIGINT that reaches this one alone ends them too.
+    """
+
+    def end(*_: Any) -> None:
         for child in multiprocessing.active_children():
             child.terminate()
 
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, pass_on)
+    before = signal.signal(signal.SIGTERM, end)
     try:
         yield
+    except KeyboardInterrupt:
+        end()
+        raise
     except ProcessExitedException as error:
         if error.exit_code != 128 + signal.SIGTERM:
             raise

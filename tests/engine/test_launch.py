@@ -75,6 +75,29 @@ def results(folder):
     return json.loads((folder / "parsing_results.json").read_text())
 
 
+KILLED = """
+import os, signal
+from detectron2.utils import comm
+from aiparsing_d2.engine import launch
+
+def main():
+    if comm.get_rank() == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    comm.synchronize()
+
+if __name__ == "__main__":
+    launch(main)
+"""
+
+
+def test_a_killed_process_ends_all(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(KILLED)
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    done = run(tmp_path, *torchrun, script, timeout=120)
+    assert done.returncode != 0 and "SIGKILL" in done.stderr
+
+
 TORCHRUN = {
     "RANK": "0",
     "LOCAL_RANK": "0",
