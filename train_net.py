@@ -51,6 +51,7 @@ from aiparsing_d2.engine import (
     apply_overrides,
     build_trainer,
     check_consistency,
+    check_device,
     check_init_checkpoint,
     check_output_dir,
     clip_gradients,
@@ -162,8 +163,6 @@ def do_train(args, cfg):
         trainer=trainer,
     )
 
-    if args.resume and comm.is_main_process():
-        remove_unfinished(cfg.train.output_dir)
     trainer.register_hooks(
         [
             hooks.IterationTimer(),
@@ -180,13 +179,6 @@ def do_train(args, cfg):
             and cfg.train.get("best_checkpointer")
             and "evaluator" in cfg.dataloader
             else None,
-            hooks.PeriodicWriter(
-                default_writers(cfg.train.output_dir, cfg.train.max_iter),
-                period=cfg.train.log_period,
-            )
-            if comm.is_main_process()
-            else None,
-            SaveOnTermination(checkpointer),
         ]
     )
 
@@ -195,6 +187,8 @@ def do_train(args, cfg):
     if args.resume and checkpointer.has_checkpoint():
         # The checkpoint holds the iteration that was just finished.
         start_iter = trainer.iter + 1
+    if args.resume and comm.is_main_process():
+        remove_unfinished(cfg.train.output_dir, start_iter)
     if start_iter >= cfg.train.max_iter:
         logger.info(
             "The run in %s has finished its %d iterations; evaluating it",
@@ -204,6 +198,18 @@ def do_train(args, cfg):
         checkpointer.complete()
         do_test(cfg, evaluated_model)
         return
+    # The writers open their files, which may have been replaced just now.
+    trainer.register_hooks(
+        [
+            hooks.PeriodicWriter(
+                default_writers(cfg.train.output_dir, cfg.train.max_iter),
+                period=cfg.train.log_period,
+            )
+            if comm.is_main_process()
+            else None,
+            SaveOnTermination(checkpointer),
+        ]
+    )
     trainer.train(start_iter, cfg.train.max_iter)
 
 
@@ -224,6 +230,7 @@ def main(args):
         cfg.train.output_dir = os.path.join(cfg.train.output_dir, "eval")
     elif not args.resume:
         check_output_dir(cfg.train.output_dir)
+    check_device(cfg.train.device)
     is_resumed = args.resume and has_checkpoint(cfg.train.output_dir)
     # The other processes get from the main one what they cannot read.
     if comm.is_main_process() and not is_resumed:

@@ -136,7 +136,14 @@ def test_an_interrupted_run_is_continued(run):
     best = json.loads((output_dir / "model_best.json").read_text())
     assert best["metric"] == "parsing/APp50"
 
+    # As if it had been killed two iterations after the checkpoint, while it wrote.
+    with open(output_dir / "metrics.json", "a") as file:
+        for i in (2, 3):
+            print(json.dumps({"iteration": i, "lr": 0.1, "total_loss": -1.0}), file=file)
+        file.write('{"iteration": 4, "to')
+
     run("--resume", max_iter=4)
+    assert all(line.get("total_loss", 0) >= 0 for line in read_metrics(output_dir))
     iterations = [line["iteration"] for line in read_metrics(output_dir) if "total_loss" in line]
     assert iterations == [0, 1, 2, 3]
     second = torch.load(output_dir / "model_final.pth", weights_only=True)

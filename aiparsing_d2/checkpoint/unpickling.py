@@ -153,7 +153,7 @@ class _Array:
         self.array = _from_bytes(content, dtype, shape, "F" if is_fortran else "C").array
 
 
-def _from_bytes(content: Any, dtype: Any, shape: Any, order: str = "C") -> _Array:
+def _from_bytes(content: Any, dtype: Any, shape: Any, order: Any = "C") -> _Array:
     """Take the place of NumPy's functions that make arrays."""
     if isinstance(content, str):  # of Python 2
         content = content.encode("latin1")

@@ -14,7 +14,7 @@ from .data_set_registration import keep_registrations, register_by_config_file
 from .ema import ExponentialMovingAverage
 from .finite_steps import FiniteStepTrainer, NonFiniteError
 from .gradient_clipping import clip_gradients
-from .launch import launch
+from .launch import check_device, launch
 from .lazy_config import load_lazy_config
 from .mixed_precision import build_trainer
 from .overrides import apply_overrides, parse_arguments
@@ -32,6 +32,7 @@ __all__ = [
     "apply_overrides",
     "build_trainer",
     "check_consistency",
+    "check_device",
     "check_init_checkpoint",
     "check_output_dir",
     "check_targets",

@@ -284,21 +284,37 @@ def _iteration(file: Path) -> int:
     return torch.load(file, map_location="cpu", weights_only=True, mmap=True)["iteration"]
 
 
-def remove_unfinished(output_dir: str) -> None:
-    """Remove what a killed run was writing: checkpoints without their name, half a metrics line.
+def remove_unfinished(output_dir: str, start_iter: int) -> None:
+    """Remove what a killed run leaves that a resumed one makes again.
+
+    Those are files that have not got their name yet, and lines of ``metrics.json`` of iterations
+    after the checkpoint.
 
     Args:
-        output_dir: of a run that is about to be resumed, by this process.
+        output_dir: of a run that this process is about to resume.
+        start_iter: the first iteration to come.
     """
-    parts = (f for f in Path(output_dir).glob("*.part") if re.fullmatch(r".+\.\d+\.part", f.name))
-    for part in parts:
-        logger.info("Removing %s, which was not finished", part)
-        part.unlink()
+    for part in Path(output_dir).glob("*.part"):
+        if re.fullmatch(r".+\.\d+\.part", part.name):
+            logger.info("Removing %s, which was not finished", part)
+            part.unlink()
     metrics = Path(output_dir, "metrics.json")
     if metrics.is_file():
-        with open(metrics, "rb+") as file:
-            content = file.read()
-            file.truncate(content.rfind(b"\n") + 1)
+        lines = metrics.read_text().splitlines(keepends=True)
+        kept = [line for line in lines if _is_before(line, start_iter)]
+        if kept != lines:
+            with whole_file(metrics, durable=True) as file:
+                file.writelines(kept)
+
+
+def _is_before(line: str, start_iter: int) -> bool:
+    """Whether a line of ``metrics.json`` is whole and of an earlier iteration."""
+    try:
+        values = json.loads(line)
+        # The last evaluation of a run counts as of the iteration after it, which has no rate.
+        return line.endswith("\n") and values["iteration"] < start_iter + ("lr" not in values)
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 def check_output_dir(output_dir: str) -> None:

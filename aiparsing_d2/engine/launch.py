@@ -20,7 +20,7 @@ from torch.multiprocessing import ProcessExitedException
 
 from .config_error import ConfigError
 
-__all__ = ["launch"]
+__all__ = ["check_device", "launch"]
 
 _SET_BY_TORCHRUN = (
     "RANK",
@@ -138,6 +138,22 @@ def _check_environment(num_gpus_per_machine: int, num_machines: int) -> None:
             f"torchrun --nproc_per_node {local_size}, but this machine has {_count(num_gpus)}, and "
             "each process needs its own. Start no more, or train on the CPU: put "
             "CUDA_VISIBLE_DEVICES= before the command"
+        )
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that the processes of the run cannot share their gradients from.
+
+    Args:
+        device: of the model, ``train.device``.
+
+    Raises:
+        ConfigError: the processes were started for GPUs, and the device is another.
+    """
+    if comm.get_world_size() > 1 and dist.get_backend() == "nccl" and "cuda" not in device:
+        raise ConfigError(
+            f"train.device={device}, but the processes were started for GPUs. To train on the CPU "
+            "of this machine, put CUDA_VISIBLE_DEVICES= before the command"
         )
 
 

@@ -1,5 +1,6 @@
 """What a run may start from."""
 
+import json
 import logging
 
 import pytest
@@ -231,7 +232,19 @@ def test_weights_that_are_not_finite_are_not_written(run, name, value, refused):
 def test_what_a_kill_left_unfinished_goes(tmp_path):
     (tmp_path / "model_0000001.pth.123.part").write_bytes(b"half")
     (tmp_path / "my.part").write_bytes(b"somebody's own")
-    (tmp_path / "metrics.json").write_text('{"iteration": 1}\n{"iterat')
-    remove_unfinished(str(tmp_path))
+    lines = [
+        {"iteration": 0, "lr": 0.1},
+        {"iteration": 1, "lr": 0.1, "parsing/mIoU": 3.0},
+        {"iteration": 2, "parsing/mIoU": 4.0},  # after the last iteration of a shorter run
+        {"iteration": 2, "lr": 0.1},
+        {"iteration": 3, "parsing/mIoU": 4.0},
+    ]
+    lines = [json.dumps(line) + "\n" for line in lines]
+    metrics = tmp_path / "metrics.json"
+    metrics.write_text("".join(lines) + '{"iterat')
+    remove_unfinished(str(tmp_path), start_iter=2)
     assert {file.name for file in tmp_path.iterdir()} == {"my.part", "metrics.json"}
-    assert (tmp_path / "metrics.json").read_text() == '{"iteration": 1}\n'
+    assert metrics.read_text() == "".join(lines[:3])
+    metrics.write_text(lines[0] + lines[1].rstrip())
+    remove_unfinished(str(tmp_path), start_iter=2)
+    assert metrics.read_text() == lines[0]

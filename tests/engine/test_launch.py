@@ -9,7 +9,7 @@ import torch
 from detectron2.utils import comm
 from small_runs import SMALL, TRAIN_NET, draw_data_set, iterations, run, train_net
 
-from aiparsing_d2.engine import ConfigError, launch
+from aiparsing_d2.engine import ConfigError, check_device, launch
 
 # What each process does: a training with its evaluation, then an evaluation alone. Ranks are told
 # on the way.
@@ -137,6 +137,17 @@ def test_torchrun_of_one_process_needs_no_group(monkeypatch):
     launch(lambda: sizes.append(comm.get_world_size()))
     assert sizes == [1]
     assert not torch.distributed.is_initialized()
+
+
+def test_the_device_is_one_that_the_processes_can_share(monkeypatch):
+    check_device("cpu")
+    monkeypatch.setattr(comm, "get_world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "get_backend", lambda: "gloo")
+    check_device("cpu")
+    monkeypatch.setattr(torch.distributed, "get_backend", lambda: "nccl")
+    check_device("cuda")
+    with pytest.raises(ConfigError, match="train.device=cpu, but .* CUDA_VISIBLE_DEVICES= "):
+        check_device("cpu")
 
 
 def set_environment(monkeypatch, changes):
