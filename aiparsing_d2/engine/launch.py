@@ -168,7 +168,18 @@ def _join(local_rank: int, local_size: int) -> None:
     has_gpu = torch.cuda.is_available()
     if has_gpu:
         torch.cuda.set_device(local_rank)
-    dist.init_process_group("nccl" if has_gpu else "gloo", timeout=DEFAULT_TIMEOUT)
+    store, rank, world_size = next(dist.rendezvous("env://", timeout=DEFAULT_TIMEOUT))
+    if world_size == local_size:
+        # A machine's torchrun keeps its store over restarts, and with it dead processes' addresses.
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        store = dist.PrefixStore(f"attempt_{attempt}", store)
+    dist.init_process_group(
+        "nccl" if has_gpu else "gloo",
+        store=store,
+        rank=rank,
+        world_size=world_size,
+        timeout=DEFAULT_TIMEOUT,
+    )
     if hasattr(comm, "create_local_process_group"):  # Detectron2 after v0.6
         comm.create_local_process_group(local_size)
     else:

@@ -81,7 +81,7 @@ from detectron2.utils import comm
 from aiparsing_d2.engine import launch
 
 def main():
-    if comm.get_rank() == 1:
+    if comm.get_rank() == 1 and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
         os.kill(os.getpid(), signal.SIGKILL)
     comm.synchronize()
 
@@ -90,12 +90,15 @@ if __name__ == "__main__":
 """
 
 
-def test_a_killed_process_ends_all(tmp_path):
+@pytest.mark.parametrize("max_restarts", [0, 1])
+def test_a_killed_process_ends_all_or_all_start_again(tmp_path, max_restarts):
     script = tmp_path / "script.py"
     script.write_text(KILLED)
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = run(tmp_path, *torchrun, script, timeout=120)
-    assert done.returncode != 0 and "SIGKILL" in done.stderr
+    restarts = ["--max-restarts", max_restarts]
+    done = run(tmp_path, *torchrun, *restarts, script, timeout=120)
+    assert (done.returncode == 0) == (max_restarts == 1), done.stderr
+    assert max_restarts == 1 or "SIGKILL" in done.stderr
 
 
 TORCHRUN = {
