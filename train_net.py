@@ -34,7 +34,6 @@ from detectron2.engine import (
     default_writers,
     hooks,
 )
-from detectron2.engine.defaults import create_ddp_model
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
@@ -55,6 +54,7 @@ from aiparsing_d2.engine import (
     check_init_checkpoint,
     check_output_dir,
     clip_gradients,
+    create_ddp_model,
     evaluator_nodes,
     has_checkpoint,
     keep_registrations,

@@ -14,7 +14,7 @@ from .data_set_registration import keep_registrations, register_by_config_file
 from .ema import ExponentialMovingAverage
 from .finite_steps import FiniteStepTrainer, NonFiniteError
 from .gradient_clipping import clip_gradients
-from .launch import check_device, launch
+from .launch import check_device, create_ddp_model, launch
 from .lazy_config import load_lazy_config
 from .mixed_precision import build_trainer
 from .overrides import apply_overrides, parse_arguments
@@ -37,6 +37,7 @@ __all__ = [
     "check_output_dir",
     "check_targets",
     "clip_gradients",
+    "create_ddp_model",
     "evaluator_nodes",
     "has_checkpoint",
     "keep_registrations",

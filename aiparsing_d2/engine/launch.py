@@ -16,11 +16,12 @@ import torch.distributed as dist
 from detectron2 import engine
 from detectron2.engine.launch import DEFAULT_TIMEOUT
 from detectron2.utils import comm
+from torch import nn
 from torch.multiprocessing import ProcessExitedException
 
 from .config_error import ConfigError
 
-__all__ = ["check_device", "launch"]
+__all__ = ["check_device", "create_ddp_model", "launch"]
 
 _SET_BY_TORCHRUN = (
     "RANK",
@@ -155,6 +156,18 @@ def check_device(device: str) -> None:
             f"train.device={device}, but the processes were started for GPUs. To train on the CPU "
             "of this machine, put CUDA_VISIBLE_DEVICES= before the command"
         )
+
+
+def create_ddp_model(model: nn.Module, **kwargs: Any) -> nn.Module:
+    """Detectron2's ``create_ddp_model`` for the CPU too, which main takes for a GPU.
+
+    Args:
+        model: on its device.
+        kwargs: of ``DistributedDataParallel``.
+    """
+    if not next(model.parameters()).is_cuda:
+        kwargs["device_ids"] = None
+    return engine.create_ddp_model(model, **kwargs)
 
 
 def _count(num_gpus: int) -> str:

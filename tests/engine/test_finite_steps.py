@@ -9,12 +9,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from detectron2.engine import create_ddp_model
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from torch import nn
 
-from aiparsing_d2.engine import ConfigError, FiniteStepTrainer, NonFiniteError, build_trainer
+from aiparsing_d2.engine import (
+    ConfigError,
+    FiniteStepTrainer,
+    NonFiniteError,
+    build_trainer,
+    create_ddp_model,
+)
 from aiparsing_d2.engine.finite_steps import MAX_SKIPS_IN_A_ROW
 from aiparsing_d2.engine.mixed_precision import FiniteStepAMPTrainer
 
