@@ -57,7 +57,7 @@ class _BFloat16Forward(nn.Module):
             return self.model(batched_inputs)
 
 
-def _leave_autocast(module: nn.Module, args: tuple[torch.Tensor]) -> tuple[torch.Tensor] | None:
+def _leave_autocast(module: nn.Conv2d, args: tuple[torch.Tensor]) -> tuple[torch.Tensor] | None:
     was_in_autocast = torch.is_autocast_enabled("cpu") and _is_better_in_float32(module, args[0])
     setattr(module, "was_in_autocast", was_in_autocast)  # noqa: B010 (known to no type)
     if was_in_autocast:
