@@ -3,6 +3,8 @@
 
 Train on one machine:
     python train_net.py --config-file configs/cihp/aiparsing_R_50_FPN_cihp_75ep.py --num-gpus 8
+Train in processes that torchrun starts, on one machine or several, on GPUs or the CPU:
+    torchrun --nproc_per_node 8 train_net.py --config-file ...
 Continue an interrupted run:
     the same with --resume
 Evaluate:
@@ -31,30 +33,37 @@ from detectron2.engine import (
     default_setup,
     default_writers,
     hooks,
-    launch,
 )
-from detectron2.engine.defaults import create_ddp_model
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 import aiparsing_d2.data.datasets  # noqa: F401  registers the splits for configs saved as YAML
+from aiparsing_d2.checkpoint import WeightFileError
 from aiparsing_d2.engine import (
     ConfigError,
     ExponentialMovingAverage,
     FittingCheckpointer,
+    NonFiniteError,
     PersistentBestCheckpointer,
+    SaveOnTermination,
     apply_overrides,
     build_trainer,
     check_consistency,
+    check_device,
     check_init_checkpoint,
     check_output_dir,
     clip_gradients,
+    create_ddp_model,
     evaluator_nodes,
     has_checkpoint,
     keep_registrations,
+    launch,
     load_lazy_config,
     parse_arguments,
+    remove_unfinished,
+    resume_command,
+    saving_whole_configs,
     scale_to_batch_size,
 )
 
@@ -113,6 +122,7 @@ def do_train(args, cfg):
                 ema (dict): enabled, and decay of ExponentialMovingAverage; optional
                 checkpointer (dict): arguments of PeriodicCheckpointer
                 best_checkpointer (dict): val_metric and mode of BestCheckpointer; optional
+                nonfinite (str): see FiniteStepTrainer; optional
                 clip_gradients (dict): max_norm and norm_type of all gradients; optional
                 allow_unfitting_weights (bool): see FittingCheckpointer; optional
                 eval_period, log_period (int): in iterations
@@ -140,7 +150,10 @@ def do_train(args, cfg):
     # Configs saved by earlier versions lack the newer keys.
     amp, ema = cfg.train.amp, cfg.train.get("ema", {})
     precision = amp.get("precision", "float16") if amp.enabled else None
-    trainer = build_trainer(model, train_loader, optimizer, precision)
+    nonfinite = cfg.train.get("nonfinite", "stop")
+    trainer = build_trainer(
+        model, train_loader, optimizer, precision, nonfinite, cfg.train.output_dir
+    )
     average = ExponentialMovingAverage(model, ema.decay) if ema.get("enabled") else None
     evaluated_model = average.averaged_model if average else model
     checkpointer = FittingCheckpointer(
@@ -166,12 +179,6 @@ def do_train(args, cfg):
             and cfg.train.get("best_checkpointer")
             and "evaluator" in cfg.dataloader
             else None,
-            hooks.PeriodicWriter(
-                default_writers(cfg.train.output_dir, cfg.train.max_iter),
-                period=cfg.train.log_period,
-            )
-            if comm.is_main_process()
-            else None,
         ]
     )
 
@@ -180,14 +187,29 @@ def do_train(args, cfg):
     if args.resume and checkpointer.has_checkpoint():
         # The checkpoint holds the iteration that was just finished.
         start_iter = trainer.iter + 1
+    if args.resume and comm.is_main_process():
+        remove_unfinished(cfg.train.output_dir, start_iter)
     if start_iter >= cfg.train.max_iter:
         logger.info(
             "The run in %s has finished its %d iterations; evaluating it",
             cfg.train.output_dir,
             cfg.train.max_iter,
         )
+        checkpointer.complete()
         do_test(cfg, evaluated_model)
         return
+    # The writers open their files, which may have been replaced just now.
+    trainer.register_hooks(
+        [
+            hooks.PeriodicWriter(
+                default_writers(cfg.train.output_dir, cfg.train.max_iter),
+                period=cfg.train.log_period,
+            )
+            if comm.is_main_process()
+            else None,
+            SaveOnTermination(checkpointer),
+        ]
+    )
     trainer.train(start_iter, cfg.train.max_iter)
 
 
@@ -208,11 +230,13 @@ def main(args):
         cfg.train.output_dir = os.path.join(cfg.train.output_dir, "eval")
     elif not args.resume:
         check_output_dir(cfg.train.output_dir)
+    check_device(cfg.train.device)
     is_resumed = args.resume and has_checkpoint(cfg.train.output_dir)
     # The other processes get from the main one what they cannot read.
     if comm.is_main_process() and not is_resumed:
         check_init_checkpoint(cfg.train.init_checkpoint)
-    default_setup(cfg, args)
+    with saving_whole_configs():
+        default_setup(cfg, args)
     setup_logger(cfg.train.output_dir, comm.get_rank(), name="aiparsing_d2")
 
     if args.eval_only:
@@ -245,5 +269,9 @@ if __name__ == "__main__":
             dist_url=args.dist_url,
             args=(args,),
         )
-    except ConfigError as error:
-        sys.exit(f"error: {error}")
+    except (ConfigError, NonFiniteError, OSError, WeightFileError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print(f"Interrupted. To go on: {resume_command()}", file=sys.stderr)
+        sys.exit(130)

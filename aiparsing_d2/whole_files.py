@@ -12,7 +12,9 @@ __all__ = ["whole_file"]
 
 
 @contextlib.contextmanager
-def whole_file(path: Path, mode: str = "w", *, overwrite: bool = True) -> Iterator[IO]:
+def whole_file(
+    path: Path, mode: str = "w", *, overwrite: bool = True, durable: bool = False
+) -> Iterator[IO]:
     """Open a file that takes its place, and its name, only once it has been written without error.
 
     Several processes may write the same file; the last one wins.
@@ -21,6 +23,9 @@ def whole_file(path: Path, mode: str = "w", *, overwrite: bool = True) -> Iterat
         path: the file; folders above it are made.
         mode: "w" for UTF-8 text with the line ends it has, "wb" for bytes.
         overwrite: whether an earlier file may be replaced.
+        durable: whether the file is on the disk, not only in the system's memory, before it takes
+            its name, so that it is whole after a loss of power too. That takes time: for what a
+            run leaves, not for each of thousands of small files.
 
     Raises:
         FileExistsError: there is a file already and it is not to be overwritten.
@@ -33,6 +38,15 @@ def whole_file(path: Path, mode: str = "w", *, overwrite: bool = True) -> Iterat
     try:
         with open(part, mode, **text) as file:
             yield file
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+    if durable and os.name == "posix":  # the new name, too
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

@@ -15,8 +15,9 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import default_argument_parser
 
+from aiparsing_d2.data.dataset_mapper import ParsingDatasetMapper
 from aiparsing_d2.data.datasets import register_cihp
-from aiparsing_d2.engine import ConfigError, parse_arguments
+from aiparsing_d2.engine import ConfigError, NonFiniteError, parse_arguments
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -135,7 +136,14 @@ def test_an_interrupted_run_is_continued(run):
     best = json.loads((output_dir / "model_best.json").read_text())
     assert best["metric"] == "parsing/APp50"
 
+    # As if it had been killed two iterations after the checkpoint, while it wrote.
+    with open(output_dir / "metrics.json", "a") as file:
+        for i in (2, 3):
+            print(json.dumps({"iteration": i, "lr": 0.1, "total_loss": -1.0}), file=file)
+        file.write('{"iteration": 4, "to')
+
     run("--resume", max_iter=4)
+    assert all(line.get("total_loss", 0) >= 0 for line in read_metrics(output_dir))
     iterations = [line["iteration"] for line in read_metrics(output_dir) if "total_loss" in line]
     assert iterations == [0, 1, 2, 3]
     second = torch.load(output_dir / "model_final.pth", weights_only=True)
@@ -279,6 +287,41 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(run, tmp_path, 
     with pytest.raises(ConfigError, match=message):
         run(override)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def nan_in_third_image(monkeypatch):
+    seen = []
+
+    def call(mapper, record):
+        data = mapped(mapper, record)
+        seen.append(record["file_name"])
+        if mapper.is_train and len(seen) == 3:
+            data["image"] = torch.full(data["image"].shape, float("nan"))
+        return data
+
+    mapped = ParsingDatasetMapper.__call__
+    monkeypatch.setattr(ParsingDatasetMapper, "__call__", call)
+    return seen
+
+
+def test_a_nan_stops_the_run_before_the_step(run, tmp_path, nan_in_third_image):
+    with pytest.raises(NonFiniteError, match="(?s)iteration 1.*loss_fcos_cls is nan") as e:
+        run("train.checkpointer.period=1")
+    assert f"image: {nan_in_third_image[2]}" in str(e.value)
+    checkpoints = [file.name for file in (tmp_path / "run").glob("*.pth")]
+    assert checkpoints == ["model_0000000.pth"]
+    dump = torch.load(tmp_path / "run" / "nonfinite_0000001.pt", weights_only=False)
+    assert dump["batch"][0]["image"].isnan().all() and "instances" in dump["batch"][0]
+
+
+def test_a_nan_is_skipped_by_a_key(run, nan_in_third_image):
+    output_dir = run("train.nonfinite=skip", "train.ema.enabled=True")
+    state = torch.load(output_dir / "model_final.pth", weights_only=True)
+    assert state["iteration"] == 3
+    assert all(value.isfinite().all() for value in state["model"].values())
+    steps = state["trainer"]["optimizer"]["state"][0]["step"]
+    assert int(steps) == 3  # of four iterations
 
 
 def test_gradient_clipping_is_a_key(run):

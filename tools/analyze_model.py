@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from detectron2.config import CfgNode, LazyConfig, get_cfg, instantiate
+from detectron2.config import CfgNode, get_cfg, instantiate
 from detectron2.data.detection_utils import build_augmentation
 from detectron2.data.transforms import apply_augmentations
 from detectron2.modeling import build_model
@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from yaml import YAMLError
 
 from aiparsing_d2.config import add_aiparsing_config
-from aiparsing_d2.engine import apply_overrides
+from aiparsing_d2.engine import apply_overrides, read_config_file
 from aiparsing_d2.modeling.roi_heads import PGEC
 from aiparsing_d2.structures import ROIPartLogits
 
@@ -229,13 +229,13 @@ def read_config(config_file: str, overrides: Sequence[str]) -> DictConfig | CfgN
     Raises:
         ValueError: it defines no model.
     """
-    cfg = LazyConfig.load(config_file)
+    cfg = read_config_file(config_file)
     if "model" in cfg:
         return apply_overrides(cfg, list(overrides))
     if "MODEL" in cfg or "_BASE_" in cfg:
         cfg = get_cfg()
         add_aiparsing_config(cfg)
-        cfg.merge_from_file(config_file)
+        cfg.merge_from_file(config_file, allow_unsafe=False)
         cfg.merge_from_list(list(overrides))
         return cfg
     raise ValueError("it defines no model: give a file with `model` or `MODEL`")

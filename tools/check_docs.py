@@ -256,6 +256,8 @@ def check_command(words: list[str]) -> None:
             check_python(["-m", "aiparsing_d2", *arguments])
         case ["python" | ".venv/bin/python", *arguments]:
             check_python(arguments)
+        case ["torchrun", "--nproc_per_node", number, *arguments] if number.isdigit():
+            check_python(arguments)
         case [name, *_] if name not in _SHELL_COMMANDS:
             raise DocumentError(f"unknown command {name}: mend it, or mark the block as skipped")
 

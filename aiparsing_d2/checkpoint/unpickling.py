@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import pickle
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import serialization
 
@@ -93,3 +97,121 @@ def _only_safe_globals(safe_globals: list[Any]) -> Iterator[None]:
     finally:
         serialization.clear_safe_globals()
         serialization.add_safe_globals(before)
+
+
+@contextmanager
+def loading_weights_only() -> Iterator[None]:
+    """Let ``torch.load``, whoever calls it, load no more than tensors and plain Python objects.
+
+    That is its default from torch 2.6 on.
+    """
+    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+def load_arrays(path: Path) -> Any:
+    """Read a ``.pkl`` of Detectron or Detectron2: NumPy arrays of numbers, and plain objects.
+
+    Args:
+        path: a file of Python's pickle, written by Python 2 or 3.
+
+    Raises:
+        pickle.UnpicklingError: it holds other objects, which might run code.
+    """
+    with open(path, "rb") as file:
+        return _finished(_ArrayUnpickler(file, encoding="latin1").load())
+
+
+class _DType:
+    """Takes the place of ``numpy.dtype``: the name of a kind of number, and its byte order."""
+
+    def __init__(self, name: str, *_: Any):
+        if not isinstance(name, str) or not re.fullmatch(r"[<>|=]?(b1|[iuf][1248]|f16)", name):
+            raise pickle.UnpicklingError(f"an array of {name!r}, which are no numbers")
+        self.dtype = np.dtype(name)
+
+    def __setstate__(self, state: tuple) -> None:
+        self.dtype = self.dtype.newbyteorder("=" if state[1] == "|" else state[1])
+
+
+class _Array:
+    """Takes the place of a ``numpy.ndarray`` that is yet to get its content."""
+
+    def __init__(self, *_: Any):
+        self.array: Any = None
+
+    def __setstate__(self, state: tuple) -> None:
+        _, shape, dtype, is_fortran, content = state
+        self.array = _from_bytes(content, dtype, shape, "F" if is_fortran else "C").array
+
+
+def _from_bytes(content: Any, dtype: Any, shape: Any, order: Any = "C") -> _Array:
+    """Take the place of NumPy's functions that make arrays."""
+    if isinstance(content, str):  # of Python 2
+        content = content.encode("latin1")
+    if not isinstance(dtype, _DType) or not isinstance(content, (bytes, bytearray)):
+        raise pickle.UnpicklingError("an array of objects")
+    array = _Array()
+    array.array = np.frombuffer(bytes(content), dtype.dtype).reshape(shape, order=order).copy(order)
+    return array
+
+
+def _number(dtype: Any, content: Any) -> _Array:
+    """Take the place of the function that makes NumPy's numbers."""
+    return _from_bytes(content, dtype, ())
+
+
+def _encode(text: str, encoding: str = "latin1") -> bytes:
+    """Take the place of ``_codecs.encode``, which makes bytes in protocols before 3."""
+    return text.encode("latin1" if encoding == "latin1" else "utf-8")
+
+
+def _no_bytes() -> bytes:
+    """Take the place of ``bytes``, which older protocols call for empty ones."""
+    return b""
+
+
+_PICKLED = {
+    "__builtin__.bytes": _no_bytes,
+    "_codecs.encode": _encode,
+    "builtins.bytes": _no_bytes,
+    "collections.OrderedDict": dict,
+    "numpy.dtype": _DType,
+    "numpy.ndarray": _Array,
+    **{
+        f"numpy.{core}.{name}": stand_in
+        for core in ("core", "_core")
+        for name, stand_in in (
+            ("multiarray._reconstruct", _Array),
+            ("multiarray.scalar", _number),
+            ("numeric._frombuffer", _from_bytes),
+        )
+    },
+}
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return _PICKLED[f"{module}.{name}"]
+        except KeyError:
+            raise pickle.UnpicklingError(f"{module}.{name}, which might run code") from None
+
+
+def _finished(content: Any) -> Any:
+    """Put arrays and numbers in the place of their stand-ins."""
+    if isinstance(content, _Array):
+        return content.array if content.array.ndim else content.array[()]
+    if isinstance(content, dict):
+        return {_finished(key): _finished(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return type(content)(map(_finished, content))
+    return content

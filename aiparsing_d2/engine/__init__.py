@@ -5,32 +5,49 @@ from .checkpointing import (
     check_init_checkpoint,
     check_output_dir,
     has_checkpoint,
+    remove_unfinished,
 )
 from .config_error import ConfigError
+from .config_file import check_targets, read_config_file, saving_whole_configs
 from .consistency import check_consistency, evaluator_nodes
 from .data_set_registration import keep_registrations, register_by_config_file
 from .ema import ExponentialMovingAverage
+from .finite_steps import FiniteStepTrainer, NonFiniteError
 from .gradient_clipping import clip_gradients
+from .launch import check_device, create_ddp_model, launch
 from .lazy_config import load_lazy_config
 from .mixed_precision import build_trainer
 from .overrides import apply_overrides, parse_arguments
+from .termination import SaveOnTermination, Terminated, resume_command
 
 __all__ = [
     "ConfigError",
     "ExponentialMovingAverage",
+    "FiniteStepTrainer",
     "FittingCheckpointer",
+    "NonFiniteError",
     "PersistentBestCheckpointer",
+    "SaveOnTermination",
+    "Terminated",
     "apply_overrides",
     "build_trainer",
     "check_consistency",
-    "evaluator_nodes",
+    "check_device",
     "check_init_checkpoint",
     "check_output_dir",
+    "check_targets",
     "clip_gradients",
+    "create_ddp_model",
+    "evaluator_nodes",
     "has_checkpoint",
     "keep_registrations",
+    "launch",
     "load_lazy_config",
     "parse_arguments",
+    "read_config_file",
     "register_by_config_file",
+    "remove_unfinished",
+    "resume_command",
+    "saving_whole_configs",
     "scale_to_batch_size",
 ]

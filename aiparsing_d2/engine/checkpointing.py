@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import re
+import shutil
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import torch
 from detectron2.engine import hooks
+from detectron2.utils import comm
 from fvcore.common.checkpoint import _filter_reused_missing_keys
 from torch import nn
 
 from aiparsing_d2.checkpoint import ParsingCheckpointer
+from aiparsing_d2.whole_files import whole_file
 
 from .config_error import ConfigError
+from .finite_steps import NonFiniteError
+
+logger = logging.getLogger(__name__)
 
 _BODY = "backbone.bottom_up."
 
@@ -25,6 +38,8 @@ class FittingCheckpointer(ParsingCheckpointer):
     the file a place. A training may start from less, as an ImageNet body under new heads: then only
     the body (``backbone.bottom_up``), if the model has one, must be filled, and all that is filled
     by nothing is logged.
+
+    A run is resumed from the newest of its checkpoints that is whole.
     """
 
     def __init__(
@@ -43,18 +58,73 @@ class FittingCheckpointer(ParsingCheckpointer):
         super().__init__(model, save_dir, **checkpointables)
         self._allow_unfitting = allow_unfitting
         self._is_start = False
+        self._is_tagging = True
+        self._resumed_from: str | None = None
+
+    def has_checkpoint(self) -> bool:
+        return has_checkpoint(self.save_dir)
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
         """See ``ParsingCheckpointer``; without a resumption the weights are a start.
 
         Raises:
-            ConfigError: the weights do not fit.
+            ConfigError: the weights do not fit, or none of the run's checkpoints is whole.
         """
-        self._is_start = not (resume and self.has_checkpoint())
+        # The main process looks, so that all load the same.
+        is_main = comm.is_main_process()
+        file = newest_whole_checkpoint(self.save_dir) if resume and is_main else None
+        self._resumed_from = comm.all_gather(file)[0]
+        if self._resumed_from is not None:
+            return self.load(self._resumed_from)
+        self._is_start = True
         try:
-            return super().resume_or_load(path, resume=resume)
+            return self.load(path, checkpointables=[])
         finally:
             self._is_start = False
+
+    def complete(self) -> None:
+        """Make model_final.pth of a finished run that was stopped before it had written that."""
+        if not self.save_to_disk or self._resumed_from is None:
+            return
+        last, final = Path(self._resumed_from), Path(self.save_dir, "model_final.pth")
+        if last != final:
+            with open(last, "rb") as source, whole_file(final, "wb", durable=True) as file:
+                shutil.copyfileobj(source, file)
+            self.tag_last_checkpoint(final.name)
+
+    def save(self, name: str, **kwargs: Any) -> None:
+        """See ``ParsingCheckpointer``.
+
+        Raises:
+            NonFiniteError: a weight is infinite or NaN, or a buffer NaN; nothing is written.
+        """
+        parameters = {name for name, _ in self.model.named_parameters()}
+        wrong = [
+            tensor
+            for tensor, value in self.model.state_dict().items()
+            if value.is_floating_point()
+            and not (torch.isfinite(value) if tensor in parameters else ~torch.isnan(value)).all()
+        ]
+        if wrong:
+            raise NonFiniteError(
+                f"{os.path.join(self.save_dir, name)}.pth is not written, as weights are infinite "
+                f"or NaN: {', '.join(wrong[:3])}{', ...' if len(wrong) > 3 else ''}. What was "
+                "written before is as it was: resume from there with a lower rate"
+            )
+        super().save(name, **kwargs)
+
+    @contextmanager
+    def leaving_last_checkpoint(self) -> Iterator[None]:
+        """Save in the block without making that the checkpoint to resume from."""
+        self._is_tagging = False
+        try:
+            yield
+        finally:
+            self._is_tagging = True
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        if self._is_tagging:
+            super().tag_last_checkpoint(last_filename_basename)
 
     def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """See ``ParsingCheckpointer``.
@@ -109,7 +179,7 @@ class PersistentBestCheckpointer(hooks.BestCheckpointer):
     Detectron2's starts afresh, so that the first evaluation after a resumption replaces a better
     checkpoint: this one writes ``<file_prefix>.json`` (metric, value, iteration) beside it. And
     Detectron2's makes the best checkpoint the one to resume from; after the last evaluation that
-    one counts an iteration too many. Here it stays the latest periodic one.
+    one counts an iteration too many. Here the latest periodic one is left to be that.
     """
 
     @property
@@ -125,23 +195,126 @@ class PersistentBestCheckpointer(hooks.BestCheckpointer):
 
     def _best_checking(self) -> None:
         known = self.best_iter
-        latest = self._checkpointer.get_checkpoint_file()
-        super()._best_checking()
+        with self._checkpointer.leaving_last_checkpoint():
+            super()._best_checking()
         if self.best_iter != known:
-            if latest:
-                self._checkpointer.tag_last_checkpoint(os.path.basename(latest))
             record = {
                 "metric": self._val_metric,
                 "value": self.best_metric,
                 "iteration": self.best_iter,
             }
-            with open(self._record_file, "w") as f:
-                json.dump(record, f)
+            with whole_file(Path(self._record_file), durable=True) as file:
+                json.dump(record, file)
 
 
 def has_checkpoint(output_dir: str) -> bool:
     """Whether a run has left checkpoints in its output folder, to continue from."""
-    return os.path.isfile(os.path.join(output_dir, "last_checkpoint"))
+    record = Path(output_dir, "last_checkpoint")
+    return bool(output_dir) and (record.is_file() or bool(_checkpoints(output_dir)))
+
+
+def _checkpoints(output_dir: str) -> list[Path]:
+    """Return the files to resume a run from; the best checkpoint is none."""
+    files = Path(output_dir).glob("model_*.pth")
+    return [file for file in files if re.fullmatch(r"model_(\d+|final)\.pth", file.name)]
+
+
+def newest_whole_checkpoint(output_dir: str) -> str | None:
+    """Find the checkpoint to resume a run from.
+
+    That is the one which ``last_checkpoint`` names. Is it missing or damaged, then it is, with a
+    warning, the whole one of the highest iteration.
+
+    Args:
+        output_dir: of the run.
+
+    Returns:
+        The file; None if the run has left none.
+
+    Raises:
+        ConfigError: there are checkpoints, or a record of one, but none is whole.
+    """
+    if not has_checkpoint(output_dir):
+        return None
+    record = Path(output_dir, "last_checkpoint")
+    # Old versions, and failing disks, may leave an empty record.
+    name = record.read_text(errors="replace").strip() if record.is_file() else ""
+    problems = []
+    if name:
+        problem = _damage(record.with_name(name))
+        if problem is None:
+            return str(record.with_name(name))
+        problems.append(f"{record.with_name(name)} {problem}")
+    else:
+        problems.append(f"{record} {'is empty' if record.is_file() else 'is missing'}")
+    found: list[tuple[int, str]] = []
+    for file in _checkpoints(output_dir):
+        if file.name == name:
+            continue
+        problem = _damage(file)
+        if problem is None:
+            found.append((_iteration(file), str(file)))
+        else:
+            problems.append(f"{file} {problem}")
+    if not found:
+        raise ConfigError(
+            f"there is no whole checkpoint to resume from: {'; '.join(problems)}. Put one back, or "
+            "start a new run in another train.output_dir"
+        )
+    iteration, file = max(found)
+    logger.warning(
+        "%s. Resuming from %s, after iteration %d, instead.", "; ".join(problems), file, iteration
+    )
+    return file
+
+
+def _damage(file: Path) -> str | None:
+    """Return what is wrong with a file of torch.save, None if it is whole."""
+    if not file.is_file():
+        return "does not exist"
+    try:
+        with zipfile.ZipFile(file) as archive:
+            broken = archive.testzip()  # compares checksums
+    except (OSError, zipfile.BadZipFile, EOFError) as error:
+        return f"is damaged ({error})"
+    return f"is damaged (in its part {broken})" if broken else None
+
+
+def _iteration(file: Path) -> int:
+    return torch.load(file, map_location="cpu", weights_only=True, mmap=True)["iteration"]
+
+
+def remove_unfinished(output_dir: str, start_iter: int) -> None:
+    """Remove what a killed run leaves that a resumed one makes again.
+
+    Those are files that have not got their name yet, and lines of ``metrics.json`` of iterations
+    after the checkpoint.
+
+    Args:
+        output_dir: of a run that this process is about to resume.
+        start_iter: the first iteration to come.
+    """
+    for part in Path(output_dir).glob("*.part"):
+        if re.fullmatch(r".+\.\d+\.part", part.name):
+            logger.info("Removing %s, which was not finished", part)
+            part.unlink()
+    metrics = Path(output_dir, "metrics.json")
+    if metrics.is_file():
+        lines = metrics.read_text().splitlines(keepends=True)
+        kept = [line for line in lines if _is_before(line, start_iter)]
+        if kept != lines:
+            with whole_file(metrics, durable=True) as file:
+                file.writelines(kept)
+
+
+def _is_before(line: str, start_iter: int) -> bool:
+    """Whether a line of ``metrics.json`` is whole and of an earlier iteration."""
+    try:
+        values = json.loads(line)
+        # The last evaluation of a run counts as of the iteration after it, which has no rate.
+        return line.endswith("\n") and values["iteration"] < start_iter + ("lr" not in values)
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 def check_output_dir(output_dir: str) -> None:

@@ -15,11 +15,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from detectron2.config import LazyCall as L
-from detectron2.config import LazyConfig, instantiate
+from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog
 from omegaconf import DictConfig
 
 from .config_error import ConfigError
+from .config_file import check_targets, read_config_file
 
 __all__ = ["data_set_names", "keep_registrations", "register_by_config_file"]
 
@@ -83,4 +84,4 @@ def register_by_config_file(config_file: str) -> None:
             "there, or register them by dataloader.register"
         )
     with noting_registrations(config_file):
-        LazyConfig.load(config_file)
+        check_targets(read_config_file(config_file))

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from detectron2.engine import HookBase
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from .finite_steps import without_ddp
 
 __all__ = ["ExponentialMovingAverage"]
 
@@ -43,7 +44,7 @@ class ExponentialMovingAverage(HookBase):
         if not 0 <= decay < 1:
             raise ValueError(f"train.ema.decay must be from 0 to less than 1, got {decay}")
         # Copied behind the wrapper, which has made the weights of all processes equal.
-        self._model = model.module if isinstance(model, DistributedDataParallel) else model
+        self._model = without_ddp(model)
         self._decay = decay
         self._is_resumed = False
         self.averaged_model = copy.deepcopy(self._model).eval().requires_grad_(False)

@@ -14,6 +14,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from .config_error import ConfigError, nearest_known
+from .config_file import check_targets
 
 __all__ = ["apply_overrides", "parse_arguments"]
 
@@ -54,7 +55,8 @@ def apply_overrides(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
 
     Raises:
         ConfigError: a key does not exist, or a value cannot be read or is text where the config has
-            a number or a boolean. The message names it, and the key that is nearest.
+            a number or a boolean. The message names it, and the key that is nearest. Or a
+            ``_target_`` is refused, see :func:`check_targets`.
     """
     for override in overrides:
         key, value, may_add = _parse(override)
@@ -69,6 +71,7 @@ def apply_overrides(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
                 LazyConfig.apply_overrides(config, [override])
         except KeyError as error:
             raise ConfigError(f"{override!r}: {error.args[0]}") from error
+    check_targets(config)
     return config
 
 

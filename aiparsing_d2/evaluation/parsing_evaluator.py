@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 from collections import OrderedDict
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,12 +15,12 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.structures import Instances
 from detectron2.utils import comm
-from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import create_small_table
 from tabulate import tabulate
 
 from aiparsing_d2.data.annotations import PersonAnnotations, read_person_annotations
 from aiparsing_d2.structures import paste_part_maps
+from aiparsing_d2.whole_files import whole_file
 
 from .average_precision import IOU_THRESHOLDS
 from .image_inputs import GroundTruth, Prediction
@@ -248,11 +248,9 @@ class ParsingEvaluator(DatasetEvaluator):
             },
             "per_class": per_class,
         }
-        text = json.dumps(content, indent=2)
-        PathManager.mkdirs(self._output_dir)
-        path = os.path.join(self._output_dir, "parsing_results.json")
-        with PathManager.open(path, "w") as file:
-            file.write(text)
+        path = Path(self._output_dir, "parsing_results.json")
+        with whole_file(path, durable=True) as file:
+            json.dump(content, file, indent=2)
         logger.info("Wrote %s", path)
 
 

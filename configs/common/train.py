@@ -13,6 +13,9 @@ train = dict(
     # Scales gradients down before each step, so that the norm of all of them together is at most
     # max_norm; None: not. norm_type 2 is Euclidean.
     clip_gradients=dict(max_norm=None, norm_type=2.0),
+    # What a loss or gradient that is infinite or NaN does: "stop" ends the run, "skip" leaves the
+    # batch out, up to 10 in a row. Either leaves the batch in the output folder for a replay.
+    nonfinite="stop",
     # Automatic mixed precision: "float16" on a GPU (left off with a warning elsewhere), "bfloat16"
     # there or on a CPU, where it is faster if the CPU computes in it (avx512_bf16, amx_bf16).
     amp=dict(enabled=False, precision="float16"),

@@ -1,10 +1,20 @@
 """What a run may start from."""
 
+import json
+import logging
+
 import pytest
 import torch
 from torch import nn
 
-from aiparsing_d2.engine import ConfigError, FittingCheckpointer, check_init_checkpoint
+from aiparsing_d2.engine import (
+    ConfigError,
+    FittingCheckpointer,
+    NonFiniteError,
+    check_init_checkpoint,
+    check_output_dir,
+    remove_unfinished,
+)
 
 
 def test_missing_weights_are_named_with_what_to_do(tmp_path):
@@ -110,3 +120,131 @@ def test_what_is_resumed_is_compared_before_its_optimizer_is_touched(tmp_path):
     with pytest.raises(ConfigError, match="model_0.pth does not fit the model; 2 tensors differ"):
         FittingCheckpointer(wider, str(tmp_path), optimizer=other).resume_or_load("")
     assert other.param_groups[0]["lr"] == 5.0
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A folder with the checkpoints of iterations 1, 3 and 5, the last one as model_final.pth."""
+    model = body_and_head()
+    checkpointer = FittingCheckpointer(model, str(tmp_path))
+    for iteration in (1, 3, 5):
+        torch.nn.init.constant_(model.head.bias, iteration)
+        name = "model_final" if iteration == 5 else f"model_{iteration:07d}"
+        checkpointer.save(name, iteration=iteration)
+    with checkpointer.leaving_last_checkpoint():
+        checkpointer.save("model_best", iteration=9)
+    return tmp_path
+
+
+def cut_short(file):
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def change_a_byte(file):
+    """Of a tensor: only the checksum tells."""
+    content = bytearray(file.read_bytes())
+    content[content.find(torch.tensor([5.0, 5.0]).numpy().tobytes())] ^= 1
+    file.write_bytes(content)
+
+
+def resumed(folder):
+    """The iteration, and what was loaded."""
+    checkpointer = FittingCheckpointer(body_and_head(), str(folder))
+    iteration = checkpointer.resume_or_load("")["iteration"]
+    return iteration, checkpointer.model.head.bias.tolist()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [cut_short, change_a_byte, lambda f: f.unlink(), lambda f: f.write_bytes(b"")],
+    ids=["cut short", "changed", "missing", "empty"],
+)
+def test_a_damaged_last_checkpoint_is_replaced_by_the_newest_whole_one(run, caplog, damage):
+    assert resumed(run) == (5, [5, 5]) and "instead" not in caplog.text
+    damage(run / "model_final.pth")
+    assert resumed(run) == (3, [3, 3])
+    (warning,) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert f"{run / 'model_final.pth'} " in warning
+    assert f"Resuming from {run / 'model_0000003.pth'}, after iteration 3" in warning
+    cut_short(run / "model_0000003.pth")
+    assert resumed(run) == (1, [1, 1])
+
+
+@pytest.mark.parametrize("record", [None, "", "model_0000007.pth"])
+def test_a_record_that_names_no_checkpoint(run, caplog, record):
+    if record is None:
+        (run / "last_checkpoint").unlink()
+    else:
+        (run / "last_checkpoint").write_text(record)
+    assert resumed(run) == (5, [5, 5])
+    named = "model_0000007.pth does not exist" if record else "last_checkpoint is "
+    assert named in caplog.text and f"Resuming from {run / 'model_final.pth'}" in caplog.text
+    with pytest.raises(FileExistsError, match="--resume"):
+        check_output_dir(str(run))
+
+
+def test_no_whole_checkpoint_is_an_error_that_names_all(run):
+    names = ["model_0000001.pth", "model_0000003.pth", "model_final.pth"]
+    for name in names:
+        cut_short(run / name)
+    with pytest.raises(ConfigError, match="no whole checkpoint to resume from") as error:
+        resumed(run)
+    assert all(f"{run / name} is damaged" in str(error.value) for name in names)
+
+
+def test_a_new_folder_starts_anew(tmp_path):
+    model = body_and_head()
+    assert FittingCheckpointer(model, str(tmp_path)).resume_or_load("") == {}
+
+
+def test_a_run_stopped_before_its_last_file_gets_it(run):
+    last = (run / "model_0000003.pth").read_bytes()
+    (run / "last_checkpoint").write_text("model_0000003.pth")  # model_final.pth is of before
+    checkpointer = FittingCheckpointer(body_and_head(), str(run))
+    checkpointer.resume_or_load("")
+    checkpointer.complete()
+    assert (run / "model_final.pth").read_bytes() == last
+    assert (run / "last_checkpoint").read_text() == "model_final.pth"
+
+
+@pytest.mark.parametrize(
+    "name, value, refused",
+    [
+        ("head.weight", float("nan"), True),
+        ("head.weight", float("inf"), True),
+        ("backbone.bottom_up.1.running_mean", float("nan"), True),
+        ("backbone.bottom_up.1.running_mean", float("inf"), False),  # as bounds of ranges are
+    ],
+)
+def test_weights_that_are_not_finite_are_not_written(run, name, value, refused):
+    model = body_and_head()
+    model.state_dict()[name].view(-1)[0] = value
+    before = {file.name: file.read_bytes() for file in run.iterdir()}
+    checkpointer = FittingCheckpointer(model, str(run))
+    if not refused:
+        checkpointer.save("model_0000007")
+        return
+    with pytest.raises(NonFiniteError, match=f"model_0000007.pth is not written.*: {name}. "):
+        checkpointer.save("model_0000007")
+    assert {file.name: file.read_bytes() for file in run.iterdir()} == before
+
+
+def test_what_a_kill_left_unfinished_goes(tmp_path):
+    (tmp_path / "model_0000001.pth.123.part").write_bytes(b"half")
+    (tmp_path / "my.part").write_bytes(b"somebody's own")
+    lines = [
+        {"iteration": 0, "lr": 0.1},
+        {"iteration": 1, "lr": 0.1, "parsing/mIoU": 3.0},
+        {"iteration": 2, "parsing/mIoU": 4.0},  # after the last iteration of a shorter run
+        {"iteration": 2, "lr": 0.1},
+        {"iteration": 3, "parsing/mIoU": 4.0},
+    ]
+    lines = [json.dumps(line) + "\n" for line in lines]
+    metrics = tmp_path / "metrics.json"
+    metrics.write_text("".join(lines) + '{"iterat')
+    remove_unfinished(str(tmp_path), start_iter=2)
+    assert {file.name for file in tmp_path.iterdir()} == {"my.part", "metrics.json"}
+    assert metrics.read_text() == "".join(lines[:3])
+    metrics.write_text(lines[0] + lines[1].rstrip())
+    remove_unfinished(str(tmp_path), start_iter=2)
+    assert metrics.read_text() == lines[0]

@@ -4,11 +4,10 @@ import copy
 
 import pytest
 import torch
-from detectron2.engine import SimpleTrainer
 from detectron2.utils.events import EventStorage
 from torch import nn
 
-from aiparsing_d2.engine import build_trainer
+from aiparsing_d2.engine import FiniteStepTrainer, build_trainer
 
 
 class Network(nn.Module):
@@ -78,8 +77,36 @@ def test_float16_needs_a_gpu(caplog):
     model = Network()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     trainer = build_trainer(model, [], optimizer, "float16")
-    assert type(trainer) is SimpleTrainer
+    assert type(trainer) is FiniteStepTrainer
     assert "train.amp.enabled needs a GPU for float16" in caplog.text
     assert "train.amp.precision=bfloat16" in caplog.text
     with pytest.raises(ValueError, match="train.amp.precision is 'int8'"):
         build_trainer(model, [], optimizer, "int8")
+
+
+class Halving(nn.Module):
+    def __init__(self, **kwargs):
+        super().__init__()
+        self.conv = nn.Conv2d(64, 64, 3, stride=2, padding=1, **kwargs)
+
+    def forward(self, x):
+        return self.conv(x)
+
+
+@pytest.mark.parametrize("side, dtype", [(1, torch.float32), (4, torch.bfloat16)])
+def test_gradients_of_kernels_larger_than_the_map(side, dtype):
+    """In bfloat16, torch 2.14 leaves those of some weights as they were in memory."""
+    torch.manual_seed(0)
+    model = Halving()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    in_half = build_trainer(model, [], optimizer, "bfloat16").model
+    x = torch.randn(4, 64, side, side)
+    model(x).sum().backward()
+    expected = model.conv.weight.grad
+    for _ in range(20):
+        model.conv.weight.grad = None
+        y = in_half(x)
+        assert y.dtype == dtype
+        [torch.full((n,), float("nan")) for n in (64, 576, 36864)]  # freed memory to be found
+        y.float().sum().backward()
+        torch.testing.assert_close(model.conv.weight.grad, expected, atol=0.5, rtol=0.02)
