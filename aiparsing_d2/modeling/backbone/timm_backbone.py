@@ -62,7 +62,8 @@ class TimmBackbone(Backbone):
             for name, value in timm_options.items()
         }
         with torch.device("meta"):
-            info = timm.create_model(model_name, features_only=True, **timm_options).feature_info
+            extractor: Any = timm.create_model(model_name, features_only=True, **timm_options)
+        info = extractor.feature_info
         # A model may have several feature maps of a stride; the deepest comes last.
         indices = {
             f"res{(stride - 1).bit_length()}": i
