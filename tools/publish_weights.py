@@ -16,7 +16,7 @@ import argparse
 from detectron2.config import instantiate
 
 from aiparsing_d2 import __version__
-from aiparsing_d2.engine import FittingCheckpointer
+from aiparsing_d2.engine import FittingCheckpointer, check_init_checkpoint
 from aiparsing_d2.model_zoo import get_config
 from aiparsing_d2.model_zoo.shipped_weights import write_shipped_weights
 
@@ -30,6 +30,7 @@ def main() -> None:
     parser.add_argument("--licence", required=True, help="what the file says about its use")
     args = parser.parse_args()
 
+    check_init_checkpoint(args.checkpoint)
     model = instantiate(get_config(args.name).model)
     FittingCheckpointer(model).load(args.checkpoint)
     metadata = {

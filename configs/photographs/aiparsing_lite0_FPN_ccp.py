@@ -36,8 +36,8 @@ _head.upsample_factor = 1
 dataloader.train.total_batch_size = 8
 dataloader.train.num_workers = 4
 dataloader.test.num_workers = 1
-dataloader.test.mapper.augmentations[0].short_edge_length = 320
-dataloader.test.mapper.augmentations[0].max_size = 512
+dataloader.test.mapper.augmentations[0].short_edge_length = 256
+dataloader.test.mapper.augmentations[0].max_size = 448
 
 # 24 epochs of 801 photographs.
 train.max_iter = 2400
