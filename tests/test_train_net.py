@@ -14,6 +14,7 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import default_argument_parser
+from small_runs import DEMO, SMALL_OVERRIDES
 
 from aiparsing_d2.data.dataset_mapper import ParsingDatasetMapper
 from aiparsing_d2.data.datasets import register_cihp
@@ -55,24 +56,14 @@ def run(datasets, tmp_path):
     """Calls train_net.py's main with the demo's config, shrunk; returns the output folder."""
     output_dir = tmp_path / "run"
 
-    demo = REPOSITORY / "configs/demo/aiparsing_tiny_FPN_drawn_cihp.py"
-
-    def call(*arguments: str, max_iter: int = 4, config: Path = demo) -> Path:
+    def call(*arguments: str, max_iter: int = 4, config: Path = DEMO) -> Path:
         overrides = [
             f"dataloader.train.dataset.names={datasets['train']}",
             f"dataloader.test.dataset.names={datasets['val']}",
-            "dataloader.train.num_workers=0",
-            "dataloader.test.num_workers=0",
-            "dataloader.train.total_batch_size=2",
-            "dataloader.train.mapper.augmentations.0.short_edge_length=[64,64]",
-            "dataloader.test.mapper.augmentations.0.short_edge_length=64",
-            "model.proposal_generator.head.num_convs=1",
-            "model.roi_heads.parsing_pooler.output_size=8",
+            *SMALL_OVERRIDES,
             f"train.max_iter={max_iter}",
             "train.eval_period=2",
             "train.checkpointer.period=2",
-            "train.log_period=1",
-            "train.device=cpu",
             f"train.output_dir={output_dir}",
         ]
         # Arguments stand behind these: flags and overrides in any order.

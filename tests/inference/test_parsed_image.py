@@ -6,12 +6,12 @@ import io
 import json
 import sys
 import time
-import types
 
 import cv2
 import numpy as np
 import pycocotools.mask as mask_util
 import pytest
+import supervision
 import torch
 from detectron2.structures import Boxes, Instances
 from PIL import Image
@@ -179,28 +179,21 @@ def test_coco(parsed, capsys):
         assert evaluation.stats[0] == pytest.approx(1)
 
 
-def test_supervision(parsed, monkeypatch):
+def test_supervision(parsed):
+    detections = parsed.to_supervision()
+    assert isinstance(detections, supervision.Detections) and len(detections) == 2
+    np.testing.assert_array_equal(detections.mask, full_maps() > 0)
+    assert detections.area.tolist() == [48, 60]
+    assert detections.xyxy.tolist() == [[2, 1, 8, 9], [6, 3, 14, 11]]
+    assert detections.confidence.tolist() == [0.75, 0.5]
+    assert detections.class_id.tolist() == [0, 0]
+    assert len(make_parsed(full_maps()[:0], []).to_supervision()) == 0
+
+
+def test_without_supervision(parsed, monkeypatch):
     monkeypatch.setitem(sys.modules, "supervision", None)
     with pytest.raises(ImportError, match="pip install supervision"):
         parsed.to_supervision()
-    monkeypatch.undo()
-    supervision = types.ModuleType("supervision")
-    supervision.Detections = lambda **arrays: arrays
-    supervision.Detections.empty = lambda: "empty"
-    monkeypatch.setitem(sys.modules, "supervision", supervision)
-    arrays = parsed.to_supervision()
-    np.testing.assert_array_equal(arrays["mask"], full_maps() > 0)
-    assert arrays["xyxy"].tolist() == [[2, 1, 8, 9], [6, 3, 14, 11]]
-    assert arrays["confidence"].tolist() == [0.75, 0.5] and arrays["class_id"].tolist() == [0, 0]
-    nobody = make_parsed(full_maps()[:0], [])
-    assert nobody.to_supervision() == "empty"
-
-
-def test_real_supervision(parsed):
-    supervision = pytest.importorskip("supervision")
-    detections = parsed.to_supervision()
-    assert isinstance(detections, supervision.Detections) and len(detections) == 2
-    assert detections.area.tolist() == [48, 60]
 
 
 @pytest.mark.parametrize("num_people", [0, 1, 2])
