@@ -148,7 +148,10 @@ PHOTOGRAPHS = (
         "no crops",
         None,
         _WHOLE,
-        ("dataloader.train.mapper.augmentations.0.max_scale=1.0",),
+        (
+            "dataloader.train.mapper.augmentations.0.prob=0.0",
+            "dataloader.train.mapper.augmentations.1.max_scale=1.0",
+        ),
     ),
     Row("without_ema", "no EMA", None, _WHOLE, ("train.ema.enabled=False",)),
     Row(

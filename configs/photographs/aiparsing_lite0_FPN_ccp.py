@@ -21,23 +21,21 @@ _fcos.head.num_convs = 2
 _roi_heads = model.roi_heads
 _roi_heads.parsing_in_features = ["p2"]
 _roi_heads.parsing_pooler.scales = [1.0 / 4]
-# A bin is hardly larger than a cell of P2 here.
-_roi_heads.parsing_pooler.sampling_ratio = 1
-_roi_heads.parsing_batch_size_per_image = 2
+_roi_heads.parsing_batch_size_per_image = 4
 _head = _roi_heads.parsing_head
 _head.context.out_channels = 128
 _head.conv_dims = [128, 128]
 _head.score_head.in_channels = 128
 _head.score_head.conv_dim = 32
 _head.score_head.fc_dim = 128
-# The losses see logits of 64 x 64.
-_head.upsample_factor = 1
+# The losses see logits of 128 x 128.
+_head.upsample_factor = 2
 
 dataloader.train.total_batch_size = 8
 dataloader.train.num_workers = 4
 dataloader.test.num_workers = 1
-dataloader.test.mapper.augmentations[0].short_edge_length = 256
-dataloader.test.mapper.augmentations[0].max_size = 448
+dataloader.test.mapper.augmentations[0].short_edge_length = 320
+dataloader.test.mapper.augmentations[0].max_size = 576
 
 # 24 epochs of 801 photographs.
 train.max_iter = 2400

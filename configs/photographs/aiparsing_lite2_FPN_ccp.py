@@ -22,10 +22,10 @@ _roi_heads.parsing_batch_size_per_image = 8
 _roi_heads.parsing_head.upsample_factor = 2
 
 dataloader.train.total_batch_size = 16
-_scale, _crop = dataloader.train.mapper.augmentations[:2]
-_scale.target_height, _scale.target_width = _crop.crop_size = (768, 576)
-dataloader.test.mapper.augmentations[0].short_edge_length = 576
-dataloader.test.mapper.augmentations[0].max_size = 960
+_scale, _crop = dataloader.train.mapper.augmentations[1:3]
+_scale.target_height, _scale.target_width = _crop.crop_size = (704, 528)
+dataloader.test.mapper.augmentations[0].short_edge_length = 448
+dataloader.test.mapper.augmentations[0].max_size = 800
 
 # 100 epochs of 801 photographs.
 train.max_iter = 5000

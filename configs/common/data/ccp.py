@@ -23,10 +23,14 @@ _mapper.copy_paste = L(CopyPaste)(
     num_people=(1, 4),
     height_range=(1 / 6, 1.3),
 )
-# Whole pictures and parts of them (1 / 2.5 of their sides), all of one size: nothing is padded.
+# Half of the time a part of the picture, of down to a quarter of each side: half bodies, portraits,
+# people cut at any edge. Whole pictures come at about the size that they have at test.
 _mapper.augmentations = [
-    L(T.ResizeScale)(min_scale=0.9, max_scale=2.5, target_height=384, target_width=288),
-    L(T.FixedSizeCrop)(crop_size=(384, 288), pad=False),
+    L(T.RandomApply)(
+        tfm_or_aug=L(T.RandomCrop)(crop_type="relative_range", crop_size=(0.25, 0.25)), prob=0.5
+    ),
+    L(T.ResizeScale)(min_scale=0.6, max_scale=1.15, target_height=512, target_width=384),
+    L(T.FixedSizeCrop)(crop_size=(512, 384), pad=False),
     L(T.RandomFlip)(horizontal=True),
     L(T.RandomBrightness)(intensity_min=0.7, intensity_max=1.3),
     L(T.RandomContrast)(intensity_min=0.7, intensity_max=1.3),
