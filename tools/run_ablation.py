@@ -5,6 +5,7 @@
     python tools/run_ablation.py --seeds 1 2 3 --rows baseline pgec train.max_iter=1000
     python tools/run_ablation.py --start-from output/train_demo/model_final.pth train.max_iter=500
     python tools/run_ablation.py --table photographs train.max_iter=600
+    python tools/run_ablation.py --table photographs --jobs 4 --more-sets ccp_crowd_val
 
 ``--table table_vi``, the default: every row is the model of a small config (``--config-file``), on
 drawn scenes unless told otherwise, less the components that the row's config in
@@ -13,7 +14,8 @@ thing at a time, evaluated on crowds and on crops too.
 
 All rows get the same data, seeds and iterations. Each run is a call of train_net.py and has a
 folder of its own below ``--output``: called again, the tool keeps what is finished and resumes what
-is not. It ends with the tables, which it also leaves as ablation.md and ablation.json.
+is not. With ``--jobs`` several go on at a time, on one device; Ctrl-C and SIGTERM end them all. It
+ends with the tables, which it also leaves as ablation.md and ablation.json.
 """
 
 from __future__ import annotations
@@ -22,12 +24,16 @@ import argparse
 import copy
 import hashlib
 import json
+import math
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -38,7 +44,12 @@ from omegaconf import DictConfig, OmegaConf
 from tabulate import tabulate
 
 from aiparsing_d2.checkpoint.weight_file import read_weights
-from aiparsing_d2.engine import apply_overrides, load_lazy_config
+from aiparsing_d2.engine import (
+    ConfigError,
+    apply_overrides,
+    check_consistency,
+    load_lazy_config,
+)
 from aiparsing_d2.model_zoo import get_config
 from aiparsing_d2.whole_files import whole_file
 
@@ -49,6 +60,8 @@ METRICS = ("mIoU", "APpvol", "APp50", "PCP50")
 BOX_METRIC = "box AP50"
 WHOLE_MODEL = "all"
 PARSING_BRANCH = "roi_heads.parsing_head."
+# For the iteration and the checkpoint with which a training ends; then it is killed.
+GRACE_SECONDS = 60
 
 
 Paper = tuple[float, float, float, float]
@@ -193,6 +206,33 @@ Figures = dict[str, list[dict[str, float]]]
 """By row: the figures of each seed, in the order of the seeds."""
 
 
+@dataclass(frozen=True)
+class Run:
+    """A run that is to be done: a row with a seed."""
+
+    row: Row
+    seed: int
+    cfg: DictConfig
+
+    def __str__(self) -> str:
+        return f"{self.row.name}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Result:
+    """Figures of a finished run, in percent.
+
+    Attributes:
+        figures: on the config's own data set.
+        more: by data set, or "TTA".
+        seconds: that this call spent on it.
+    """
+
+    figures: dict[str, float]
+    more: dict[str, dict[str, float]]
+    seconds: float
+
+
 def differences(whole: Any, part: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
     """Keys of ``part`` with other values than in ``whole``, dots between their levels.
 
@@ -264,8 +304,23 @@ def write_start(checkpoint: Path, folder: Path) -> Path:
     return start
 
 
-def train(cfg: DictConfig) -> None:
+def check_more_sets(small: DictConfig, table: Table) -> None:
+    """Refuse data sets that the finished models could not be evaluated on.
+
+    Raises:
+        ConfigError: one is not registered or has other parts.
+    """
+    for name in table.more_sets:
+        cfg = apply_overrides(copy.deepcopy(small), [f"dataloader.test.dataset.names={name}"])
+        check_consistency(cfg, evaluation_only=True)
+
+
+def train(cfg: DictConfig, ending: threading.Event) -> None:
     """Train and evaluate in a process of its own, or go on where an earlier one stopped.
+
+    Args:
+        cfg: of the run.
+        ending: see :func:`run_train_net`.
 
     Raises:
         FileExistsError: the folder holds a run with another config.
@@ -285,25 +340,40 @@ def train(cfg: DictConfig) -> None:
     new_file.replace(config_file)
     if finished_figures(run_dir) is not None:
         return
-    run_train_net(run_dir, "--config-file", str(config_file), "--resume")
+    run_train_net(run_dir, ending, "--config-file", str(config_file), "--resume")
     if finished_figures(run_dir) is None:
         raise RuntimeError(f"{run_dir} holds no figures after its training")
 
 
-def run_train_net(run_dir: Path, *arguments: str) -> None:
+def run_train_net(run_dir: Path, ending: threading.Event, *arguments: str) -> None:
     """Run train_net.py; what it prints goes to console.txt in the run's folder.
+
+    Args:
+        run_dir: the run's folder.
+        ending: once it is set, by another thread, the process is ended.
+        arguments: of train_net.py.
 
     Raises:
         RuntimeError: it failed; the message ends with the last lines it wrote.
     """
     console = run_dir / "console.txt"
-    with open(console, "a", encoding="utf-8") as file:
-        command = [sys.executable, str(TRAIN_NET), *arguments]
-        status = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False)
-    if status.returncode != 0:
+    command = [sys.executable, str(TRAIN_NET), *arguments]
+    with (
+        open(console, "a", encoding="utf-8") as file,
+        subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT) as process,
+    ):
+        while process.poll() is None and not ending.wait(0.1):
+            pass
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(GRACE_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+    if process.returncode != 0:
         tail = "\n".join(console.read_text(encoding="utf-8").splitlines()[-15:])
         raise RuntimeError(
-            f"train_net.py exited with status {status.returncode}; see {console}\n{tail}"
+            f"train_net.py exited with status {process.returncode}; see {console}\n{tail}"
         )
 
 
@@ -322,13 +392,16 @@ def read_figures(file: Path) -> dict[str, float]:
     return figures | {BOX_METRIC: results["bbox"]["AP50"]}
 
 
-def evaluate_more(run_dir: Path, table: Table, is_first: bool) -> dict[str, dict[str, float]]:
+def evaluate_more(
+    run_dir: Path, table: Table, is_first: bool, ending: threading.Event
+) -> dict[str, dict[str, float]]:
     """Evaluate a finished run on the table's other data sets, unless that is done.
 
     Args:
         run_dir: of the run.
         table: what is to be evaluated.
         is_first: whether the run is one of the table's first row.
+        ending: see :func:`run_train_net`.
 
     Returns:
         The figures by data set; those with test-time augmentation, on the config's own data set,
@@ -342,14 +415,65 @@ def evaluate_more(run_dir: Path, table: Table, is_first: bool) -> dict[str, dict
         results = folder / "eval" / "parsing_results.json"
         if not results.is_file():
             data_set = f"dataloader.test.dataset.names={name}"
-            run_train_net(run_dir, *common, data_set, f"train.output_dir={folder}")
+            run_train_net(run_dir, ending, *common, data_set, f"train.output_dir={folder}")
         figures[name] = read_figures(results)
     if table.with_tta and is_first:
         results = run_dir / "eval" / "tta" / "parsing_results.json"
         if not results.is_file():
-            run_train_net(run_dir, *common, "test_time_augmentation.enabled=True")
+            run_train_net(run_dir, ending, *common, "test_time_augmentation.enabled=True")
         figures["TTA"] = read_figures(results)
     return figures
+
+
+def train_and_evaluate(run: Run, table: Table, ending: threading.Event) -> Result:
+    """Train and evaluate one run, as far as that is not done; see :func:`train`."""
+    begin = time.perf_counter()
+    train(run.cfg, ending)
+    run_dir = Path(run.cfg.train.output_dir)
+    more = evaluate_more(run_dir, table, run.row is table.rows[0], ending)
+    return Result(finished_figures(run_dir), more, time.perf_counter() - begin)
+
+
+def run_all(runs: Sequence[Run], table: Table, jobs: int) -> list[Result | None]:
+    """Do all runs, ``jobs`` at a time, and print a line about each one when it ends.
+
+    If this is left by an exception, Ctrl-C among them, the processes of all runs are ended.
+
+    Returns:
+        The results in the order of ``runs``, None for those that failed.
+
+    Raises:
+        FileExistsError: the folder of one holds a run with another config.
+    """
+    ending = threading.Event()
+    results: list[Result | None] = [None] * len(runs)
+    longest = 0.0
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            places = {
+                pool.submit(train_and_evaluate, run, table, ending): place
+                for place, run in enumerate(runs)
+            }
+            for number, future in enumerate(as_completed(places), start=1):
+                place = places[future]
+                label = f"[{number}/{len(runs)}] {runs[place]}"
+                try:
+                    result = results[place] = future.result()
+                except RuntimeError as error:
+                    print(f"{label}: failed: {error}", flush=True)
+                    continue
+                longest = max(longest, result.seconds)
+                left = math.ceil((len(runs) - number) / jobs) * longest / 60
+                told = ", ".join(f"{name} {result.figures[name]:.1f}" for name in METRICS)
+                print(
+                    f"{label}: {told}; {result.seconds:.0f} s, at most about {left:.0f} min left",
+                    flush=True,
+                )
+        except BaseException:
+            ending.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return results
 
 
 def spread(values: Sequence[float]) -> float | None:
@@ -450,6 +574,16 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="CHECKPOINT",
         help="weights of every run's backbone and detector; parsing branches start at random",
     )
+    parser.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="runs at a time; default: 1"
+    )
+    parser.add_argument(
+        "--more-sets",
+        nargs="*",
+        metavar="NAME",
+        help="data sets to evaluate on beside the config's own; none after it: no other; default: "
+        "the table's",
+    )
     parser.add_argument("opts", nargs="*", metavar="KEY=VALUE", help="overrides for all runs")
     # Overrides may follow a list of rows or seeds, which would take them in.
     words = sys.argv[1:] if argv is None else argv
@@ -457,6 +591,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args([*(word for word in words if word not in overrides), "--", *overrides])
     if len(set(args.seeds)) < len(args.seeds):
         parser.error("--seeds: every seed once")
+    if args.jobs < 1:
+        parser.error("--jobs: at least 1")
     table = TABLES[args.table]
     known = [row.name for row in table.rows]
     args.rows = args.rows or known
@@ -470,46 +606,37 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     table = TABLES[args.table]
+    if args.more_sets is not None:
+        table = replace(table, more_sets=tuple(args.more_sets))
     rows = [row for row in table.rows if row.name in args.rows]
     small = apply_overrides(load_lazy_config(args.config_file), args.opts)
+    try:
+        check_more_sets(small, table)
+    except ConfigError as error:
+        sys.exit(f"--more-sets: {error}")
     if args.start_from is not None:
         small.train.init_checkpoint = str(write_start(args.start_from, args.output))
 
     # Seed by seed, so that an early stop leaves whole columns.
-    runs = [(seed, row) for seed in args.seeds for row in rows]
-    configs = [
-        run_config(small, row, seed, args.output / f"{row.name}_seed_{seed}") for seed, row in runs
+    runs = [
+        Run(row, seed, run_config(small, row, seed, args.output / f"{row.name}_seed_{seed}"))
+        for seed in args.seeds
+        for row in rows
     ]
-    failed = []
-    seconds = []
-    # By data set, or "TTA".
-    more: dict[str, Figures] = {}
-    for number, ((seed, row), cfg) in enumerate(zip(runs, configs, strict=True), start=1):
-        print(f"[{number}/{len(runs)}] {row.name}, seed {seed}: ", end="", flush=True)
-        begin = time.perf_counter()
-        try:
-            train(cfg)
-            run_dir = Path(cfg.train.output_dir)
-            for name, run_figures in evaluate_more(run_dir, table, row is table.rows[0]).items():
-                more.setdefault(name, {}).setdefault(row.name, []).append(run_figures)
-        except FileExistsError as error:
-            sys.exit(str(error))
-        except RuntimeError as error:
-            failed.append(f"{row.name}, seed {seed}")
-            print(f"failed: {error}", flush=True)
-            continue
-        seconds.append(time.perf_counter() - begin)
-        figures = finished_figures(Path(cfg.train.output_dir))
-        left = (len(runs) - number) * max(seconds) / 60
-        told = ", ".join(f"{name} {figures[name]:.1f}" for name in METRICS)
-        print(f"{told}; {seconds[-1]:.0f} s, at most about {left:.0f} min left", flush=True)
-    if failed:
+    try:
+        results = run_all(runs, table, args.jobs)
+    except FileExistsError as error:
+        sys.exit(str(error))
+    if failed := [str(run) for run, result in zip(runs, results, strict=True) if result is None]:
         print(f"No tables: {'; '.join(failed)} failed. The same call tries again.", file=sys.stderr)
         return 1
 
     found: Figures = {row.name: [] for row in rows}
-    for (_, row), cfg in zip(runs, configs, strict=True):
-        found[row.name].append(finished_figures(Path(cfg.train.output_dir)))
+    more: dict[str, Figures] = {}
+    for run, result in zip(runs, results, strict=True):
+        found[run.row.name].append(result.figures)
+        for name, figures in result.more.items():
+            more.setdefault(name, {}).setdefault(run.row.name, []).append(figures)
     report = (
         f"{small.train.max_iter} iterations a run; mean ± standard deviation over the seeds "
         f"{', '.join(map(str, args.seeds))}, in percent.\n\n{figures_table(rows, found)}\n\n"
@@ -535,4 +662,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("Interrupted. The same call goes on.", file=sys.stderr)
+        sys.exit(130)

@@ -2,8 +2,14 @@
 
 import importlib.util
 import json
+import os
 import re
+import shutil
+import signal
+import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -76,19 +82,32 @@ def test_differences_name_what_was_changed_and_added(tool):
         list(tool.differences(whole, {"a": 1, "b": {"c": 0}, "e": 1}))
 
 
-# Stands for train_net.py: the figures depend on the row and the seed alone.
+# Stands for train_net.py: the figures depend on the row and the seed alone, those of --eval-only on
+# the data set too.
 TRAINER = """
-import json, pathlib, sys
+import json, pathlib, sys, time
 run = pathlib.Path(sys.argv[sys.argv.index("--config-file") + 1]).parent
 with open(run.parent / "calls.txt", "a") as file:
     print(run.name, file=file)
 if (run.parent / f"break_{run.name}").exists():
     sys.exit("out of cheese")
+wait_for = run.parent / f"wait_{run.name}"
+end = time.monotonic() + 60
+for other in wait_for.read_text().split() if wait_for.exists() else ():
+    while not (run.parent / other / "model_final.pth").exists():
+        assert time.monotonic() < end, other
+        time.sleep(0.01)
 row, seed = run.name.split("_seed_")
-miou = {"baseline": 40.0, "pgec": 43.0, "non_local": 39.0}[row] + int(seed)
+miou = {"baseline": 40.0, "pgec": 43.0, "non_local": 39.0}.get(row, 50.0) + int(seed)
 if row == "non_local" and seed == "1":
     miou += 2.0
 figures = {"mIoU": miou, "APpvol": 10.0, "APp50": 2 * miou, "PCP50": 20.0}
+if "--eval-only" in sys.argv:
+    overrides = dict(word.split("=", 1) for word in sys.argv if "=" in word)
+    assert (run / "model_final.pth").samefile(overrides["train.init_checkpoint"])
+    figures["mIoU"] += 100 * len(overrides["dataloader.test.dataset.names"])
+    run = pathlib.Path(overrides["train.output_dir"]) / "eval"
+    run.mkdir(parents=True)
 results = {"parsing": figures, "bbox": {"AP50": 90.0}}
 (run / "parsing_results.json").write_text(json.dumps({"results": results}))
 (run / "model_final.pth").touch()
@@ -151,14 +170,16 @@ def test_what_is_finished_is_kept(ablation):
     ]
 
 
-def test_a_failing_run_stops_no_other_and_is_tried_again(ablation, capsys):
+@pytest.mark.parametrize("jobs", ["1", "3"])
+def test_a_failing_run_stops_no_other_and_is_tried_again(ablation, jobs, capsys):
     ablation.output.mkdir()
     cause = ablation.output / "break_pgec_seed_1"
     cause.touch()
-    assert ablation("--seeds", "1") == 1
+    assert ablation("--seeds", "1", "--jobs", jobs) == 1
     captured = capsys.readouterr()
-    assert "out of cheese" in captured.out and "pgec, seed 1 failed" in captured.err
-    assert ablation.calls() == ["baseline_seed_1", "pgec_seed_1", "non_local_seed_1"]
+    assert re.search(r"^\[./3\] pgec, seed 1: failed: [^[]*out of cheese$", captured.out, re.M)
+    assert captured.err == "No tables: pgec, seed 1 failed. The same call tries again.\n"
+    assert sorted(ablation.calls()) == ["baseline_seed_1", "non_local_seed_1", "pgec_seed_1"]
     cause.unlink()
     assert ablation("--seeds", "1") == 0
     assert ablation.calls()[3:] == ["pgec_seed_1"]
@@ -172,12 +193,113 @@ def test_runs_with_other_settings_are_not_mixed(ablation):
     assert (ablation.output / "baseline_seed_1" / "ablation_run.yaml").read_bytes() == before
 
 
+def test_tables_do_not_depend_on_which_run_ends_first(ablation, capsys):
+    more = ["--more-sets", "ccp_crops_val", "cihp_val"]
+    assert ablation(*more) == 0
+    tables = [(ablation.output / f"ablation.{kind}").read_text() for kind in ("md", "json")]
+    capsys.readouterr()
+    shutil.rmtree(ablation.output)
+    ablation.output.mkdir()
+    # Ends only if others go on beside it.
+    (ablation.output / "wait_baseline_seed_1").write_text("non_local_seed_1 pgec_seed_2")
+    assert ablation("--jobs", "2", *more) == 0
+    assert tables == [(ablation.output / f"ablation.{kind}").read_text() for kind in ("md", "json")]
+    lines = capsys.readouterr().out.split("\n\n")[0].splitlines()
+    told = [re.match(r"\[(\d)/6\] (\w+, seed \d): mIoU [^\[]* min left$", line) for line in lines]
+    assert [line[1] for line in told] == [*"123456"]
+    assert [line[2] for line in told[:2]] == ["pgec, seed 1", "non_local, seed 1"]
+    assert len({line[2] for line in told}) == 6
+
+
+def test_other_sets_than_the_tables_own(ablation):
+    def sets(*arguments):
+        row = ["--table", "photographs", "--rows", "without_ema", "--seeds", "1"]
+        assert ablation(*row, *arguments) == 0
+        figures = json.loads((ablation.output / "ablation.json").read_text())["more_figures"]
+        return {name: of_rows["without_ema"][0]["mIoU"] for name, of_rows in figures.items()}
+
+    assert sets("--more-sets") == {}
+    assert sets("--more-sets", "cihp_val", "train.max_iter=2400") == {"cihp_val": 51.0 + 800}
+    assert list(sets()) == ["ccp_crowd_val", "ccp_crops_val"]
+    assert ablation.calls() == ["without_ema_seed_1"] * (1 + 1 + 2)
+
+
+def test_an_unknown_set_is_told_before_anything_runs(ablation):
+    with pytest.raises(SystemExit, match="--more-sets: .* no data set 'cihp_vla' is registered"):
+        ablation("--more-sets", "cihp_vla")
+    assert not ablation.output.exists()
+
+
+# Stands for a training that goes on and on; those of seed 1 do not heed SIGTERM.
+ENDLESS = """
+import os, pathlib, signal, sys, time
+run = pathlib.Path(sys.argv[sys.argv.index("--config-file") + 1]).parent
+if run.name.endswith("seed_1"):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+(run / "pid.part").write_text(str(os.getpid()))
+(run / "pid.part").rename(run / "pid")
+time.sleep(300)
+"""
+
+
+def pids(output: Path, number: int) -> list[int]:
+    """Of the stand-ins, as soon as there are so many."""
+    end = time.monotonic() + 60
+    while len(files := list(output.glob("*/pid"))) < number:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    return [int(file.read_text()) for file in files]
+
+
+def is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_ctrl_c_ends_all_runs(tool, ablation, monkeypatch):
+    tool.TRAIN_NET.write_text(ENDLESS)
+    monkeypatch.setattr(tool, "GRACE_SECONDS", 0.1)
+    seen = []
+
+    def interrupt():
+        seen.extend(pids(ablation.output, 2))
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        ablation("--jobs", "2", "--rows", "baseline", "--seeds", "1", "2", "3")
+    thread.join()
+    assert len(seen) == 2 and not any(map(is_running, seen))
+    # None was started afterwards.
+    assert len(list(ablation.output.glob("*/pid"))) == 2
+
+
+def test_sigterm_ends_all_runs(tmp_path):
+    (tmp_path / "tools").mkdir()
+    copy = shutil.copy(TOOL, tmp_path / "tools")
+    (tmp_path / "train_net.py").write_text(ENDLESS)
+    config = ROOT / "configs/demo/aiparsing_tiny_FPN_drawn_cihp.py"
+    arguments = ["--config-file", config, "--output", tmp_path / "out", "--jobs", "2"]
+    with subprocess.Popen([sys.executable, copy, *arguments, "--seeds", "2"]) as process:
+        seen = pids(tmp_path / "out", 2)
+        process.terminate()
+    assert process.returncode == 128 + signal.SIGTERM
+    assert not any(map(is_running, seen))
+
+
 # What each row of the photographs' table lacks: an element of the config, and its value there.
 LACKING = {
     "whole": lambda cfg: cfg.train.seed == 3 and cfg.train.ema.enabled,
     "without_imagenet": lambda cfg: cfg.train.init_checkpoint == "",
     "without_copy_paste": lambda cfg: cfg.dataloader.train.mapper.copy_paste is None,
-    "without_crops": lambda cfg: cfg.dataloader.train.mapper.augmentations[0].max_scale == 1.0,
+    "without_crops": lambda cfg: (
+        cfg.dataloader.train.mapper.augmentations[0].prob == 0.0
+        and cfg.dataloader.train.mapper.augmentations[1].max_scale == 1.0
+    ),
     "without_ema": lambda cfg: not cfg.train.ema.enabled,
     "without_edges": lambda cfg: not cfg.model.roi_heads.parsing_head.edge_on,
     "without_miou_loss": lambda cfg: (
@@ -234,13 +356,13 @@ def test_finished_runs_are_evaluated_on_more_sets_once(tool, monkeypatch, tmp_pa
     (tmp_path / "model_final.pth").touch()
     table = tool.Table((), Path(), tmp_path, more_sets=("crowds", "crops"), with_tta=True)
     for _ in range(2):  # the stand-in fails where a folder exists
-        figures = tool.evaluate_more(tmp_path, table, is_first=True)
+        figures = tool.evaluate_more(tmp_path, table, True, threading.Event())
     assert {name: run["mIoU"] for name, run in figures.items()} == {
         "crowds": 31.0,
         "crops": 42.0,
         "TTA": 53.0,
     }
-    assert "TTA" not in tool.evaluate_more(tmp_path, table, is_first=False)
+    assert "TTA" not in tool.evaluate_more(tmp_path, table, False, threading.Event())
     text = tool.more_figures_table({"whole": "whole model"}, {"whole": [figures["crowds"]] * 2})
     assert cells(text, "whole model")[1:] == [
         *("31.0 ± 0.0", "1.0 ± 0.0", "2.0 ± 0.0", "3.0 ± 0.0", "90.0 ± 0.0")
@@ -279,9 +401,10 @@ def test_the_start_is_the_checkpoint_without_its_parsing_branch(tool, tmp_path):
     [
         (["--rows", "psp"], "no psp in table_vi"),
         (["--seeds", "1", "1"], "every seed once"),
+        (["--jobs", "0"], "--jobs: at least 1"),
         (["--rows", "pgec", "train.max_iter", "100"], "no 100, train.max_iter in table_vi"),
     ],
-    ids=["unknown row", "seed twice", "no override"],
+    ids=["unknown row", "seed twice", "no jobs", "no override"],
 )
 def test_wrong_arguments(tool, arguments, message, capsys):
     with pytest.raises(SystemExit):
