@@ -361,7 +361,7 @@ def compare(results: Mapping[str, Measurement], name: str) -> dict[str, Any] | N
 
 @lru_cache
 def draw_image(size: tuple[int, int], num_people: int, seed: int) -> tuple[Tensor, np.ndarray]:
-    """A drawn scene: uint8 BGR (3, H, W), and people's part maps uint8 (N, H, W)."""
+    """Draw a scene: uint8 BGR (3, H, W), and people's part maps uint8 (N, H, W)."""
     scene = draw_scene(np.random.default_rng(seed), *size, num_people)
     image = torch.as_tensor(np.ascontiguousarray(scene.image[:, :, ::-1].transpose(2, 0, 1)))
     numbers = np.arange(1, num_people + 1)[:, None, None]
