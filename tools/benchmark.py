@@ -50,6 +50,7 @@ from aiparsing_d2.whole_files import whole_file
 
 MIB = 2**20
 OUT_OF_MEMORY = "out of memory"
+NOT_FINITE = "infinite or NaN values"  # whose time means nothing
 
 # ------------------------------------------------------------------------------------------ models
 
@@ -295,7 +296,9 @@ def measure(
             if result.error:
                 continue
             try:
-                times, peak = run_once(name, case, device)
+                times, peak = run_once(case, device)
+            except FloatingPointError:
+                results[name] = Measurement(error=NOT_FINITE)
             except RuntimeError as e:
                 if not is_out_of_memory(e):
                     raise
@@ -314,8 +317,8 @@ def measure(
     return results
 
 
-def run_once(name: str, case: Case, device: torch.device) -> tuple[dict[str, float], int | None]:
-    """Milliseconds by stage, and the peak in bytes."""
+def run_once(case: Case, device: torch.device) -> tuple[dict[str, float], int | None]:
+    """Run a case; return milliseconds by stage, and the peak in bytes."""
     clock = Clock(device)
     on_gpu = device.type == "cuda"
     if on_gpu:
@@ -326,7 +329,7 @@ def run_once(name: str, case: Case, device: torch.device) -> tuple[dict[str, flo
     times = clock.read()
     peak = torch.cuda.max_memory_allocated(device) - before + case.resident if on_gpu else None
     if not output.isfinite().all():
-        raise FloatingPointError(f"{name} computed infinite or NaN values: its time means nothing")
+        raise FloatingPointError(NOT_FINITE)
     return times, peak
 
 
