@@ -73,7 +73,53 @@ class PartMaps:
 
     def to(self, *args: Any, **kwargs: Any) -> PartMaps:
         """Copy with the maps moved by ``Tensor.to(*args, **kwargs)`` (devices only, no dtypes)."""
-        return PartMaps([m.to(*args, **kwargs) for m in self.maps], self.windows, self.image_size)
+        if not self.maps or self.maps[0].to(*args, **kwargs) is self.maps[0]:
+            return PartMaps(self.maps, self.windows, self.image_size)
+        pixels, starts = self._packed()
+        return PartMaps._unpacked(
+            pixels.to(*args, **kwargs), starts, self.windows, self.image_size
+        )
+
+    def _packed(self) -> tuple[Tensor, list[int]]:
+        """All maps' pixels in one tensor, and where each map begins in it.
+
+        A map that several people share, as people selected twice do, is in it once.
+        """
+        starts: dict[int, int] = {}
+        different, total = [], 0
+        for part_map in self.maps:
+            if id(part_map) not in starts:
+                starts[id(part_map)] = total
+                different.append(part_map.reshape(-1))
+                total += part_map.numel()
+        pixels = torch.cat(different) if different else torch.zeros(0, dtype=torch.uint8)
+        return pixels, [starts[id(part_map)] for part_map in self.maps]
+
+    @classmethod
+    def _unpacked(
+        cls,
+        pixels: Tensor | np.ndarray,
+        starts: Sequence[int],
+        windows: Tensor | np.ndarray,
+        image_size: tuple[int, int],
+    ) -> PartMaps:
+        pixels, windows = torch.as_tensor(pixels), torch.as_tensor(windows)
+        shapes = (windows[:, [3, 2]] - windows[:, [1, 0]]).tolist()
+        maps = [pixels[i : i + h * w].view(h, w) for i, (h, w) in zip(starts, shapes)]
+        return cls(maps, windows, image_size)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # From a worker process to the one that trains, arrays travel in one piece; each tensor of
+        # its own would be a file in shared memory.
+        if self.device.type != "cpu":
+            return PartMaps, (self.maps, self.windows, self.image_size)
+        pixels, starts = self._packed()
+        return PartMaps._unpacked, (
+            pixels.numpy(),
+            starts,
+            self.windows.numpy(),
+            self.image_size,
+        )
 
     def __len__(self) -> int:
         return len(self.maps)
@@ -151,15 +197,19 @@ class PartMaps:
         if len(boxes) != len(self):
             raise ValueError(f"crop_and_resize got {len(boxes)} boxes for {len(self)} maps")
         height, width = self.image_size
-        crops = torch.zeros((len(self), out_h, out_w), dtype=torch.uint8, device=self.device)
-        rounded = boxes.detach().round().to(dtype=torch.int64, device="cpu").tolist()
-        for crop, part_map, window, box in zip(crops, self.maps, self.windows.tolist(), rounded):
-            rows, row_sources = _nearest_sources(box[1], box[3], height, out_h, window[1::2])
-            columns, column_sources = _nearest_sources(box[0], box[2], width, out_w, window[::2])
-            # Target pixels outside the window stay 0; inside, they form one block.
-            block = part_map[row_sources.to(part_map.device)][:, column_sources.to(part_map.device)]
-            crop[rows, columns] = block
-        return crops
+        pixels, starts = self._packed()
+        if len(pixels) == 0:
+            return torch.zeros((len(self), out_h, out_w), dtype=torch.uint8, device=self.device)
+        # All people at once: on a GPU each small operation costs as much as a large one.
+        left, top, right, bottom = self.windows.to(pixels.device).unbind(dim=1)
+        x0, y0, x1, y1 = boxes.detach().round().to(pixels.device, torch.int64).unbind(dim=1)
+        rows, row_is_inside = _nearest_sources(y0, y1, height, out_h, top, bottom)
+        columns, column_is_inside = _nearest_sources(x0, x1, width, out_w, left, right)
+        first = torch.tensor(starts, device=pixels.device)
+        row_starts = first[:, None] + rows * (right - left)[:, None]
+        sources = row_starts[:, :, None] + columns[:, None, :]
+        is_inside = row_is_inside[:, :, None] & column_is_inside[:, None, :]
+        return pixels[sources.where(is_inside, 0)].where(is_inside, 0)
 
     def to_rle(self) -> list[dict[int, dict]]:
         """COCO run-length codes of every person's parts.
@@ -231,25 +281,22 @@ def _run_lengths(
 
 
 def _nearest_sources(
-    start: int, end: int, extent: int, size: int, window: Sequence[int]
-) -> tuple[slice, Tensor]:
+    start: Tensor, end: Tensor, extent: int, size: int, first: Tensor, last: Tensor
+) -> tuple[Tensor, Tensor]:
     """Nearest-neighbour sources along one axis.
 
     Args:
-        start, end: rounded box side, ends exclusive, in image pixels.
+        start, end: int64 (N,), rounded sides of the boxes, ends exclusive, in image pixels.
         extent: image side.
         size: number of target pixels.
-        window: ``(first, end)`` of the stored window along the axis.
+        first, last: int64 (N,), of the stored windows along the axis, ends exclusive.
 
     Returns:
-        The contiguous slice of target pixels whose source lies in the window, and those sources
-        as int64 indices into the window.
+        int64 (N, size), each target pixel's source, counted from the window's first pixel, and
+        bool (N, size), whether it lies in the window.
     """
-    start = min(max(start, 0), extent - 1)
-    end = max(min(end, extent), start + 1)
-    sources = start + torch.arange(size) * (end - start) // size
-    inside = ((sources >= window[0]) & (sources < window[1])).nonzero().flatten()
-    if len(inside) == 0:
-        return slice(0, 0), inside
-    targets = slice(int(inside[0]), int(inside[-1]) + 1)
-    return targets, sources[targets] - window[0]
+    start = start.clamp(0, extent - 1)
+    end = torch.maximum(end.clamp(max=extent), start + 1)
+    steps = torch.arange(size, device=start.device) * (end - start)[:, None] // size
+    sources = start[:, None] + steps - first[:, None]
+    return sources, (sources >= 0) & (sources < (last - first)[:, None])

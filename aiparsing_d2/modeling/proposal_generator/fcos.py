@@ -252,29 +252,28 @@ class FCOSProposalGenerator(nn.Module):
         centerness: list[Tensor],
         image_sizes: list[tuple[int, int]],
     ) -> list[Instances]:
-        """Decode, threshold and suppress one image after the other; see :meth:`forward`."""
+        """Decode and threshold all images, and suppress one after the other; see :meth:`forward`."""
         topk = self.post_nms_topk[0 if self.training else 1]
-        proposals = []
-        for i, image_size in enumerate(image_sizes):
-            boxes, scores = [], []
-            for level_locations, level_logits, level_distances, level_centerness in zip(
-                locations, logits, distances, centerness
-            ):
-                probability = level_logits[i].squeeze(1).float().sigmoid()
-                candidates = (probability > self.score_thresh).nonzero().squeeze(1)
-                score = (
-                    probability[candidates] * level_centerness[i, candidates, 0].float().sigmoid()
-                )
-                score, order = score.sort(descending=True, stable=True)
-                candidates = candidates[order[: self.pre_nms_topk]]
-                scores.append(score[: self.pre_nms_topk])
-                boxes.append(
-                    boxes_from_distances(
-                        level_locations[candidates], level_distances[i, candidates]
-                    )
-                )
-            proposals.append(self._suppress(Boxes(cat(boxes)), cat(scores), image_size, topk))
-        return proposals
+        boxes, scores = [], []
+        for level_locations, level_logits, level_distances, level_centerness in zip(
+            locations, logits, distances, centerness
+        ):
+            probability = level_logits.squeeze(2).float().sigmoid()  # (N, H * W)
+            score = probability * level_centerness.squeeze(2).float().sigmoid()
+            # What is no candidate comes last. NaN compares to nothing, and is told below.
+            score = score.masked_fill(probability <= self.score_thresh, -1)
+            score, order = score.sort(dim=1, descending=True, stable=True)
+            score, order = score[:, : self.pre_nms_topk], order[:, : self.pre_nms_topk]
+            chosen = level_distances.gather(1, order[:, :, None].expand(-1, -1, 4))
+            boxes.append(boxes_from_distances(level_locations[order], chosen))
+            scores.append(score)
+        is_candidate = cat(scores, dim=1) != -1
+        return [
+            self._suppress(Boxes(image_boxes[chosen]), image_scores[chosen], image_size, topk)
+            for image_boxes, image_scores, chosen, image_size in zip(
+                cat(boxes, dim=1), cat(scores, dim=1), is_candidate, image_sizes
+            )
+        ]
 
     def _suppress(
         self, boxes: Boxes, scores: Tensor, image_size: tuple[int, int], topk: int
