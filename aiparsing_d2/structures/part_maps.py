@@ -76,9 +76,7 @@ class PartMaps:
         if not self.maps or self.maps[0].to(*args, **kwargs) is self.maps[0]:
             return PartMaps(self.maps, self.windows, self.image_size)
         pixels, starts = self._packed()
-        return PartMaps._unpacked(
-            pixels.to(*args, **kwargs), starts, self.windows, self.image_size
-        )
+        return PartMaps._unpacked(pixels.to(*args, **kwargs), starts, self.windows, self.image_size)
 
     def _packed(self) -> tuple[Tensor, list[int]]:
         """All maps' pixels in one tensor, and where each map begins in it.

@@ -52,4 +52,5 @@ train.seed = 1
 train.output_dir = "./output/aiparsing_lite0_FPN_ccp"
 train.checkpointer = dict(period=250, max_to_keep=2)
 train.eval_period = 1000
-train.channels_last = True
+# On GPUs cuDNN takes many seconds to find kernels for each new shape.
+train.channels_last = train.device == "cpu"

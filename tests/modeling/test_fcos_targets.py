@@ -11,6 +11,7 @@ from aiparsing_d2.modeling.proposal_generator.fcos_targets import (
     centerness_targets,
     distances_to_boxes,
     feature_locations,
+    inside_any,
     match_locations,
 )
 
@@ -74,10 +75,10 @@ def locations_of(height, width):
 @pytest.mark.parametrize("boxes_at_once", [1, 5, 100])
 @pytest.mark.parametrize("radius", [1.5, 0.0])
 def test_matching_equals_brute_force(radius, boxes_at_once, monkeypatch):
-    num_locations = sum(len(level) for level in locations_of(224, 256))
+    num_locations = 8 * sum(len(level) for level in locations_of(224, 256))
     monkeypatch.setattr(fcos_targets, "_MAX_PAIRS", boxes_at_once * num_locations)
     rng = np.random.default_rng(0)
-    num_matched = 0
+    images = []
     for _ in range(8):
         # Sides on multiples of 4 often meet locations, region borders and range ends exactly.
         corners = rng.integers(-8, 72, (12, 4)) * 4
@@ -91,15 +92,34 @@ def test_matching_equals_brute_force(radius, boxes_at_once, monkeypatch):
         boxes[0, 2] = boxes[0, 0]  # no width
         boxes[1, 2:] = boxes[1, :2]  # a point
         boxes[2:4] = boxes[4]  # of equal ones the first is taken
-        boxes = boxes[np.argsort(rng.random(12))]
-        locations = locations_of(224, 256)
-        matched = match_locations(
-            locations, STRIDES, SIZE_RANGES, torch.tensor(boxes, dtype=torch.float32), radius
-        )
-        expected = brute_force_match([x.tolist() for x in locations], boxes.tolist(), radius)
-        assert matched.tolist() == expected
-        num_matched += sum(i >= 0 for i in expected)
-    assert num_matched > 100
+        images.append(boxes[np.argsort(rng.random(12))])
+    locations = locations_of(224, 256)
+    matched = match_locations(
+        locations, STRIDES, SIZE_RANGES, torch.tensor(np.stack(images), dtype=torch.float32), radius
+    )
+    expected = [
+        brute_force_match([x.tolist() for x in locations], boxes.tolist(), radius)
+        for boxes in images
+    ]
+    assert matched.tolist() == expected
+    assert sum(i >= 0 for image in expected for i in image) > 100
+
+
+def test_inside_any_equals_brute_force():
+    locations = torch.tensor([[0, 0], [4, 4], [8, 4], [12, 12], [20, 3]], dtype=torch.float32)
+    boxes = torch.tensor(
+        [[[0, 0, 0, 0], [3, 3, 8, 8]], [[0, 0, 30, 10], [11, 11, 13, 13]], [[0, 0, 0, 0]] * 2],
+        dtype=torch.float32,
+    )
+    expected = [
+        [
+            any(x0 < x < x1 and y0 < y < y1 for x0, y0, x1, y1 in image)
+            for x, y in locations.tolist()
+        ]
+        for image in boxes.tolist()
+    ]
+    assert inside_any(locations, boxes).tolist() == expected
+    assert expected[0] == [False, True, False, False, False]
 
 
 def test_memory_does_not_grow_with_the_number_of_people():
@@ -109,7 +129,7 @@ def test_memory_does_not_grow_with_the_number_of_people():
     peaks = {}
     for num_people in (50, 400):
         with LiveBytes() as memory:
-            match_locations(locations, STRIDES, SIZE_RANGES, boxes[:num_people], 1.5)
+            match_locations(locations, STRIDES, SIZE_RANGES, boxes[None, :num_people], 1.5)
         peaks[num_people] = memory.peak
     assert peaks[400] < 1.2 * peaks[50]
 
@@ -117,8 +137,8 @@ def test_memory_does_not_grow_with_the_number_of_people():
 def match_one(x, y, level, boxes, radius=1.5):
     locations = [torch.zeros(0, 2)] * 3
     locations[level] = torch.tensor([[x, y]], dtype=torch.float32)
-    boxes = torch.tensor(boxes, dtype=torch.float32)
-    return match_locations(locations, STRIDES, SIZE_RANGES, boxes, radius).tolist()
+    boxes = torch.tensor([boxes], dtype=torch.float32)
+    return match_locations(locations, STRIDES, SIZE_RANGES, boxes, radius)[0].tolist()
 
 
 def test_both_ends_of_a_size_range_count():
@@ -147,9 +167,9 @@ def test_centre_square_is_open_and_clipped_to_the_box():
 
 def test_no_boxes_match_nothing():
     locations = locations_of(64, 64)
-    matched = match_locations(locations, STRIDES, SIZE_RANGES, torch.zeros(0, 4), 1.5)
+    matched = match_locations(locations, STRIDES, SIZE_RANGES, torch.zeros(1, 0, 4), 1.5)
     assert matched.dtype == torch.int64
-    assert matched.tolist() == [-1] * (64 + 16 + 4)
+    assert matched.tolist() == [[-1] * (64 + 16 + 4)]
 
 
 def test_centerness_by_hand():

@@ -17,6 +17,7 @@ from detectron2.modeling.proposal_generator import PROPOSAL_GENERATOR_REGISTRY
 from detectron2.structures import Boxes, ImageList, Instances
 from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from torchvision.ops import nms
 
 from ..feature_maps import select_feature_maps
@@ -206,21 +207,24 @@ class FCOSProposalGenerator(nn.Module):
         Returns:
             ``loss_fcos_cls``, ``loss_fcos_box``, ``loss_fcos_centerness``.
         """
+        boxes = pad_sequence([x.gt_boxes.tensor for x in gt_instances], batch_first=True)
+        # What fills up the rows is no person, and lies nowhere.
+        classes = pad_sequence([x.gt_classes for x in gt_instances], batch_first=True)
+        is_labelled = (classes >= 0)[:, :, None]
+        matched = match_locations(
+            locations,
+            self.strides,
+            self.size_ranges,
+            boxes.where(is_labelled, 0),
+            self.center_sampling_radius,
+        )
+        is_person = matched != NO_MATCH  # (N, L)
         all_locations = cat(locations)
-        is_person, is_ignored, targets = [], [], []
-        for instances in gt_instances:
-            all_boxes, labelled = instances.gt_boxes.tensor, instances.gt_classes >= 0
-            boxes = all_boxes[labelled]
-            matched = match_locations(
-                locations, self.strides, self.size_ranges, boxes, self.center_sampling_radius
-            )
-            positive = matched != NO_MATCH
-            targets.append(distances_to_boxes(all_locations[positive], boxes[matched[positive]]))
-            is_person.append(positive)
-            is_ignored.append(inside_any(all_locations, all_boxes[~labelled]))
-        is_person = torch.stack(is_person)  # (N, L)
-        is_ignored = torch.stack(is_ignored)  # (N, L)
-        targets = cat(targets)  # (P, 4)
+        is_ignored = inside_any(all_locations, boxes.where(~is_labelled, 0))  # (N, L)
+        image, location = is_person.nonzero(as_tuple=True)
+        targets = distances_to_boxes(  # (P, 4)
+            all_locations[location], boxes[image, matched[image, location]]
+        )
         logits = cat(logits, dim=1).squeeze(2).float()
         distances = cat(distances, dim=1)[is_person].float()
         centerness = cat(centerness, dim=1).squeeze(2)[is_person].float()
@@ -267,37 +271,50 @@ class FCOSProposalGenerator(nn.Module):
             chosen = level_distances.gather(1, order[:, :, None].expand(-1, -1, 4))
             boxes.append(boxes_from_distances(level_locations[order], chosen))
             scores.append(score)
-        is_candidate = cat(scores, dim=1) != -1
-        return [
-            self._suppress(Boxes(image_boxes[chosen]), image_scores[chosen], image_size, topk)
-            for image_boxes, image_scores, chosen, image_size in zip(
-                cat(boxes, dim=1), cat(scores, dim=1), is_candidate, image_sizes
-            )
-        ]
+        return self._suppress(cat(boxes, dim=1), cat(scores, dim=1), image_sizes, topk)
 
     def _suppress(
-        self, boxes: Boxes, scores: Tensor, image_size: tuple[int, int], topk: int
-    ) -> Instances:
-        if self.training:
-            if not (boxes.tensor.isfinite().all() & scores.isfinite().all()):
-                raise FloatingPointError(
-                    "FCOS predicted infinite or NaN boxes or scores: training has diverged. "
-                    "Lower the learning rate or lengthen the warm-up."
-                )
-        else:
-            valid = ~(boxes.tensor.isnan().any(dim=1) | scores.isnan())
-            # An infinite distance is one that the exponential overflowed at; it is to be clipped
-            # like a very large one, but Boxes.clip takes finite numbers only.
-            boxes, scores = Boxes(boxes.tensor[valid].nan_to_num()), scores[valid]
+        self, boxes: Tensor, scores: Tensor, image_sizes: list[tuple[int, int]], topk: int
+    ) -> list[Instances]:
+        """Clip boxes to their images, and suppress those that overlap better ones.
+
+        Args:
+            boxes: (N, K, 4).
+            scores: (N, K); -1 for what is no candidate.
+            image_sizes: of the N images.
+            topk: most boxes to keep of an image.
+        """
+        is_candidate = scores != -1
+        is_finite = boxes.isfinite().all(dim=2) & scores.isfinite()
+        if self.training and not (is_finite | ~is_candidate).all():
+            raise FloatingPointError(
+                "FCOS predicted infinite or NaN boxes or scores: training has diverged. "
+                "Lower the learning rate or lengthen the warm-up."
+            )
+        is_candidate &= ~(boxes.isnan().any(dim=2) | scores.isnan())
         # From a box's right and bottom sides to where its pixels end.
         beyond = int(self.inclusive_boxes)
-        height, width = image_size
-        boxes.clip((height - beyond, width - beyond))
-        areas = boxes.tensor + boxes.tensor.new_tensor([0, 0, beyond, beyond])
-        visible = Boxes(areas).nonempty()
-        boxes, scores, areas = boxes[visible], scores[visible], areas[visible]
-        keep = nms(areas, scores, self.nms_thresh)[:topk]
+        limits = boxes.new_tensor([(width, height) * 2 for height, width in image_sizes]) - beyond
+        boxes = torch.minimum(boxes.clamp(min=0), limits[:, None])
+        areas = boxes + boxes.new_tensor([0, 0, beyond, beyond])
+        is_candidate &= (areas[:, :, 2:] > areas[:, :, :2]).all(dim=2)
+        return [
+            self._best(*image, topk)
+            for image in zip(boxes, areas, scores, is_candidate, image_sizes)
+        ]
+
+    def _best(
+        self,
+        boxes: Tensor,
+        areas: Tensor,
+        scores: Tensor,
+        is_candidate: Tensor,
+        image_size: tuple[int, int],
+        topk: int,
+    ) -> Instances:
+        chosen = is_candidate.nonzero().squeeze(1)
+        keep = chosen[nms(areas[chosen], scores[chosen], self.nms_thresh)[:topk]]
         proposals = Instances(image_size)
-        proposals.proposal_boxes = boxes[keep]
+        proposals.proposal_boxes = Boxes(boxes[keep])
         proposals.objectness_logits = torch.logit(scores[keep], eps=_PROBABILITY_EPS)
         return proposals

@@ -46,8 +46,19 @@ def boxes_from_distances(locations: Tensor, distances: Tensor) -> Tensor:
 
 @torch.no_grad()
 def inside_any(locations: Tensor, boxes: Tensor) -> Tensor:
-    """Which of (L, 2) locations lie strictly inside any of (B, 4) XYXY boxes: bool (L,)."""
-    return (distances_to_boxes(locations[:, None], boxes).amin(dim=2) > 0).any(dim=1)
+    """Which of (L, 2) locations lie strictly inside any of an image's boxes.
+
+    Args:
+        locations: (L, 2).
+        boxes: (N, B, 4) XYXY, of N images; empty ones hold no location.
+
+    Returns:
+        bool (N, L).
+    """
+    is_inside = torch.zeros(len(boxes), len(locations), dtype=torch.bool, device=boxes.device)
+    for box in boxes[:, (boxes != 0).any(dim=2).any(dim=0)].unbind(dim=1):
+        is_inside |= distances_to_boxes(locations, box[:, None]).amin(dim=2) > 0
+    return is_inside
 
 
 @torch.no_grad()
@@ -69,11 +80,11 @@ def match_locations(
         locations: per level, (L_l, 2) x, y in input pixels.
         strides: per level, in input pixels.
         size_ranges: per level, (lowest, highest) largest distance in pixels.
-        gt_boxes: (G, 4) XYXY in input pixels.
+        gt_boxes: (N, G, 4) XYXY in input pixels, of N images; empty ones get no location.
         center_sampling_radius: in strides; 0 or less lets the whole box count.
 
     Returns:
-        int64 (L,): index of the box, or ``NO_MATCH``, levels concatenated.
+        int64 (N, L): index of the image's box, or ``NO_MATCH``, levels concatenated.
     """
     counts = [len(level) for level in locations]
     all_locations = torch.cat(list(locations))
@@ -85,14 +96,16 @@ def match_locations(
     whole_box = center_sampling_radius <= 0
     reach = per_location(strides) * (torch.inf if whole_box else center_sampling_radius)
     ranges = per_location(size_ranges)
-    matched = all_locations.new_full((len(all_locations),), NO_MATCH, dtype=torch.int64)
-    smallest = torch.full_like(reach, torch.inf)
-    step = max(1, _MAX_PAIRS // max(len(all_locations), 1))
-    for first in range(0, len(gt_boxes), step):
-        boxes = gt_boxes[first : first + step]
-        areas = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)
+    num_images, num_boxes, _ = gt_boxes.shape
+    matched = all_locations.new_full((num_images, len(all_locations)), NO_MATCH, dtype=torch.int64)
+    smallest = torch.full_like(matched, torch.inf, dtype=torch.float32)
+    step = max(1, _MAX_PAIRS // max(matched.numel(), 1))
+    for first in range(0, num_boxes, step):
+        boxes = gt_boxes[:, first : first + step]
+        areas = (boxes[:, :, 2:] - boxes[:, :, :2]).prod(dim=2)
         candidate = _candidates(all_locations, boxes, reach, ranges)
-        smallest_here, match_here = torch.where(candidate, areas, torch.inf).min(dim=1)
+        area_or_inf = torch.where(candidate, areas[:, None], torch.inf)
+        smallest_here, match_here = area_or_inf.min(dim=2)
         better = smallest_here < smallest
         matched = torch.where(better, match_here + first, matched)
         smallest = torch.where(better, smallest_here, smallest)
@@ -100,19 +113,20 @@ def match_locations(
 
 
 def _candidates(locations: Tensor, boxes: Tensor, reach: Tensor, ranges: Tensor) -> Tensor:
-    """Which location (L, 2) may predict which box (G, 4): bool (L, G).
+    """Which location (L, 2) may predict which box (N, G, 4): bool (N, L, G).
 
     Args:
         locations, boxes: in input pixels.
         reach: (L,) half the side of the square around a box's centre.
         ranges: (L, 2) lowest and highest largest distance.
     """
-    distances = distances_to_boxes(locations[:, None], boxes)  # (L, G, 4)
-    centers = (boxes[:, :2] + boxes[:, 2:]) / 2
-    from_center = (locations[:, None] - centers).abs().amax(dim=2)
+    locations, boxes = locations[:, None], boxes[:, None]
+    distances = distances_to_boxes(locations, boxes)  # (N, L, G, 4)
+    centers = (boxes[..., :2] + boxes[..., 2:]) / 2
+    from_center = (locations - centers).abs().amax(dim=3)
     # Clipping the square to the box = being inside both.
-    candidate = (distances.amin(dim=2) > 0) & (from_center < reach[:, None])
-    largest = distances.amax(dim=2)
+    candidate = (distances.amin(dim=3) > 0) & (from_center < reach[:, None])
+    largest = distances.amax(dim=3)
     return candidate & (largest >= ranges[:, :1]) & (largest <= ranges[:, 1:])
 
 

@@ -193,8 +193,12 @@ class OneStageParsingROIHeads(ParsingROIHeads):
         There are no negatives, so targets of class -1 are dropped. They are not to take proposals
         from the labelled people they overlap.
         """
-        labelled = [x[x.gt_classes >= 0] for x in targets]
-        return super().label_and_sample_proposals(proposals, labelled)
+        device = proposals[0].proposal_boxes.device
+        # Many small operations an image, several of which the host waits for: on the CPU they take
+        # a fraction of the time.
+        labelled = [x[x.gt_classes >= 0] for x in _on_cpu(targets)]
+        sampled = super().label_and_sample_proposals(_on_cpu(proposals), labelled)
+        return [x.to(device) for x in sampled]
 
     @classmethod
     def _init_box_head(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
@@ -216,3 +220,19 @@ class OneStageParsingROIHeads(ParsingROIHeads):
                 )
             )
         return detections
+
+
+def _on_cpu(instances: list[Instances]) -> list[Instances]:
+    """Copies with tensors and boxes on the CPU, those of all images fetched at once."""
+    counts = [len(x) for x in instances]
+    copies = [Instances(x.image_size) for x in instances]
+    for name in instances[0].get_fields():
+        values = [x.get(name) for x in instances]
+        if isinstance(values[0], Boxes):
+            tensors = torch.cat([boxes.tensor for boxes in values]).cpu().split(counts)
+            values = [Boxes(tensor) for tensor in tensors]
+        elif isinstance(values[0], Tensor):
+            values = torch.cat(values).cpu().split(counts)
+        for on_cpu, value in zip(copies, values):
+            on_cpu.set(name, value)
+    return copies
