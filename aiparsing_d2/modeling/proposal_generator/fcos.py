@@ -256,7 +256,7 @@ class FCOSProposalGenerator(nn.Module):
         centerness: list[Tensor],
         image_sizes: list[tuple[int, int]],
     ) -> list[Instances]:
-        """Decode and threshold all images, and suppress one after the other; see :meth:`forward`."""
+        """Decode, threshold and suppress; see :meth:`forward`."""
         topk = self.post_nms_topk[0 if self.training else 1]
         boxes, scores = [], []
         for level_locations, level_logits, level_distances, level_centerness in zip(

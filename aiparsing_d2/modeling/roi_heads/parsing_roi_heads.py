@@ -223,7 +223,7 @@ class OneStageParsingROIHeads(ParsingROIHeads):
 
 
 def _on_cpu(instances: list[Instances]) -> list[Instances]:
-    """Copies with tensors and boxes on the CPU, those of all images fetched at once."""
+    """Copy tensors and boxes to the CPU, those of all images at once."""
     counts = [len(x) for x in instances]
     copies = [Instances(x.image_size) for x in instances]
     for name in instances[0].get_fields():
