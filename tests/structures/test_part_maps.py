@@ -1,4 +1,6 @@
+import pickle
 import tracemalloc
+from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
 import pycocotools.mask as mask_util
@@ -112,6 +114,41 @@ def test_crop_and_resize_of_nobody():
     assert PartMaps.from_full(np.zeros((0, 5, 6), np.uint8)).crop_and_resize(
         torch.zeros((0, 4)), (4, 3)
     ).shape == (0, 4, 3)
+
+
+def test_people_selected_several_times_are_cropped_each_by_its_own_box(full_maps):
+    people = [1, 0, 1, 1]
+    boxes = torch.tensor([[0, 0, 30, 20], [4, 2, 18, 10], [5, 3, 25, 18], [0, 0, 3, 3]])
+    crops = PartMaps.from_full(full_maps)[people].crop_and_resize(boxes.float(), 8).numpy()
+    for crop, person, box in zip(crops, people, boxes.tolist()):
+        np.testing.assert_array_equal(crop, naive_crop_and_resize(full_maps[person], box, 8))
+
+
+@pytest.mark.parametrize("dumps", [pickle.dumps, ForkingPickler.dumps])
+def test_pickled_maps_are_the_same(full_maps, dumps):
+    part_maps = PartMaps.from_full(full_maps)[[1, 0, 1]]
+    restored = pickle.loads(dumps(part_maps))
+    assert restored.image_size == part_maps.image_size
+    assert torch.equal(restored.windows, part_maps.windows)
+    assert torch.equal(restored.to_full(), part_maps.to_full())
+    nobody = pickle.loads(dumps(part_maps[:0]))
+    assert len(nobody) == 0
+    assert nobody.image_size == part_maps.image_size
+
+
+def test_pickled_maps_take_the_bytes_of_their_windows_once(full_maps):
+    part_maps = PartMaps.from_full(np.kron(full_maps, np.ones((1, 50, 50), np.uint8)))
+    (y0, x0, y1, x1) = part_maps.windows[0, [1, 0, 3, 2]].tolist()
+    size = len(pickle.dumps(part_maps[[0] * 20]))
+    assert (y1 - y0) * (x1 - x0) < size < 1.1 * (y1 - y0) * (x1 - x0) + 2000
+
+
+def test_moving_to_another_device_keeps_the_maps(full_maps):
+    part_maps = PartMaps.from_full(full_maps)
+    assert part_maps.to("cpu").maps[0] is part_maps.maps[0]
+    moved = part_maps[[0, 1, 1]].to("meta")
+    assert moved.device.type == "meta"
+    assert [m.shape for m in moved.maps] == [part_maps.maps[i].shape for i in (0, 1, 1)]
 
 
 def test_rle_decodes_to_the_parts(full_maps):
