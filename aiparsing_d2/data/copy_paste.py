@@ -164,6 +164,7 @@ class CopyPaste:
         num_people: tuple[int, int] = (1, 4),
         height_range: tuple[float, float] = (1 / 6, 1.3),
         mirror_prob: float = 0.5,
+        cache_size: int = 0,
     ):
         """
         Args:
@@ -174,6 +175,8 @@ class CopyPaste:
             height_range: least and greatest height of a pasted person, in heights of the image;
                 the logarithm of the height is uniform.
             mirror_prob: share of the pasted people that are mirrored.
+            cache_size: number of records whose people each worker keeps in memory, at their full
+                size, instead of reading them again. What is pasted does not depend on it.
 
         Raises:
             ValueError: a range is empty.
@@ -187,6 +190,8 @@ class CopyPaste:
         self.num_people = tuple(num_people)
         self.height_range = tuple(height_range)
         self.mirror_prob = mirror_prob
+        self.cache_size = cache_size
+        self._cache: dict[tuple[int, str], list[Cutout]] = {}
 
     def __call__(
         self, image: np.ndarray, annotations: PersonAnnotations, image_format: str
@@ -239,15 +244,27 @@ class CopyPaste:
         """One person of one record; None if nobody is annotated there."""
         if not len(self.records):
             raise ValueError("CopyPaste has no records to take people from.")
-        record = self.records[int(rng.integers(len(self.records)))]
+        index = int(rng.integers(len(self.records)))
+        people = self._cache.get((index, image_format))
+        if people is None:
+            people = self._read_people(self.records[index], image_format)
+            if len(self._cache) < self.cache_size:
+                self._cache[index, image_format] = people
+        return people[rng.integers(len(people))] if people else None
+
+    def _read_people(self, record: Mapping[str, Any], image_format: str) -> list[Cutout]:
         annotations = read_person_annotations(record, self.part_labels.num_classes)
         if not len(annotations.boxes):
-            return None
-        person = rng.integers(len(annotations.boxes))
-        x0, y0, x1, y1 = annotations.boxes[person].astype(int)
-        window = np.s_[y0:y1, x0:x1]
+            return []
         image = read_image(record["file_name"], image_format)
-        return Cutout(image[window], annotations.person_maps[person][window])
+        people = []
+        for (x0, y0, x1, y1), person_map in zip(
+            annotations.boxes.astype(int), annotations.person_maps
+        ):
+            window = np.s_[y0:y1, x0:x1]
+            # Copies, since a part of an array keeps all of it in memory.
+            people.append(Cutout(image[window].copy(), person_map[window].copy()))
+        return people
 
     def _place(
         self, rng: np.random.Generator, cutout: Cutout, image_size: tuple[int, int], depth: int

@@ -20,7 +20,7 @@ from aiparsing_d2.structures.part_labels import PartLabels, get_part_labels
 from .annotations import PersonAnnotations, read_person_annotations
 from .copy_paste import CopyPaste
 from .image_files import read_image
-from .transforms import is_mirrored
+from .transforms import FastAugInput, is_mirrored
 
 __all__ = ["ParsingDatasetMapper", "person_annotations_to_instances"]
 
@@ -128,7 +128,7 @@ class ParsingDatasetMapper:
         if self.copy_paste is not None:
             image, annotations = self.copy_paste(image, annotations, self.image_format)
 
-        aug_input = T.AugInput(image)
+        aug_input = FastAugInput(image)
         if self.is_train:
             aug_input.sem_seg = annotations.category_map
         transforms = self.augmentations(aug_input)
