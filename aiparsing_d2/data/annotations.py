@@ -119,24 +119,23 @@ def read_label_png(file_name: str | os.PathLike, *, allow_red: bool = False) -> 
         AnnotationError: the file cannot be decoded or is another kind of picture.
     """
     with open(file_name, "rb") as file:
-        header = file.read(26)
-        if header[:8] != b"\x89PNG\r\n\x1a\n" or len(header) < 26:
-            num_bytes = os.fstat(file.fileno()).st_size
-            raise AnnotationError(f"{file_name} ({num_bytes} bytes) is not a PNG file.")
-        # Byte 24 of a PNG is its bit depth, byte 25 its colour type. Decoders scale grey values of
-        # fewer bits up to 0..255, which would silently change the labels.
-        bit_depth, color_type = header[24], header[25]
-        is_grey_or_palette = color_type == 3 or (color_type == 0 and bit_depth == 8)
-        is_rgb = color_type == 2 and bit_depth == 8
-        if not (is_grey_or_palette or (is_rgb and allow_red)):
-            red = ", or 8-bit RGB with the labels in red" if allow_red else ""
-            raise AnnotationError(
-                f"{file_name} is a {bit_depth}-bit {_PNG_COLOR_TYPES.get(color_type, 'unknown')} "
-                f"PNG; a label map must be 8-bit grey{red}, or have a palette whose indices are "
-                "the labels. Colour renderings of the labels cannot be used."
-            )
+        content = file.read()
+    if not content.startswith(b"\x89PNG\r\n\x1a\n") or len(content) < 26:
+        raise AnnotationError(f"{file_name} ({len(content)} bytes) is not a PNG file.")
+    # Byte 24 of a PNG is its bit depth, byte 25 its colour type. Decoders scale grey values of
+    # fewer bits up to 0..255, which would silently change the labels.
+    bit_depth, color_type = content[24], content[25]
+    is_grey_or_palette = color_type == 3 or (color_type == 0 and bit_depth == 8)
+    is_rgb = color_type == 2 and bit_depth == 8
+    if not (is_grey_or_palette or (is_rgb and allow_red)):
+        red = ", or 8-bit RGB with the labels in red" if allow_red else ""
+        raise AnnotationError(
+            f"{file_name} is a {bit_depth}-bit {_PNG_COLOR_TYPES.get(color_type, 'unknown')} "
+            f"PNG; a label map must be 8-bit grey{red}, or have a palette whose indices are "
+            "the labels. Colour renderings of the labels cannot be used."
+        )
     try:
-        with open_image(file_name) as image:
+        with open_image(content, file_name) as image:
             mode, pixels = image.mode, np.array(image, dtype=np.uint8)
     except UnreadableImageError as e:
         raise AnnotationError(str(e)) from e
@@ -162,10 +161,15 @@ def _read_human_ids(
     """
     category_map = _read_map_of_image(record, record["category_file_name"], num_classes)
     human_map = _read_map_of_image(record, record["human_file_name"])
-    human_ids = np.unique(human_map[category_map != 0])
-    human_ids = human_ids[(human_ids != 0) & (human_ids != IGNORE_LABEL)]
-    person_maps = np.where(human_map == human_ids[:, None, None], category_map, np.uint8(0))
-    return person_maps, category_map
+    # Of the largest number first. Masks of bytes and products with them are many times as fast as
+    # np.unique and np.where.
+    human_map *= (category_map != 0) & (human_map != IGNORE_LABEL)
+    people = []
+    while human_id := human_map.max(initial=0):
+        is_person = human_map == human_id
+        people.append(category_map * is_person)
+        human_map *= ~is_person
+    return _stack(people[::-1], category_map.shape), category_map
 
 
 def _read_person_files(
@@ -178,13 +182,17 @@ def _read_person_files(
     ]
     people = [person_map for person_map in people if person_map.any()]
     image_size = (record["height"], record["width"])
-    person_maps = np.stack(people) if people else np.zeros((0, *image_size), dtype=np.uint8)
+    person_maps = _stack(people, image_size)
     if "category_file_name" in record:
         return person_maps, _read_map_of_image(record, record["category_file_name"], num_classes)
     category_map = np.zeros(image_size, dtype=np.uint8)
     for person_map in person_maps:
         np.copyto(category_map, person_map, where=person_map != 0)
     return person_maps, category_map
+
+
+def _stack(people: list[np.ndarray], image_size: tuple[int, int]) -> np.ndarray:
+    return np.stack(people) if people else np.zeros((0, *image_size), dtype=np.uint8)
 
 
 _Reader = Callable[[Mapping[str, Any], int | None], tuple[np.ndarray, np.ndarray]]
@@ -229,6 +237,7 @@ def _read_map_of_image(
 
 def _bounding_box(person_map: np.ndarray) -> tuple[int, int, int, int]:
     """XYXY box around the non-zero pixels of an (H, W) map that has some, ends exclusive."""
-    rows = np.flatnonzero(person_map.any(axis=1))
-    columns = np.flatnonzero(person_map.any(axis=0))
+    # Of bytes, the maximum is much faster than any().
+    rows = np.flatnonzero(person_map.max(axis=1))
+    columns = np.flatnonzero(person_map.max(axis=0))
     return columns[0], rows[0], columns[-1] + 1, rows[-1] + 1

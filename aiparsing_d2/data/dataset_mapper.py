@@ -20,7 +20,7 @@ from aiparsing_d2.structures.part_labels import PartLabels, get_part_labels
 from .annotations import PersonAnnotations, read_person_annotations
 from .copy_paste import CopyPaste
 from .image_files import read_image
-from .transforms import is_mirrored
+from .transforms import FastAugInput, is_mirrored
 
 __all__ = ["ParsingDatasetMapper", "person_annotations_to_instances"]
 
@@ -128,7 +128,7 @@ class ParsingDatasetMapper:
         if self.copy_paste is not None:
             image, annotations = self.copy_paste(image, annotations, self.image_format)
 
-        aug_input = T.AugInput(image)
+        aug_input = FastAugInput(image)
         if self.is_train:
             aug_input.sem_seg = annotations.category_map
         transforms = self.augmentations(aug_input)
@@ -180,9 +180,11 @@ def person_annotations_to_instances(
     # Some transforms pad label maps with 255, which is not to become a part of every person.
     is_image = transforms.apply_segmentation(np.ones_like(annotations.category_map)) == 1
     maps *= is_image
+    part_maps = PartMaps.from_full(maps)
     if is_mirrored(transforms, annotations.category_map.shape):
-        maps = part_labels.flip_table()[maps]
-    part_maps = PartMaps.from_full(torch.as_tensor(maps))
+        table = part_labels.flip_table()
+        flipped = [torch.as_tensor(table[part_map.numpy()]) for part_map in part_maps.maps]
+        part_maps = PartMaps(flipped, part_maps.windows, image_size)
 
     if recompute_boxes:
         boxes = part_maps.get_bounding_boxes()
@@ -195,7 +197,7 @@ def person_annotations_to_instances(
     instances.gt_boxes = boxes
     instances.gt_classes = torch.zeros(len(boxes), dtype=torch.int64)
     instances.gt_part_maps = part_maps
-    visible = torch.as_tensor(maps.any(axis=(1, 2)))
+    visible = part_maps.windows[:, 2] > part_maps.windows[:, 0]
     instances = instances[visible & boxes.nonempty()]
     if len(ignore_boxes):
         instances = Instances.cat([instances, _ignored(ignore_boxes, transforms, image_size)])

@@ -11,11 +11,43 @@ from detectron2.data import transforms as T
 from detectron2.modeling import DatasetMapperTTA
 
 __all__ = [
+    "FastAugInput",
     "FloatDatasetMapperTTA",
     "FloatResizeShortestEdge",
     "FloatResizeTransform",
     "is_mirrored",
 ]
+
+
+# Rows of an image that are blended at a time: their float64 values stay in the processor's cache.
+_ROWS_AT_A_TIME = 16
+
+
+class FastAugInput(T.AugInput):
+    """``AugInput`` that changes the colours of uint8 images in less time, to the same result."""
+
+    def transform(self, tfm: T.Transform) -> None:
+        """Apply a transform in place, as ``AugInput`` does."""
+        # Not of a subclass, which may do something else.
+        if type(tfm) is T.BlendTransform and self.image.dtype == np.uint8:
+            self.image = _blend(tfm, self.image)
+        else:
+            super().transform(tfm)
+
+
+def _blend(tfm: T.BlendTransform, image: np.ndarray) -> np.ndarray:
+    source = np.asarray(tfm.src_image)
+    if source.ndim == 0:  # brightness, contrast: what a value becomes depends on nothing else
+        table = tfm.apply_image(np.arange(256, dtype=np.uint8))
+        return cv2.LUT(np.ascontiguousarray(image), table).reshape(image.shape)
+    if source.shape[:-1] != image.shape[:-1]:
+        return tfm.apply_image(image)
+    result = np.empty(image.shape, dtype=np.uint8)
+    for start in range(0, len(image), _ROWS_AT_A_TIME):
+        rows = np.s_[start : start + _ROWS_AT_A_TIME]
+        part = T.BlendTransform(source[rows], tfm.src_weight, tfm.dst_weight)
+        result[rows] = part.apply_image(image[rows])
+    return result
 
 
 class FloatResizeShortestEdge(T.Augmentation):
