@@ -217,3 +217,21 @@ def test_records_are_read_when_they_are_needed(cihp_folder, records):
         DatasetCatalog.remove("copy_paste_test")
         MetadataCatalog.remove("copy_paste_test")
     assert len(lazy) == 1  # they are kept
+
+
+def test_people_kept_in_memory_are_pasted_as_if_read(records, monkeypatch):
+    paster = CopyPaste(records, CIHP_PART_LABELS)
+    keeper = CopyPaste(records, CIHP_PART_LABELS, cache_size=len(records))
+
+    def draw(source):
+        placements = source.sample_placements(np.random.default_rng(3), (60, 90), 1, "BGR")
+        return [(p.x, p.y, p.depth, p.cutout.image, p.cutout.part_map) for p in placements]
+
+    for _ in range(20):
+        keeper.sample_placements(np.random.default_rng(), (60, 90), 1, "BGR")
+    expected = draw(paster)
+    monkeypatch.setattr("aiparsing_d2.data.copy_paste.read_image", None)  # nothing is read again
+    for kept, read in zip(draw(keeper), expected, strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(kept, read, strict=True))
+    with pytest.raises(TypeError):
+        draw(paster)

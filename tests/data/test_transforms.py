@@ -1,10 +1,15 @@
 import numpy as np
 import pytest
 import torch
+from detectron2.data import transforms as T
 from PIL import Image
 
 from aiparsing_d2.data.dataset_mapper import ParsingDatasetMapper
-from aiparsing_d2.data.transforms import FloatResizeShortestEdge, FloatResizeTransform
+from aiparsing_d2.data.transforms import (
+    FastAugInput,
+    FloatResizeShortestEdge,
+    FloatResizeTransform,
+)
 
 
 @pytest.mark.parametrize(
@@ -46,3 +51,28 @@ def test_in_the_mapper(tmp_path):
     blue = FloatResizeTransform(1.25).apply_image(pixels[..., 2])
     np.testing.assert_array_equal(record["image"][0], blue)
     assert (record["image"] % 1 != 0).any()
+
+
+@pytest.mark.parametrize(
+    "augmentation",
+    [
+        T.RandomBrightness(0.5, 1.7),
+        T.RandomContrast(0.5, 1.7),
+        T.RandomSaturation(0.5, 1.7),
+        T.RandomLighting(30.0),
+        T.RandomFlip(prob=1.0),
+    ],
+    ids=lambda augmentation: type(augmentation).__name__,
+)
+def test_fast_colours_are_those_of_detectron2(augmentation):
+    image = np.random.default_rng(0).integers(0, 256, (67, 50, 3), dtype=np.uint8)
+    results = []
+    for kind in (T.AugInput, FastAugInput):
+        np.random.seed(0)
+        aug_input = kind(image, sem_seg=image[..., 0])
+        augmentation(aug_input)
+        results.append(aug_input)
+    slow, fast = results
+    assert fast.image.dtype == slow.image.dtype and (slow.image != image).any()
+    np.testing.assert_array_equal(fast.image, slow.image)
+    np.testing.assert_array_equal(fast.sem_seg, slow.sem_seg)
