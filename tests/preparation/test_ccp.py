@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -237,6 +238,27 @@ def test_own_tags_as_labels(repository, tmp_path):
     mapper = ParsingDatasetMapper(True, augmentations=[T.RandomFlip(1.0)], part_labels=labels)
     (person,) = mapper(record)["instances"].gt_part_maps.to_full().numpy()
     np.testing.assert_array_equal(person, tag_map(*PERSON)[:, ::-1])
+
+
+def test_people_of_backgrounds_are_to_be_ignored(repository, tmp_path):
+    boxes = json.loads((conversion_folder() / "ignore_boxes.json").read_text())
+    photographs = np.array([int(image_id) for image_id in boxes])
+    assert (photographs >= 1).all() and (photographs < 805).all()
+    corners = np.array([box for boxes_of_one in boxes.values() for box in boxes_of_one])
+    assert (corners[:, :2] < corners[:, 2:]).all() and (corners >= 0).all()
+
+    first = min(photographs)
+    for folder, suffix in (("photos", "jpg"), ("annotations/pixel-level", "mat")):
+        shutil.copy(
+            repository / folder / f"0803.{suffix}", repository / folder / f"{first:04d}.{suffix}"
+        )
+    assert convert(repository, tmp_path / "ccp") == 0
+    written = json.loads((tmp_path / "ccp" / "ignore_boxes.json").read_text())
+    assert written == {f"{first:04d}": boxes[f"{first:04d}"]}
+
+
+def conversion_folder():
+    return Path(conversion.__file__).parent
 
 
 def test_last_photograph(repository, tmp_path):

@@ -7,13 +7,16 @@ CCP, as its authors publish it::
       annotations/pixel-level/0001.mat          .. 1004; "groundtruth", a tag at every pixel
       label_list.mat                            the names of the 59 tags
 
-The result is what :func:`~aiparsing_d2.data.datasets.load_cihp` reads, without a test split.
+The result is what :func:`~aiparsing_d2.data.datasets.load_cihp` reads, without a test split. Of
+the people in the backgrounds, who have no labels, those that a first model found and a look at each
+confirmed are in this package's ``ignore_boxes.json``, and go into the data set's.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import json
 import multiprocessing
 import shutil
@@ -43,6 +46,8 @@ CONVERSION_VERSION = 2
 
 MANIFEST_NAME = "ccp.json"
 _UNFINISHED_NAME = "ccp.unfinished.json"
+
+IGNORE_BOXES_NAME = "ignore_boxes.json"
 
 _FIRST_OF_VAL = 805
 _FOLDERS = {"train": "Training", "val": "Validation"}
@@ -136,6 +141,12 @@ def convert_ccp(request: CCPRequest) -> dict[str, Any]:
                 "pixels": _by_name(pixels[split], names),
                 "people": _by_name(people[split], names),
             }
+    converted = set(itertools.chain.from_iterable(lists.values()))
+    boxes = json.loads(Path(__file__).with_name(IGNORE_BOXES_NAME).read_text(encoding="utf-8"))
+    _write_json(
+        request.output / IGNORE_BOXES_NAME,
+        {image_id: boxes[image_id] for image_id in boxes if image_id in converted},
+    )
     _write_json(manifest_path, manifest)
     unfinished_path.unlink()
     return manifest
