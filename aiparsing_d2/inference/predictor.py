@@ -34,6 +34,7 @@ from aiparsing_d2.structures.part_labels import PartLabels, get_part_labels
 
 from .parsed_image import ParsedImage
 from .pictures import Picture, read_picture
+from .repeated_people import different_people
 
 __all__ = ["DEFAULT_CONFIG", "ParsingPredictor"]
 
@@ -44,7 +45,7 @@ Config: TypeAlias = str | os.PathLike | DictConfig | CfgNode
 
 
 class ParsingPredictor:
-    """Finds the people of a picture and their parts.
+    """Finds the people of a picture and their parts, each person once.
 
     Resize, channel order and label set are those of the config's test set. For training, scoring
     and test-time augmentation there are ``train_net.py`` and Detectron2's own tools.
@@ -61,7 +62,7 @@ class ParsingPredictor:
         weights: str | os.PathLike | None = None,
         *,
         device: str | torch.device | None = None,
-        score_threshold: float = 0.3,
+        score_threshold: float = 0.26,
     ):
         """
         Args:
@@ -187,7 +188,9 @@ class ParsingPredictor:
             instances = instances[instances.scores.argsort(descending=True, stable=True)]
             height, width = image.shape[:2]
             instances = parsing_postprocess(instances, height, width, inclusive_boxes)
-            results.append(ParsedImage(instances.to("cpu"), self.part_labels, image))
+            instances = instances.to("cpu")
+            instances = instances[different_people(instances.pred_part_maps)]
+            results.append(ParsedImage(instances, self.part_labels, image))
         return results
 
 

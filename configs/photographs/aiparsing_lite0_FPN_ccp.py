@@ -39,8 +39,8 @@ dataloader.train.num_workers = 8
 # People to paste stay in memory, about 300 MB in each worker.
 dataloader.train.mapper.copy_paste.cache_size = 1000
 dataloader.test.num_workers = 1
-dataloader.test.mapper.augmentations[0].short_edge_length = 320
-dataloader.test.mapper.augmentations[0].max_size = 576
+dataloader.test.mapper.augmentations[0].short_edge_length = 288
+dataloader.test.mapper.augmentations[0].max_size = 512
 
 # 60 epochs of 801 photographs.
 train.max_iter = 1500

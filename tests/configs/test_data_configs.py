@@ -63,11 +63,13 @@ def test_ccp_is_trained_on_people_of_all_sizes_cut_at_every_side():
     assert mapper.recompute_boxes and list(mapper.copy_paste.records.names) == ["ccp_train"]
     assert mapper.copy_paste.part_labels == CIHP_PART_LABELS
     kinds = [type(augmentation).__name__ for augmentation in mapper.augmentations.augs]
-    assert kinds[:3] == ["ResizeScale", "FixedSizeCrop", "RandomFlip"]
-    scale, crop, flip = mapper.augmentations.augs[:3]
-    # From whole pictures to two fifths of their sides.
-    assert (scale.min_scale, scale.max_scale) == (0.9, 2.5)
-    assert (scale.target_height, scale.target_width) == tuple(crop.crop_size) == (384, 288)
+    assert kinds[:4] == ["RandomApply", "ResizeScale", "FixedSizeCrop", "RandomFlip"]
+    part, scale, crop, flip = mapper.augmentations.augs[:4]
+    # Half of the pictures whole; of the others a quarter of each side or more.
+    assert part.prob == 0.5
+    assert (part.aug.crop_type, tuple(part.aug.crop_size)) == ("relative_range", (0.25, 0.25))
+    assert (scale.min_scale, scale.max_scale) == (0.6, 1.15)
+    assert (scale.target_height, scale.target_width) == tuple(crop.crop_size) == (512, 384)
     assert not crop.pad
     assert flip.prob == 0.5 and flip.horizontal
 
