@@ -264,8 +264,8 @@ class FCOSProposalGenerator(nn.Module):
         ):
             probability = level_logits.squeeze(2).float().sigmoid()  # (N, H * W)
             score = probability * level_centerness.squeeze(2).float().sigmoid()
-            # What is no candidate comes last. NaN compares to nothing, and is told below.
-            score = score.masked_fill(probability <= self.score_thresh, -1)
+            # What is no candidate, NaN among it, comes last.
+            score = score.where(probability > self.score_thresh, -1)
             score, order = score.sort(dim=1, descending=True, stable=True)
             score, order = score[:, : self.pre_nms_topk], order[:, : self.pre_nms_topk]
             chosen = level_distances.gather(1, order[:, :, None].expand(-1, -1, 4))
