@@ -26,6 +26,8 @@ _ROWS_AT_A_TIME = 16
 class FastAugInput(T.AugInput):
     """``AugInput`` that changes the colours of uint8 images in less time, to the same result."""
 
+    image: np.ndarray
+
     def transform(self, tfm: T.Transform) -> None:
         """Apply a transform in place, as ``AugInput`` does."""
         # Not of a subclass, which may do something else.
