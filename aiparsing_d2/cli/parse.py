@@ -3,21 +3,25 @@
 ::
 
     python -m aiparsing_d2 parse photo.jpg holidays/ --output parsed/
+    find /archive -newer last_time -name '*.jpg' | python -m aiparsing_d2 parse - --output parsed/
 """
 
 from __future__ import annotations
 
 import argparse
+import glob
+import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
+import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
 from aiparsing_d2.data.layouts import IMAGE_SUFFIXES
-from aiparsing_d2.whole_files import whole_file
+from aiparsing_d2.whole_files import whole_file, whole_folder
 
 if TYPE_CHECKING:
     from aiparsing_d2.inference import ParsedImage, ParsingPredictor
@@ -29,8 +33,19 @@ Results are named after the picture: holidays/beach/1.jpg becomes DIR/beach/1.ov
 What is there already is kept and not parsed again, so the same command goes on after an interrupt.
 A picture that cannot be parsed is named, the others are parsed, and the exit status is 1.
 
-example:
-  aiparsing parse photo.jpg holidays/ --output parsed/ --save overlay,json,parts
+kinds of results, and what is added to the picture's name:
+  overlay      .overlay.jpg   parts, people and scores drawn over the picture
+  parts        .parts.png     label of every pixel, with the labels' colours
+  instances    .instances.png 16 bits: n of people[n - 1] of the json, 0 for nobody
+  json         .json          people with boxes, scores and parts as run lengths
+  coco         .coco.json     people as results for COCO's tools; the picture's name is image_id
+  npz          .npz           all of it, for ParsedImage.load
+  cutouts      .cutouts/      1.png, 2.png, ...: each person cut out, the rest transparent
+  person_maps  .person_maps/  1.png, 2.png, ...: label of every pixel of one person
+
+examples:
+  aiparsing parse photo.jpg holidays/ --output parsed/ --save overlay,json,cutouts
+  aiparsing parse - --output parsed/ < list.txt
 """
 
 
@@ -38,21 +53,57 @@ example:
 _SUFFIXES = (*IMAGE_SUFFIXES, ".bmp", ".tif", ".tiff", ".webp")
 
 
-def _save_overlay(parsed: ParsedImage, file: IO) -> None:
-    Image.fromarray(parsed.plot()).save(file, "JPEG", quality=90, subsampling=0)
+def _save_overlay(parsed: ParsedImage, path: Path) -> None:
+    with whole_file(path, "wb") as file:
+        Image.fromarray(parsed.plot()).save(file, "JPEG", quality=90, subsampling=0)
 
 
-def _save_parts(parsed: ParsedImage, file: IO) -> None:
-    image = Image.fromarray(parsed.semantic_map()).convert("P")
+def _save_labels(labels: np.ndarray, parsed: ParsedImage, path: Path) -> None:
+    image = Image.fromarray(labels).convert("P")
     image.putpalette([channel for color in parsed.part_labels.colors for channel in color])
-    image.save(file, "PNG")
+    with whole_file(path, "wb") as file:
+        image.save(file, "PNG")
 
 
-# What --save can name -> the suffix of its file, and how it is written.
-_KINDS: dict[str, tuple[str, Callable[[ParsedImage, IO], object]]] = {
+def _save_instances(parsed: ParsedImage, path: Path) -> None:
+    with whole_file(path, "wb") as file:
+        Image.fromarray(parsed.instance_map()).save(file, "PNG")
+
+
+def _save_text(text: str, path: Path) -> None:
+    with whole_file(path) as file:
+        file.write(text)
+
+
+def _coco(parsed: ParsedImage, path: Path) -> str:
+    name = path.name.removesuffix(_KINDS["coco"][0])
+    return json.dumps(parsed.to_coco(image_id=name), indent=1)
+
+
+def _save_cutouts(parsed: ParsedImage, path: Path) -> None:
+    with whole_folder(path) as folder:
+        for number, person in enumerate(parsed, start=1):
+            cutout = person.crop()
+            if cutout.size:
+                Image.fromarray(cutout).save(folder / f"{number}.png")
+
+
+def _save_person_maps(parsed: ParsedImage, path: Path) -> None:
+    with whole_folder(path) as folder:
+        for number, person in enumerate(parsed, start=1):
+            _save_labels(person.part_map(), parsed, folder / f"{number}.png")
+
+
+# What --save can name -> what is added to the picture's name, and how it is written.
+_KINDS: dict[str, tuple[str, Callable[[ParsedImage, Path], object]]] = {
     "overlay": (".overlay.jpg", _save_overlay),
-    "parts": (".parts.png", _save_parts),
-    "json": (".json", lambda parsed, file: file.write(parsed.to_json(indent=1).encode())),
+    "parts": (".parts.png", lambda parsed, path: _save_labels(parsed.semantic_map(), parsed, path)),
+    "instances": (".instances.png", _save_instances),
+    "json": (".json", lambda parsed, path: _save_text(parsed.to_json(indent=1), path)),
+    "coco": (".coco.json", lambda parsed, path: _save_text(_coco(parsed, path), path)),
+    "npz": (".npz", lambda parsed, path: parsed.save(path, overwrite=True)),
+    "cutouts": (".cutouts", _save_cutouts),
+    "person_maps": (".person_maps", _save_person_maps),
 }
 
 
@@ -70,7 +121,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         nargs="+",
         type=Path,
         metavar="INPUT",
-        help="a picture, or a folder, in which and below which all pictures are taken",
+        help="a picture; a folder, in which and below which all pictures are taken; a pattern such "
+        "as 'in/**/*.jpg'; - for names read from standard input, one a line",
     )
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="for the results")
     config = parser.add_mutually_exclusive_group()
@@ -88,7 +140,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         type=_kinds,
         default=["overlay", "json"],
         metavar="KIND,...",
-        help=f"of {', '.join(_KINDS)}; parts is a PNG of labels; default: overlay,json",
+        help=f"of {', '.join(_KINDS)}; default: overlay,json",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace earlier results")
     parser.set_defaults(run=run)
@@ -118,8 +170,7 @@ def run(args: argparse.Namespace) -> int:
         try:
             parsed = predictor(picture)
             for kind, file_name in files.items():
-                with whole_file(file_name, "wb") as file:
-                    _KINDS[kind][1](parsed, file)
+                _KINDS[kind][1](parsed, file_name)
         except Exception as error:  # whatever is wrong with one must not cost the others
             reason = str(error) or type(error).__name__
             problems.append(reason if str(picture) in reason else f"{picture}: {reason}")
@@ -141,7 +192,7 @@ def _name_results(args: argparse.Namespace, problems: list[str]) -> dict[Path, d
     """Find the pictures and, by kind, the files that are still to be written for each."""
     owners: dict[Path, Path] = {}
     results = {}
-    for given in args.inputs:
+    for given in _expand(args.inputs, problems):
         root = given if given.is_dir() else given.parent
         pictures = _list_pictures(given, args.output) if given.is_dir() else [given]
         if not pictures:
@@ -158,6 +209,21 @@ def _name_results(args: argparse.Namespace, problems: list[str]) -> dict[Path, d
                 kind: file for kind, file in files.items() if args.overwrite or not file.exists()
             }
     return results
+
+
+def _expand(inputs: list[Path], problems: list[str]) -> Iterator[Path]:
+    """Give the files and folders that the inputs stand for."""
+    for given in inputs:
+        if str(given) == "-":
+            names = (line.rstrip("\n") for line in sys.stdin)
+            yield from (Path(name) for name in names if name.strip())
+        elif glob.has_magic(str(given)) and not given.exists():
+            found = sorted(glob.glob(str(given), recursive=True))
+            if not found:
+                problems.append(f"{given}: nothing has such a name")
+            yield from map(Path, found)
+        else:
+            yield given
 
 
 def _list_pictures(folder: Path, output: Path) -> list[Path]:

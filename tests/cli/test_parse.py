@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -16,7 +17,7 @@ from PIL import Image
 
 from aiparsing_d2 import model_zoo
 from aiparsing_d2.cli import main
-from aiparsing_d2.inference import ParsingPredictor
+from aiparsing_d2.inference import ParsedImage, ParsingPredictor
 from aiparsing_d2.structures.part_labels import CIHP_PART_LABELS
 
 
@@ -88,6 +89,60 @@ def test_results_are_those_of_the_predictor(parse_anew, predictor, tmp_path, cap
     np.testing.assert_array_equal(np.asarray(parts.convert("RGB")), colors)
     overlay = np.asarray(Image.open(out / "a photo.v1.overlay.jpg")).astype(int)
     assert np.abs(overlay - parsed.plot()).mean() < 10
+
+
+def test_all_kinds_hold_the_same_people(parse, predictor, tmp_path, capsys):
+    picture = save_picture(tmp_path / "a.b.png")
+    assert parse(picture, "--save", "instances,coco,npz,cutouts,person_maps") == 0
+    out, parsed = tmp_path / "out", predictor(picture)
+    assert len(parsed) == 3
+    instances = Image.open(out / "a.b.instances.png")
+    np.testing.assert_array_equal(np.asarray(instances), parsed.instance_map())
+    coco = json.loads((out / "a.b.coco.json").read_text())
+    assert coco == json.loads(json.dumps(parsed.to_coco(image_id="a.b")))
+    loaded = ParsedImage.load(out / "a.b.npz")
+    assert [person.score for person in loaded] == [person.score for person in parsed]
+    assert names_below(out / "a.b.person_maps") == {"1.png", "2.png", "3.png"}
+    for number, person in enumerate(parsed, start=1):
+        labels = Image.open(out / "a.b.person_maps" / f"{number}.png")
+        np.testing.assert_array_equal(np.asarray(labels), person.part_map())
+        if person.area():
+            cutout = Image.open(out / "a.b.cutouts" / f"{number}.png")
+            np.testing.assert_array_equal(np.asarray(cutout), person.crop())
+    (out / "a.b.cutouts" / "9.png").touch()
+    assert parse(picture, "--save", "cutouts") == 0  # kept
+    assert (out / "a.b.cutouts" / "9.png").exists()
+    assert parse(picture, "--save", "cutouts", "--overwrite") == 0
+    assert not (out / "a.b.cutouts" / "9.png").exists()
+    assert {path.suffix for path in out.iterdir()} == {
+        ".png", ".json", ".npz", ".cutouts", ".person_maps"
+    }  # fmt: skip
+
+
+def test_a_folder_of_results_that_cannot_be_finished(parse, tmp_path, monkeypatch, capsys):
+    picture = save_picture(tmp_path / "1.png")
+    assert parse(picture, "--save", "person_maps") == 0
+    before = names_below(tmp_path / "out")
+
+    def full_disk(self):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("aiparsing_d2.inference.ParsedPerson.part_map", full_disk)
+    assert parse(picture, "--save", "person_maps", "--overwrite") == 1
+    assert "No space left on device" in capsys.readouterr().err
+    assert names_below(tmp_path / "out") == before
+
+
+def test_patterns_and_names_from_standard_input(parse, tmp_path, monkeypatch, capsys):
+    for name in ("a/1.png", "a/b/2.png", "c/3 ü.png", "[d].png"):
+        save_picture(tmp_path / "in" / name)
+    pattern = tmp_path / "in" / "a" / "**" / "*.png"
+    names = f"{tmp_path / 'in/c/3 ü.png'}\n\n{tmp_path / 'in/[d].png'}\n"
+    monkeypatch.setattr("sys.stdin", io.StringIO(names))
+    assert parse(pattern, "-", "--save", "json") == 0
+    assert names_below(tmp_path / "out") == {"1.json", "2.json", "3 ü.json", "[d].json"}
+    assert parse(tmp_path / "in" / "*.tiff", "--save", "json") == 1
+    assert "*.tiff: nothing has such a name" in capsys.readouterr().err
 
 
 def test_folders_and_what_is_no_picture_in_them(parse, tmp_path):
@@ -195,7 +250,7 @@ def test_mistakes_before_anything_is_parsed(parse_anew, tmp_path, capsys):
         with pytest.raises(SystemExit) as end:
             main(["parse", str(picture), "--output", str(tmp_path / "out"), *wrong])
         assert end.value.code == 2
-    assert "'video' is not one of overlay, parts, json" in capsys.readouterr().err
+    assert "'video' is not one of overlay, parts, instances, json" in capsys.readouterr().err
 
 
 def test_help_answers_without_torch(capsys):
@@ -206,4 +261,4 @@ def test_help_answers_without_torch(capsys):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "example:" in done.stdout
+    assert "examples:" in done.stdout
