@@ -26,6 +26,8 @@ import os
 import sys
 from collections import OrderedDict
 
+import aiparsing_d2  # isort: skip  # noqa: F401  before Detectron2: ignores its deprecation warnings
+
 import torch
 from detectron2.config import instantiate
 from detectron2.engine import (

@@ -7,4 +7,9 @@ sub-packages that hold the registered parts:
 * :mod:`aiparsing_d2.data.datasets`: the data set splits.
 """
 
+import warnings
+
+# Detectron2, fvcore and torchvision do so when they are imported, and nobody here can change it.
+warnings.filterwarnings("ignore", message=r"`torch\.jit\.\w+` is deprecated")
+
 __version__ = "0.1.0"

@@ -80,6 +80,17 @@ def read_metrics(output_dir: Path) -> list[dict]:
     return [json.loads(line) for line in (output_dir / "metrics.json").read_text().splitlines()]
 
 
+@pytest.mark.parametrize(
+    "command",
+    [[str(REPOSITORY / "train_net.py"), "--help"], ["-c", "import aiparsing_d2.modeling"]],
+)
+def test_no_command_begins_with_warnings_of_other_packages(command):
+    done = subprocess.run(
+        [sys.executable, *command], capture_output=True, text=True, check=True, cwd=REPOSITORY
+    )
+    assert done.stderr == ""
+
+
 def test_a_broken_test_set_is_told_before_the_training(run, cihp_folder, tmp_path):
     (cihp_folder.root / "val_id.txt").unlink()
     with pytest.raises(FileNotFoundError, match="val"):

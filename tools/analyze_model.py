@@ -19,6 +19,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
 
+import aiparsing_d2  # isort: skip  # noqa: F401  before Detectron2: ignores its deprecation warnings
+
 import numpy as np
 import torch
 from detectron2.config import CfgNode, get_cfg, instantiate

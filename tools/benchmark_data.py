@@ -22,6 +22,8 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy is imported
 
+import aiparsing_d2  # isort: skip  # noqa: F401  before Detectron2: ignores its deprecation warnings
+
 import cv2  # noqa: E402
 import torch  # noqa: E402
 from detectron2.data import transforms as T  # noqa: E402

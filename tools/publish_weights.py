@@ -13,6 +13,8 @@ the averaged ones. Compare their figures with the checkpoint's before you commit
 
 import argparse
 
+import aiparsing_d2  # isort: skip  # noqa: F401  before Detectron2: ignores its deprecation warnings
+
 from detectron2.config import instantiate
 
 from aiparsing_d2 import __version__

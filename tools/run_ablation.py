@@ -38,6 +38,8 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+import aiparsing_d2  # isort: skip  # noqa: F401  before Detectron2: ignores its deprecation warnings
+
 import torch
 from detectron2.config import LazyConfig
 from omegaconf import DictConfig, OmegaConf

@@ -17,6 +17,8 @@ import os
 import sys
 from collections.abc import Sequence
 
+import aiparsing_d2  # isort: skip  # noqa: F401  before Detectron2: ignores its deprecation warnings
+
 import torch
 from detectron2.config import instantiate
 from PIL import Image

@@ -22,6 +22,8 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
+import aiparsing_d2  # isort: skip  # noqa: F401  before Detectron2: ignores its deprecation warnings
+
 import numpy as np
 from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog
