@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
+from live_bytes import LiveBytes
 from naive_layers import conv2d, group_norm, relu, resize_aligned, softmax, to_array
 from torch import nn
 
@@ -74,6 +75,30 @@ def test_shapes_at_test():
     alone = head(x[2:], [Instances((40, 40), scores=torch.zeros(1))])[0]
     torch.testing.assert_close(alone.pred_part_logits.tensor, third.pred_part_logits.tensor)
     assert not first.has("pred_edge_logits")
+
+
+def test_people_of_a_crowd_are_parsed_as_if_each_were_alone():
+    head = make_head(edges_at_test=True).eval()
+    x = torch.randn(21, 4, 4, 4, generator=torch.Generator().manual_seed(1))
+    images = [Instances((40, 40), number=torch.arange(n)) for n in (9, 0, 12)]
+    with torch.no_grad():
+        together = Instances.cat(head(x, images))
+        alone = [head(one, [Instances((40, 40), number=torch.zeros(1))])[0] for one in x.split(1)]
+    assert [len(image) for image in images] == [9, 0, 12]
+    for i, one in enumerate(alone):
+        for name in ("pred_part_logits", "pred_edge_logits"):
+            torch.testing.assert_close(together.get(name).tensor[i], one.get(name).tensor[0])
+        torch.testing.assert_close(together.pred_mious[i], one.pred_mious[0])
+
+
+def test_memory_does_not_grow_with_the_crowd():
+    head = make_head(upsample_factor=16).eval()
+    peaks = {}
+    for num_people in (8, 64):
+        with torch.no_grad(), LiveBytes() as memory:
+            head(torch.zeros(num_people, 4, 4, 4), [Instances((40, 40), n=torch.zeros(num_people))])
+        peaks[num_people] = memory.peak
+    assert peaks[64] < 1.5 * peaks[8]
 
 
 def test_encoding_normalises_once_before_the_last_relu():

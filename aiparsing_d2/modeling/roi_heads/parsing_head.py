@@ -39,7 +39,7 @@ predicts them, `pred_mious` (R,) in [0, 1].
 """
 
 
-_PEOPLE_SCORED_AT_ONCE = 8
+_PEOPLE_AT_ONCE = 8
 
 
 def build_parsing_head(cfg: CfgNode, input_shape: ShapeSpec) -> nn.Module:
@@ -203,33 +203,28 @@ class EdgeGuidedParsingHead(nn.Module):
         """
         if self.training:
             return self.losses(x, instances)
+        # All at once would take gigabytes in a crowd, and no less time.
+        several = [self._predict(some) for some in x.split(_PEOPLE_AT_ONCE)]
+        predictions = {name: torch.cat([some[name] for some in several]) for name in several[0]}
         counts = [len(i) for i in instances]
-        features = self.encode(x)
-        logits = self.parsing_predictor(features)
-        for instances_per_image, part_logits in zip(instances, logits.split(counts)):
-            instances_per_image.pred_part_logits = ROIPartLogits(part_logits, self.upsample_factor)
-        if self.edges_at_test:
-            edge_logits = self.edge_predictor(features).split(counts)
-            for instances_per_image, logits_per_image in zip(instances, edge_logits):
-                instances_per_image.pred_edge_logits = ROIPartLogits(
-                    logits_per_image, self.upsample_factor
-                )
-        if self.score_head is not None:
-            # A few people at a time: all logits at once would take gigabytes at T = 256.
-            mious = torch.cat(
-                [
-                    self.score_head(some_features, self._upsample(some_logits))
-                    for some_features, some_logits in zip(
-                        features.split(_PEOPLE_SCORED_AT_ONCE), logits.split(_PEOPLE_SCORED_AT_ONCE)
-                    )
-                ]
-            )
-            mious = mious.float()
-            if self.clamp_mious:
-                mious = mious.clamp(0, 1)
-            for instances_per_image, pred_mious in zip(instances, mious.split(counts)):
-                instances_per_image.pred_mious = pred_mious
+        for name, values in predictions.items():
+            for instances_per_image, value in zip(instances, values.split(counts)):
+                if name != "pred_mious":
+                    value = ROIPartLogits(value, self.upsample_factor)
+                instances_per_image.set(name, value)
         return instances
+
+    def _predict(self, x: Tensor) -> dict[str, Tensor]:
+        """Compute what :meth:`forward` gives of some of the people at test, by its names."""
+        features = self.encode(x)
+        predictions = {"pred_part_logits": self.parsing_predictor(features)}
+        if self.edges_at_test:
+            predictions["pred_edge_logits"] = self.edge_predictor(features)
+        if self.score_head is not None:
+            logits = self._upsample(predictions["pred_part_logits"])
+            mious = self.score_head(features, logits).float()
+            predictions["pred_mious"] = mious.clamp(0, 1) if self.clamp_mious else mious
+        return predictions
 
     def losses(self, x: Tensor, instances: list[Instances]) -> dict[str, Tensor]:
         """Losses of the prediction head (Eq. 3) and the refinement head (Eq. 5); see forward.
