@@ -175,12 +175,17 @@ class ParsedImage:
         """Write everything but the image into a file of numpy's (npz), for :meth:`load`.
 
         Args:
-            path: the file.
+            path: the file, whose name ends in .npz.
             overwrite: whether an earlier file may be replaced.
 
         Raises:
             FileExistsError: there is a file already.
+            ValueError: the name ends otherwise.
         """
+        if Path(path).suffix != ".npz":
+            raise ValueError(
+                f"{path} does not end in .npz; for a picture, save what plot() gives as an image"
+            )
         fields = self.instances.get_fields()
         part_maps = fields["pred_part_maps"]
         labels = [np.zeros(0, np.uint8), *(m.numpy().ravel() for m in part_maps.maps)]

@@ -53,7 +53,6 @@ class ParsingPredictor:
     Attributes:
         model: a ``GeneralizedRCNN`` with a parsing branch, in evaluation mode.
         part_labels: its label set.
-        score_threshold: people with a lower score are left out; may be changed.
     """
 
     def __init__(
@@ -73,12 +72,13 @@ class ParsingPredictor:
             score_threshold: lowest score of a person, in 0..1.
 
         Raises:
-            ValueError: there is no such config, it describes no test set, or no weights are given
-                for it.
+            ValueError: there is no such config, it describes no test set, no weights are given for
+                it, the threshold is out of range, or there is no such device.
             FileNotFoundError: the weights do not exist, or the config has none of its own.
             ConfigError: the weights do not fit the model, or model and test set each other.
         """
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        device = _available_device(device)
+        self.score_threshold = score_threshold
         if not weights:
             weights = _carried_weights(config)
         check_init_checkpoint(str(weights))
@@ -88,7 +88,17 @@ class ParsingPredictor:
         self.model, self._mapper, self.part_labels = build(config, str(device))
         FittingCheckpointer(self.model).load(str(weights))
         self.model.eval()
-        self.score_threshold = score_threshold
+
+    @property
+    def score_threshold(self) -> float:
+        """Lowest score of a person, in 0..1; may be changed."""
+        return self._score_threshold
+
+    @score_threshold.setter
+    def score_threshold(self, value: float) -> None:
+        if not 0 <= value <= 1:
+            raise ValueError(f"the score threshold must be in 0..1, got {value}")
+        self._score_threshold = value
 
     @overload
     def __call__(self, picture: Picture, *, channel_order: str = "BGR") -> ParsedImage: ...
@@ -192,6 +202,21 @@ class ParsingPredictor:
             instances = instances[different_people(instances.pred_part_maps)]
             results.append(ParsedImage(instances, self.part_labels, image))
         return results
+
+
+def _available_device(device: str | torch.device | None) -> torch.device:
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(device)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        found = f"{torch.cuda.device_count()} GPUs" if torch.cuda.is_available() else "no GPU"
+        raise ValueError(
+            f"there is no device {str(device)!r} here (torch finds {found}); without a device a "
+            "GPU is taken where there is one, else the CPU"
+        ) from error
+    return device
 
 
 def _carried_weights(config: Config) -> str:

@@ -137,12 +137,36 @@ def test_patterns_and_names_from_standard_input(parse, tmp_path, monkeypatch, ca
     for name in ("a/1.png", "a/b/2.png", "c/3 ü.png", "[d].png"):
         save_picture(tmp_path / "in" / name)
     pattern = tmp_path / "in" / "a" / "**" / "*.png"
-    names = f"{tmp_path / 'in/c/3 ü.png'}\n\n{tmp_path / 'in/[d].png'}\n"
+    names = f"{tmp_path / 'in/c/3 ü.png'}\r\n\n{tmp_path / 'in/[d].png'}\n"
     monkeypatch.setattr("sys.stdin", io.StringIO(names))
     assert parse(pattern, "-", "--save", "json") == 0
     assert names_below(tmp_path / "out") == {"1.json", "2.json", "3 ü.json", "[d].json"}
     assert parse(tmp_path / "in" / "*.tiff", "--save", "json") == 1
     assert "*.tiff: nothing has such a name" in capsys.readouterr().err
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n"))
+    assert parse("-", "--save", "json") == 1
+    assert "-: no names on standard input" in capsys.readouterr().err
+
+
+def test_pictures_without_people_are_named(parse, predictor, tmp_path, monkeypatch, capsys):
+    pictures = [save_picture(tmp_path / f"{n}.png") for n in range(7)]
+    monkeypatch.setattr(predictor, "score_threshold", 1.0)
+    assert parse(*pictures, "--save", "json") == 0
+    printed = capsys.readouterr().err.splitlines()[-1]
+    assert printed.startswith(f"Nobody found in {pictures[0]}, ")
+    assert f"{pictures[4]} and 2 more; a lower --threshold" in printed
+
+
+def test_names_in_coco_results_tell_folders_apart(parse, tmp_path):
+    for name in ("1.png", "beach/1.png"):
+        save_picture(tmp_path / "in" / name)
+    assert parse(tmp_path / "in", "--save", "coco") == 0
+    ids = {
+        person["image_id"]
+        for file in (tmp_path / "out").rglob("*.coco.json")
+        for person in json.loads(file.read_text())
+    }
+    assert ids == {"1", "beach/1"}
 
 
 def test_folders_and_what_is_no_picture_in_them(parse, tmp_path):
@@ -183,7 +207,9 @@ def test_what_is_there_is_kept(parse, tmp_path, capsys):
     assert parse(pictures[0], "--save", "json") == 0
     (out / "1.json").write_text("corrected by hand")
     assert parse(*pictures, "--save", "json") == 0
-    assert capsys.readouterr().out.endswith("3 people in 1 pictures, 1 were there already\n")
+    assert capsys.readouterr().out.endswith(
+        "3 people in 1 pictures, 1 kept as they were (--overwrite makes them anew)\n"
+    )
     assert parse(*pictures) == 0  # adds the overlays
     assert (out / "1.json").read_text() == "corrected by hand"
     assert names_below(out) == {f"{n}.{s}" for n in (1, 2) for s in ("json", "overlay.jpg")}
@@ -240,13 +266,19 @@ def test_mistakes_before_anything_is_parsed(parse_anew, tmp_path, capsys):
     picture = save_picture(tmp_path / "1.png")
     assert parse_anew(picture, "--weights", tmp_path / "none.pth") == 1
     assert "none.pth" in capsys.readouterr().err
+    assert parse_anew(picture, "--device", "banana") == 1
+    assert "there is no device 'banana' here" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
     assert parse_anew(tmp_path / "empty") == 1
     assert "empty: no pictures" in capsys.readouterr().err
     (tmp_path / "file").touch()
     assert main(["parse", str(picture), "--output", str(tmp_path / "file")]) == 1
     assert "file" in capsys.readouterr().err
-    for wrong in (["--save", "video"], ["--model", "a", "--config-file", "b"]):
+    for wrong in (
+        ["--threshold", "2"],
+        ["--save", "video"],
+        ["--model", "a", "--config-file", "b"],
+    ):
         with pytest.raises(SystemExit) as end:
             main(["parse", str(picture), "--output", str(tmp_path / "out"), *wrong])
         assert end.value.code == 2

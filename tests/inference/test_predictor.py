@@ -63,7 +63,7 @@ def test_threshold(predictor, picture_file, monkeypatch):
     monkeypatch.setattr(predictor, "score_threshold", float(scores[2]))
     kept = predictor(picture_file)
     assert_same(kept, ParsedImage(everybody.instances[:3], CIHP_PART_LABELS))
-    monkeypatch.setattr(predictor, "score_threshold", 1.1)
+    monkeypatch.setattr(predictor, "score_threshold", 1.0)
     nobody = predictor(picture_file)
     assert len(nobody) == 0 and nobody.people == [] and nobody.image_size == (150, 210)
 
