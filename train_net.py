@@ -42,6 +42,7 @@ from detectron2.utils.logger import setup_logger
 
 import aiparsing_d2.data.datasets  # noqa: F401  registers the splits for configs saved as YAML
 from aiparsing_d2.checkpoint import WeightFileError
+from aiparsing_d2.data.reproducible_samples import ContinuedBatches, ReproducibleMapper
 from aiparsing_d2.engine import (
     ConfigError,
     ExponentialMovingAverage,
@@ -49,6 +50,7 @@ from aiparsing_d2.engine import (
     NonFiniteError,
     PersistentBestCheckpointer,
     SaveOnTermination,
+    SeededIterations,
     apply_overrides,
     build_trainer,
     check_consistency,
@@ -107,6 +109,22 @@ def do_test_with_tta(cfg, model):
     return do_test(cfg, instantiate(cfg.test_time_augmentation.wrapper), suffix="_TTA")
 
 
+def build_train_loader(cfg):
+    """Build the training loader; with a seed, one that a resumed run can go on with.
+
+    Returns:
+        ``cfg.dataloader.train``, inside of :class:`ContinuedBatches` if ``train.seed`` is not
+        negative and the loader takes a mapper and a batch size, as Detectron2's does.
+    """
+    node = cfg.dataloader.train
+    if cfg.train.get("seed", -1) < 0 or not {"mapper", "total_batch_size"} <= node.keys():
+        return instantiate(node)
+    mapper = ReproducibleMapper(instantiate(node.mapper), cfg.train.seed)
+    # A plain dict of the config's own nodes, which keep their place for "${...}".
+    parts = {key: node[key] for key in node}
+    return ContinuedBatches(instantiate({**parts, "mapper": mapper}), mapper)
+
+
 def do_train(args, cfg):
     """Train a model.
 
@@ -143,7 +161,7 @@ def do_train(args, cfg):
     clipping = cfg.train.get("clip_gradients") or {}
     if clipping.get("max_norm") is not None:
         clip_gradients(optimizer, **clipping)
-    train_loader = instantiate(cfg.dataloader.train)
+    train_loader = build_train_loader(cfg)
     if "evaluator" in cfg.dataloader:
         # A test set that cannot be listed is told now, not after the training.
         instantiate(cfg.dataloader.test.dataset)
@@ -189,6 +207,10 @@ def do_train(args, cfg):
     if args.resume and checkpointer.has_checkpoint():
         # The checkpoint holds the iteration that was just finished.
         start_iter = trainer.iter + 1
+    if isinstance(train_loader, ContinuedBatches):
+        batch_size = cfg.dataloader.train.total_batch_size // comm.get_world_size()
+        train_loader.skip(start_iter, batch_size)
+        trainer.register_hooks([SeededIterations(cfg.train.seed)])
     if args.resume and comm.is_main_process():
         remove_unfinished(cfg.train.output_dir, start_iter)
     if start_iter >= cfg.train.max_iter:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 import subprocess
 import sys
 import uuid
@@ -153,6 +154,39 @@ def test_an_interrupted_run_is_continued(run):
     # The optimiser went on where it was: AdamW counts its steps.
     steps = [s["trainer"]["optimizer"]["state"][0]["step"] for s in (first, second)]
     assert [int(step) for step in steps] == [2, 4]
+
+
+@pytest.mark.parametrize(
+    "options", [[], ["train.ema.enabled=True", "dataloader.train.num_workers=2"]]
+)
+def test_a_resumed_run_is_the_run_that_was_not_interrupted(run, options):
+    def weights(file):
+        checkpoint = torch.load(file, weights_only=True)
+        return [checkpoint["model"], checkpoint["trainer"]["optimizer"]["state"][0]]
+
+    options = ["train.seed=3", "train.eval_period=0", *options]
+    whole = run(*options, max_iter=5)
+    expected = weights(whole / "model_final.pth")
+    shutil.move(whole, f"{whole}_whole")
+
+    resumed = run(*options, "train.checkpointer.period=2", max_iter=5)
+    for name in ("model_final.pth", "model_0000003.pth"):
+        (resumed / name).unlink()
+    before = weights(resumed / "model_0000001.pth")
+    run(*options, "--resume", max_iter=5)
+    for one, other, start in zip(expected, weights(resumed / "model_final.pth"), before):
+        assert all(torch.equal(one[name], other[name]) for name in one)
+        assert not all(torch.equal(one[name], start[name]) for name in one)
+
+
+def test_a_rate_given_when_resuming_is_used(run):
+    rates = {}
+    for arguments, max_iter in ((["optimizer.lr=1e-3"], 2), (["optimizer.lr=5e-4"], 4)):
+        resume = ["--resume"] * (max_iter == 4)
+        flat = ["lr_multiplier.warmup_length=0.0", "lr_multiplier.scheduler.end_value=1.0"]
+        folder = run(*resume, *arguments, *flat, max_iter=max_iter)
+        rates = {line["iteration"]: line["lr"] for line in read_metrics(folder) if "lr" in line}
+    assert rates == pytest.approx({0: 1e-3, 1: 1e-3, 2: 5e-4, 3: 5e-4})
 
 
 def test_a_finished_run_is_only_evaluated(run):

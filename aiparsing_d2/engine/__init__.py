@@ -18,6 +18,7 @@ from .launch import check_device, create_ddp_model, launch
 from .lazy_config import load_lazy_config
 from .mixed_precision import build_trainer
 from .overrides import apply_overrides, parse_arguments
+from .seeded_iterations import SeededIterations
 from .termination import SaveOnTermination, Terminated, resume_command
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "NonFiniteError",
     "PersistentBestCheckpointer",
     "SaveOnTermination",
+    "SeededIterations",
     "Terminated",
     "apply_overrides",
     "build_trainer",

@@ -193,13 +193,18 @@ class FiniteStepTrainer(SimpleTrainer):
         return without_ddp(self.model)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """See ``SimpleTrainer``.
+        """See ``SimpleTrainer``. The optimiser's settings, such as the rate, stay those it has.
 
         Raises:
             ConfigError: the optimiser's state is of other parameters.
         """
         _check_optimizer_state(self.optimizer, state_dict["optimizer"])
+        groups = self.optimizer.param_groups
+        settings = [{k: v for k, v in group.items() if k != "params"} for group in groups]
         super().load_state_dict(state_dict)
+        # What a run is resumed with holds, also where the checkpoint was made with something else.
+        for group, own in zip(self.optimizer.param_groups, settings, strict=True):
+            group.update(own, initial_lr=own["lr"])
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:

@@ -1,0 +1,101 @@
+"""Training samples that depend on the seed and on their place in the run alone.
+
+Detectron2 seeds the workers of a data loader when they start. So the augmentations depend on the
+number of workers, and a run that is resumed begins again with the images it began with. Here each
+sample has random numbers of its own, and a resumed run goes on where it was.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.utils import comm
+from torch.utils.data import get_worker_info
+
+__all__ = ["ContinuedBatches", "ReproducibleMapper", "seed_everything"]
+
+_SKIPPED = "skipped_sample"
+
+
+def seed_everything(*numbers: int) -> None:
+    """Seed Python's, numpy's and torch's random numbers by some integers, at least 0."""
+    (seed,) = np.random.SeedSequence(numbers).generate_state(1).tolist()
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+class ReproducibleMapper:
+    """A mapper that maps the n-th sample of a process with the random numbers of that sample.
+
+    For loaders whose workers take turns, as Detectron2's: worker i of W gets the samples i, i + W,
+    i + 2W, and so on.
+    """
+
+    def __init__(self, mapper: Callable[[dict[str, Any]], dict[str, Any]], seed: int):
+        """
+        Args:
+            mapper: what maps a record; its random numbers are the global ones of Python, numpy and
+                torch.
+            seed: of the run, at least 0. Processes of a run differ by their ranks.
+        """
+        self.mapper = mapper
+        self.num_skipped = 0  # samples at the start that are left unmapped
+        self._seed = (seed, comm.get_rank())
+        self._calls = 0
+
+    def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
+        """Map the next sample, or give what a loader groups images by if it is to be skipped."""
+        worker = get_worker_info()
+        first, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        number = first + self._calls * step
+        self._calls += 1
+        if number < self.num_skipped:
+            return {
+                "width": record["width"],
+                "height": record["height"],
+                _SKIPPED: (record, number),
+            }
+        return self._map(record, number)
+
+    def finish(self, sample: dict[str, Any]) -> dict[str, Any]:
+        """Map a sample that was skipped; others are given back."""
+        return self._map(*sample[_SKIPPED]) if _SKIPPED in sample else sample
+
+    def _map(self, record: dict[str, Any], number: int) -> dict[str, Any]:
+        seed_everything(*self._seed, number)
+        return self.mapper(record)
+
+
+class ContinuedBatches:
+    """A training loader whose first batches are skipped without reading their images."""
+
+    def __init__(self, data_loader: Iterable[list[dict[str, Any]]], mapper: ReproducibleMapper):
+        """
+        Args:
+            data_loader: gives batches without end; it maps with ``mapper``.
+            mapper: as it is in this process.
+        """
+        self._data_loader = data_loader
+        self._mapper = mapper
+        self._num_batches = 0
+
+    def skip(self, num_batches: int, batch_size: int) -> None:
+        """Skip batches, before the first one is taken.
+
+        Args:
+            num_batches: of this process.
+            batch_size: samples in a batch of this process.
+        """
+        self._num_batches = num_batches
+        self._mapper.num_skipped = num_batches * batch_size
+
+    def __iter__(self) -> Iterator[list[dict[str, Any]]]:
+        for number, batch in enumerate(self._data_loader):
+            if number >= self._num_batches:
+                # Images are grouped by their shape, so some that were drawn before come later.
+                yield [self._mapper.finish(sample) for sample in batch]

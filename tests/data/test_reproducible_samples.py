@@ -1,0 +1,86 @@
+"""Samples that depend on the seed and their place in the run alone."""
+
+import itertools
+import random
+
+import numpy as np
+import pytest
+import torch
+from detectron2.data import build_detection_train_loader
+from detectron2.data.samplers import TrainingSampler
+
+from aiparsing_d2.data.reproducible_samples import (
+    ContinuedBatches,
+    ReproducibleMapper,
+    seed_everything,
+)
+
+# Upright and lying images, which Detectron2 puts into batches of their own.
+RECORDS = [{"id": i, "width": 10 + 10 * (i % 3 == 0), "height": 15} for i in range(13)]
+BATCH_SIZE = 3
+
+
+def draw(record):
+    numbers = [random.random(), float(np.random.rand()), float(torch.rand(()))]
+    return {**record, "numbers": numbers}
+
+
+def loader(num_workers, seed=5):
+    mapper = ReproducibleMapper(draw, seed)
+    batches = build_detection_train_loader(
+        RECORDS,
+        mapper=mapper,
+        sampler=TrainingSampler(len(RECORDS), seed=0),
+        total_batch_size=BATCH_SIZE,
+        num_workers=num_workers,
+    )
+    return ContinuedBatches(batches, mapper)
+
+
+def first_batches(batches, count):
+    found = list(itertools.islice(iter(batches), count))
+    return [[(sample["id"], *sample["numbers"]) for sample in batch] for batch in found]
+
+
+@pytest.fixture(scope="module")
+def expected():
+    return first_batches(loader(0), 14)
+
+
+@pytest.mark.parametrize("num_workers", [1, 3])
+def test_the_number_of_workers_does_not_matter(expected, num_workers):
+    assert first_batches(loader(num_workers), 14) == expected
+
+
+def test_no_two_samples_and_no_two_seeds_share_random_numbers(expected):
+    samples = [sample[1:] for batch in expected for sample in batch]
+    assert len(set(samples)) == len(samples) == 14 * BATCH_SIZE
+    other = [s[1:] for batch in first_batches(loader(0, seed=6), 14) for s in batch]
+    assert not set(samples) & set(other)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("skipped", [1, 5, 9])
+def test_a_resumed_run_goes_on_with_the_same_samples(expected, num_workers, skipped):
+    resumed = loader(num_workers)
+    resumed.skip(skipped, BATCH_SIZE)
+    assert first_batches(resumed, 14 - skipped) == expected[skipped:]
+
+
+def test_skipped_images_are_not_read(monkeypatch):
+    seen = []
+    batches = loader(0)
+    batches._mapper.mapper = lambda record: seen.append(record["id"]) or draw(record)
+    batches.skip(10, BATCH_SIZE)
+    first_batches(batches, 1)
+    # Of those drawn before, at most what waits for a batch of its shape: two lying, two upright.
+    assert len(seen) <= BATCH_SIZE + 2 * (BATCH_SIZE - 1)
+
+
+def test_seeds_of_all_three():
+    def numbers(*seeds):
+        seed_everything(*seeds)
+        return random.random(), float(np.random.rand()), float(torch.rand(()))
+
+    assert numbers(1, 2) == numbers(1, 2)
+    assert len({numbers(1, 2), numbers(2, 1), numbers(1, 3), numbers(1, 2, 1)}) == 4
