@@ -55,11 +55,8 @@ class ReproducibleMapper:
         number = first + self._calls * step
         self._calls += 1
         if number < self.num_skipped:
-            return {
-                "width": record["width"],
-                "height": record["height"],
-                _SKIPPED: (record, number),
-            }
+            shape = {key: record[key] for key in ("width", "height") if key in record}
+            return {**shape, _SKIPPED: (record, number)}
         return self._map(record, number)
 
     def finish(self, sample: dict[str, Any]) -> dict[str, Any]:
