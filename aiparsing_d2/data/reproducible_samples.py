@@ -55,7 +55,9 @@ class ReproducibleMapper:
         number = first + self._calls * step
         self._calls += 1
         if number < self.num_skipped:
-            shape = {key: record[key] for key in ("width", "height") if key in record}
+            shape: dict[str, Any] = {
+                key: record[key] for key in ("width", "height") if key in record
+            }
             return {**shape, _SKIPPED: (record, number)}
         return self._map(record, number)
 
