@@ -10,21 +10,17 @@ from __future__ import annotations
 
 import argparse
 import glob
-import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from aiparsing_d2.data.layouts import IMAGE_SUFFIXES
-from aiparsing_d2.whole_files import whole_file, whole_folder
 
 if TYPE_CHECKING:
-    from aiparsing_d2.inference import ParsedImage, ParsingPredictor
+    from aiparsing_d2.inference import ParsingPredictor
 
 __all__ = ["add_parser", "run"]
 
@@ -54,69 +50,6 @@ _NAMES_SHOWN = 5
 
 # Of pictures in folders; a file that is named itself may have any.
 _SUFFIXES = (*IMAGE_SUFFIXES, ".bmp", ".tif", ".tiff", ".webp")
-
-
-def _save_overlay(parsed: ParsedImage, path: Path, name: str) -> None:
-    with whole_file(path, "wb") as file:
-        Image.fromarray(parsed.plot()).save(file, "JPEG", quality=90, subsampling=0)
-
-
-def _save_labels(labels: np.ndarray, parsed: ParsedImage, path: Path) -> None:
-    image = Image.fromarray(labels).convert("P")
-    image.putpalette([channel for color in parsed.part_labels.colors for channel in color])
-    with whole_file(path, "wb") as file:
-        image.save(file, "PNG")
-
-
-def _save_instances(parsed: ParsedImage, path: Path, name: str) -> None:
-    with whole_file(path, "wb") as file:
-        Image.fromarray(parsed.instance_map()).save(file, "PNG")
-
-
-def _save_parts(parsed: ParsedImage, path: Path, name: str) -> None:
-    _save_labels(parsed.semantic_map(), parsed, path)
-
-
-def _save_json(parsed: ParsedImage, path: Path, name: str) -> None:
-    with whole_file(path) as file:
-        file.write(parsed.to_json(indent=1))
-
-
-def _save_coco(parsed: ParsedImage, path: Path, name: str) -> None:
-    with whole_file(path) as file:
-        json.dump(parsed.to_coco(image_id=name), file, indent=1)
-
-
-def _save_npz(parsed: ParsedImage, path: Path, name: str) -> None:
-    parsed.save(path, overwrite=True)
-
-
-def _save_cutouts(parsed: ParsedImage, path: Path, name: str) -> None:
-    with whole_folder(path) as folder:
-        for number, person in enumerate(parsed, start=1):
-            cutout = person.crop()
-            if cutout.size:
-                Image.fromarray(cutout).save(folder / f"{number}.png")
-
-
-def _save_person_maps(parsed: ParsedImage, path: Path, name: str) -> None:
-    with whole_folder(path) as folder:
-        for number, person in enumerate(parsed, start=1):
-            _save_labels(person.part_map(), parsed, folder / f"{number}.png")
-
-
-# What --save can name -> what is added to the picture's name, and how it is written: of the people,
-# the file and the picture's name.
-_KINDS: dict[str, tuple[str, Callable[[ParsedImage, Path, str], object]]] = {
-    "overlay": (".overlay.jpg", _save_overlay),
-    "parts": (".parts.png", _save_parts),
-    "instances": (".instances.png", _save_instances),
-    "json": (".json", _save_json),
-    "coco": (".coco.json", _save_coco),
-    "npz": (".npz", _save_npz),
-    "cutouts": (".cutouts", _save_cutouts),
-    "person_maps": (".person_maps", _save_person_maps),
-}
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -160,17 +93,20 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         type=_kinds,
         default=["overlay", "json"],
         metavar="KIND,...",
-        help=f"of {', '.join(_KINDS)}; default: overlay,json",
+        help="of the kinds below; default: overlay,json",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace earlier results")
     parser.set_defaults(run=run)
 
 
 def _kinds(text: str) -> list[str]:
+    from aiparsing_d2.inference.saving import result_files
+
     kinds = text.split(",")
-    for kind in kinds:
-        if kind not in _KINDS:
-            raise argparse.ArgumentTypeError(f"{kind!r} is not one of {', '.join(_KINDS)}")
+    try:
+        result_files("", "", kinds)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
     return kinds
 
 
@@ -186,9 +122,11 @@ def _threshold(text: str) -> float:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
+    from aiparsing_d2.inference.saving import save
+
     problems: list[str] = []
     pictures = _name_results(args, problems)
-    tasks = {picture: files for picture, files in pictures.items() if files}
+    tasks = {picture: task for picture, task in pictures.items() if task[1]}
     try:
         args.output.mkdir(parents=True, exist_ok=True)
         predictor = _make_predictor(args) if tasks else None
@@ -197,13 +135,10 @@ def run(args: argparse.Namespace) -> int:
         return 1
     num_people = num_parsed = 0
     without_people = []
-    for picture, files in tqdm(tasks.items(), "Parsing", unit="picture", disable=not tasks):
+    for picture, (name, kinds) in tqdm(tasks.items(), "Parsing", unit="picture", disable=not tasks):
         try:
             parsed = predictor(picture)
-            for kind, file_name in files.items():
-                suffix, save = _KINDS[kind]
-                name = file_name.relative_to(args.output).as_posix().removesuffix(suffix)
-                save(parsed, file_name, name)
+            save(parsed, args.output, name, kinds)
         except Exception as error:  # whatever is wrong with one must not cost the others
             reason = str(error) or type(error).__name__
             problems.append(reason if str(picture) in reason else f"{picture}: {reason}")
@@ -229,9 +164,13 @@ def run(args: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
-def _name_results(args: argparse.Namespace, problems: list[str]) -> dict[Path, dict[str, Path]]:
-    """Find the pictures and, by kind, the files that are still to be written for each."""
-    owners: dict[Path, Path] = {}
+def _name_results(
+    args: argparse.Namespace, problems: list[str]
+) -> dict[Path, tuple[str, list[str]]]:
+    """Find the pictures, what their results are called, and the kinds that are still to be made."""
+    from aiparsing_d2.inference.saving import result_files
+
+    owners: dict[str, Path] = {}
     results = {}
     for given in _expand(args.inputs, problems):
         if not given.exists():
@@ -242,8 +181,8 @@ def _name_results(args: argparse.Namespace, problems: list[str]) -> dict[Path, d
         if not pictures:
             problems.append(f"{given}: no pictures ({', '.join(_SUFFIXES)}) in this folder")
         for picture in pictures:
-            target = args.output / picture.relative_to(root).with_name(picture.stem)
-            owner = owners.setdefault(target, picture)
+            name = picture.relative_to(root).with_name(picture.stem).as_posix()
+            owner = owners.setdefault(name, picture)
             if owner is not picture:
                 if owner.resolve() != picture.resolve():
                     problems.append(
@@ -251,10 +190,9 @@ def _name_results(args: argparse.Namespace, problems: list[str]) -> dict[Path, d
                         "give the folder above both"
                     )
                 continue
-            files = {kind: target.with_name(target.name + _KINDS[kind][0]) for kind in args.save}
-            results[picture] = {
-                kind: file for kind, file in files.items() if args.overwrite or not file.exists()
-            }
+            files = result_files(args.output, name, args.save)
+            missing = [k for k, file in files.items() if args.overwrite or not file.exists()]
+            results[picture] = name, missing
     return results
 
 

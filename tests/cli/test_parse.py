@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from PIL import Image
 from aiparsing_d2 import model_zoo
 from aiparsing_d2.cli import main
 from aiparsing_d2.inference import ParsedImage, ParsingPredictor
+from aiparsing_d2.inference.saving import RESULT_KINDS
 from aiparsing_d2.structures.part_labels import CIHP_PART_LABELS
 
 
@@ -294,3 +296,5 @@ def test_help_answers_without_torch(capsys):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "examples:" in done.stdout
+    listed = re.findall(r"^  (\w+) +(\.[\w.]+)", done.stdout, re.MULTILINE)
+    assert listed == [(name, kind.suffix) for name, kind in RESULT_KINDS.items()]
