@@ -3,9 +3,13 @@
 #   make PYTHON=python3.12 ...   makes the environment with another Python (3.10 or newer)
 #   make VENV=path ...           uses an environment of yours: what it has already is kept,
 #                                e.g. a build of torch that suits the machine
+#   make TORCH="torch torchvision --index-url URL" ...
+#                                takes torch from another index, e.g. PyTorch's own of builds for
+#                                the CPU alone, a tenth in size; or other versions of it
 
 PYTHON ?= python3
 VENV ?= .venv
+TORCH ?= torch torchvision
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -84,7 +88,7 @@ $(DONE)/venv:
 
 $(DONE)/torch: $(DONE)/venv
 	@echo "Installing torch and torchvision into $(VENV): up to 5 GB, a few minutes ..."
-	@$(PIP) install torch torchvision \
+	@$(PIP) install $(TORCH) \
 		|| $(call fail,torch is not installed: see pip above; make again resumes)
 	@touch $@
 
