@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
 import subprocess
@@ -19,16 +18,9 @@ from small_runs import DEMO, SMALL_OVERRIDES
 
 from aiparsing_d2.data.dataset_mapper import ParsingDatasetMapper
 from aiparsing_d2.data.datasets import register_cihp
-from aiparsing_d2.engine import ConfigError, NonFiniteError, parse_arguments
+from aiparsing_d2.engine import ConfigError, NonFiniteError, parse_arguments, training
 
 REPOSITORY = Path(__file__).parents[1]
-
-
-def load_train_net():
-    spec = importlib.util.spec_from_file_location("train_net", REPOSITORY / "train_net.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -54,7 +46,7 @@ def datasets(cihp_folder):
 
 @pytest.fixture
 def run(datasets, tmp_path):
-    """Calls train_net.py's main with the demo's config, shrunk; returns the output folder."""
+    """Trains or evaluates with the demo's config, shrunk; returns the output folder."""
     output_dir = tmp_path / "run"
 
     def call(*arguments: str, max_iter: int = 4, config: Path = DEMO) -> Path:
@@ -71,7 +63,7 @@ def run(datasets, tmp_path):
         args = parse_arguments(
             default_argument_parser(), ["--config-file", str(config), *overrides, *arguments]
         )
-        load_train_net().main(args)
+        training.main(args)
         return output_dir
 
     return call
@@ -237,7 +229,7 @@ def test_a_yacs_config_is_refused():
     config = REPOSITORY / "configs/yaml/cihp/aiparsing_R_50_FPN_cihp_75ep.yaml"
     args = default_argument_parser().parse_args(["--config-file", str(config)])
     with pytest.raises(ValueError, match="yacs config.*aiparsing_R_50_FPN_cihp_75ep.py"):
-        load_train_net().main(args)
+        training.main(args)
 
 
 def test_mixed_precision_without_a_gpu_trains_in_full_precision(run, caplog):

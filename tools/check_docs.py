@@ -197,14 +197,16 @@ def check_parsed(arguments: argparse.Namespace) -> None:
     file = getattr(arguments, "config_file", None)
     if not file or file.isupper():  # a name that stands for any
         return
-    if not (REPOSITORY / file).is_file():
-        raise DocumentError(f"there is no config {file}")
+    try:
+        file = model_zoo.find_config_file(file)
+    except ValueError:
+        raise DocumentError(f"there is no config {file}") from None
     values = [v for v in vars(arguments).values() if isinstance(v, list)]
     overrides = [
         text for texts in values for text in texts if isinstance(text, str) and "=" in text
     ]
     if file.endswith(".py"):
-        config = load_lazy_config(str(REPOSITORY / file))
+        config = load_lazy_config(file)
         for override in overrides:
             if not has_key(config, override.split("=")[0].lstrip("+")):
                 raise DocumentError(f"{file} has no key {override.split('=')[0]}")

@@ -11,11 +11,24 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from . import compose, convert_weights, evaluate, parse, prepare
+from . import compose, convert_weights, evaluate, parse, prepare, train
 
 __all__ = ["main"]
 
-_COMMANDS = (parse, prepare, compose, evaluate, convert_weights)
+_COMMANDS = (parse, prepare, compose, train, evaluate, convert_weights)
+
+
+class _CommandParser(argparse.ArgumentParser):
+    """Takes flags before, between and behind the overrides of a command that has some."""
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        # argparse takes the first row of overrides for all, and leaves the others.
+        namespace, rest = super().parse_known_args(args, namespace)
+        if rest and hasattr(namespace, "opts") and not any(word[0] == "-" for word in rest):
+            namespace.opts, rest = [*namespace.opts, *rest], []
+        return namespace, rest
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,10 +43,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(
         prog="aiparsing",
-        description="Parse people in pictures, prepare data sets of instance-level human parsing, "
-        "evaluate results and convert weights.",
+        description="Parse people in pictures; prepare data sets of instance-level human parsing, "
+        "train on them, evaluate results and convert weights.",
     )
-    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    subparsers = parser.add_subparsers(
+        title="commands", metavar="COMMAND", required=True, parser_class=_CommandParser
+    )
     for command in _COMMANDS:
         command.add_parser(subparsers)
     args = parser.parse_args(argv)

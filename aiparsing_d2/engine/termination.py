@@ -8,6 +8,7 @@ import shlex
 import signal
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 from detectron2.engine import HookBase
@@ -69,5 +70,6 @@ def resume_command() -> str:
     if "LOCAL_RANK" in os.environ:
         return "the same torchrun command with --resume"
     script, *arguments = sys.argv
-    flag = [] if {"--resume", "--eval-only"} & set(arguments) else ["--resume"]
-    return shlex.join([sys.executable, script, *flag, *arguments])
+    program = ["-m", "aiparsing_d2"] if Path(script).name == "__main__.py" else [script]
+    flag = [] if {"--resume", "--eval-only", "eval"} & set(arguments) else ["--resume"]
+    return shlex.join([sys.executable, *program, *arguments, *flag])

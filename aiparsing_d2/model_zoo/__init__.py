@@ -4,6 +4,20 @@
 >>> cfg = model_zoo.get_config("cihp/aiparsing_R_50_FPN_cihp_75ep")
 """
 
-from .model_zoo import get, get_checkpoint, get_config, get_config_file, list_configs
+from .model_zoo import (
+    find_config_file,
+    get,
+    get_checkpoint,
+    get_config,
+    get_config_file,
+    list_configs,
+)
 
-__all__ = ["get", "get_checkpoint", "get_config", "get_config_file", "list_configs"]
+__all__ = [
+    "find_config_file",
+    "get",
+    "get_checkpoint",
+    "get_config",
+    "get_config_file",
+    "list_configs",
+]

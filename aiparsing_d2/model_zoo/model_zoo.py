@@ -23,7 +23,14 @@ from aiparsing_d2.engine import check_init_checkpoint
 
 from .shipped_weights import find_shipped_weights
 
-__all__ = ["get", "get_checkpoint", "get_config", "get_config_file", "list_configs"]
+__all__ = [
+    "find_config_file",
+    "get",
+    "get_checkpoint",
+    "get_config",
+    "get_config_file",
+    "list_configs",
+]
 
 _YAML_FOLDER = "yaml"
 # Not experiments: what the LazyConfigs import.
@@ -68,6 +75,26 @@ def get_config_file(name: str) -> str:
         hint = f"did you mean {' or '.join(map(repr, similar))}?" if similar else "see list_configs"
         raise ValueError(f"no config {name!r} in {folder}: {hint}")
     return str(file)
+
+
+def find_config_file(config: str) -> str:
+    """Find what a command line calls a config.
+
+    Args:
+        config: a file; or a name, see the module, also written as in a clone ("configs/NAME.py").
+
+    Returns:
+        The file.
+
+    Raises:
+        ValueError: there is no such file, nor a config of this name.
+    """
+    if os.path.isfile(config):
+        return config
+    try:
+        return get_config_file(config.removeprefix("configs/"))
+    except ValueError as error:
+        raise ValueError(f"there is no file {config}, and {error}") from error
 
 
 def get_checkpoint(name: str) -> str:

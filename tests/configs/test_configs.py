@@ -12,6 +12,7 @@ from torch import nn
 
 from aiparsing_d2.data.dataset_mapper import ParsingDatasetMapper
 from aiparsing_d2.data.datasets import register_parsing_dataset
+from aiparsing_d2.engine import training
 from aiparsing_d2.evaluation import ParsingEvaluator
 from aiparsing_d2.modeling import AIParsing
 from aiparsing_d2.structures.part_labels import CIHP_PART_LABELS
@@ -98,9 +99,9 @@ def test_a_run_can_be_built(path, empty_split, tmp_path):
     assert config.train.best_checkpointer.val_metric.split("/")[0] in ("parsing", "bbox")
 
 
-def test_all_that_train_net_reads_has_a_default():
+def test_all_that_a_training_reads_has_a_default():
     train = LazyConfig.load(str(CONFIGS / "common/train.py")).train
-    source = (CONFIGS.parent / "train_net.py").read_text()
+    source = Path(training.__file__).read_text()
     read = set(re.findall(r'cfg\.train\.(?:get\("(\w+)"|(?!get\b)(\w+))', source))
     names = {a or b for a, b in read}
     assert {"output_dir", "scale_to_batch_size"} <= names <= set(train)

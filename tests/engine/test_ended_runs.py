@@ -60,7 +60,8 @@ def test_ctrl_c_is_answered_with_the_command_that_goes_on(datasets, tmp_path):
     status, log = signalled(datasets, tmp_path / "run", signal.SIGINT)
     assert status == 130 and "Traceback" not in log
     line = log.splitlines()[-1]
-    assert line.startswith("Interrupted. To go on: ") and "train_net.py --resume --config" in line
+    assert line.startswith("Interrupted. To go on: ") and line.endswith(" --resume")
+    assert "train_net.py --config-file" in line
 
 
 KILLED_WHILE_WRITING = f"""

@@ -7,27 +7,26 @@ import json
 import pytest
 import torch
 from detectron2.utils import comm
-from small_runs import SMALL, TRAIN_NET, draw_data_set, iterations, run, train_net
+from small_runs import SMALL, draw_data_set, iterations, run, train_net
 
 from aiparsing_d2.engine import ConfigError, check_device, launch
 
 # What each process does: a training with its evaluation, then an evaluation alone. Ranks are told
 # on the way.
 TRAIN_AND_EVALUATE = f"""
-import json, os, runpy, sys
+import json, os, sys
 from detectron2.engine import default_argument_parser, launch as detectron2_launch
 from detectron2.utils import comm
-from aiparsing_d2.engine import launch, parse_arguments
+from aiparsing_d2.engine import launch, parse_arguments, training
 from aiparsing_d2.engine.launch import _call
 
 def main(output_dir):
     ranks = comm.all_gather((comm.get_rank(), comm.get_local_rank(), comm.get_local_size()))
     assert ranks == [(0, 0, 2), (1, 1, 2)], ranks
-    train_net = runpy.run_path({str(TRAIN_NET)!r}, run_name="imported")
     overrides = ["train.output_dir=" + output_dir, "train.max_iter=2"]
     weights = "train.init_checkpoint=" + os.path.join(output_dir, "model_final.pth")
     for arguments in ([], ["--eval-only", weights]):
-        train_net["main"](
+        training.main(
             parse_arguments(default_argument_parser(), [*{SMALL!r}, *overrides, *arguments])
         )
         comm.synchronize()

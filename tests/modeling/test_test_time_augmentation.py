@@ -16,12 +16,12 @@ from detectron2.modeling import DatasetMapperTTA, build_model
 from detectron2.modeling.backbone import Backbone
 from detectron2.structures import Boxes, Instances
 from live_bytes import LiveBytes
-from test_train_net import load_train_net
 from tiny_models import NUM_CLASSES, make_input, tiny_lazy_model, tiny_yacs_config
 from torch import nn
 
 from aiparsing_d2.data.datasets import register_cihp, register_parsing_dataset
 from aiparsing_d2.data.transforms import FloatDatasetMapperTTA
+from aiparsing_d2.engine import training
 from aiparsing_d2.modeling import AIParsingWithTTA, soft_nms
 from aiparsing_d2.structures import PartMaps, PersonMasks, ROIPartLogits
 from aiparsing_d2.structures.part_labels import CIHP_PART_LABELS, PartLabels, distinct_colors
@@ -554,9 +554,8 @@ def run_config(cihp_folder, tmp_path):
 
 @pytest.mark.parametrize("enabled", [True, False])
 def test_train_net_evaluates_plain_and_augmented(run_config, enabled, monkeypatch):
-    train_net = load_train_net()
     seen = []
-    inference_on_dataset = train_net.inference_on_dataset
+    inference_on_dataset = training.inference_on_dataset
 
     def record(model, loader, evaluator):
         (inputs,) = next(iter(loader))
@@ -564,11 +563,11 @@ def test_train_net_evaluates_plain_and_augmented(run_config, enabled, monkeypatc
         return inference_on_dataset(model, loader, evaluator)
 
     groups = []
-    monkeypatch.setattr(train_net, "inference_on_dataset", record)
-    monkeypatch.setattr(train_net, "print_csv_format", lambda results: groups.extend(results))
+    monkeypatch.setattr(training, "inference_on_dataset", record)
+    monkeypatch.setattr(training, "print_csv_format", lambda results: groups.extend(results))
     override = f"test_time_augmentation.enabled={enabled}"
     arguments = ["--config-file", str(run_config), "--eval-only", override]
-    train_net.main(default_argument_parser().parse_args(arguments))
+    training.main(default_argument_parser().parse_args(arguments))
     output_dir = run_config.parent / "run" / "eval"
     assert (output_dir / "parsing_results.json").is_file()
     assert (output_dir / "tta" / "parsing_results.json").is_file() == enabled
@@ -583,12 +582,11 @@ def test_train_net_augments_for_a_list_of_evaluators(run_config, monkeypatch):
     second.box_group, second.output_dir = None, None
     config.dataloader.evaluator = [second]
     LazyConfig.save(config, str(run_config))
-    train_net = load_train_net()
     groups = []
-    monkeypatch.setattr(train_net, "print_csv_format", lambda results: groups.extend(results))
+    monkeypatch.setattr(training, "print_csv_format", lambda results: groups.extend(results))
     override = "test_time_augmentation.enabled=True"
     arguments = ["--config-file", str(run_config), "--eval-only", override]
-    train_net.main(default_argument_parser().parse_args(arguments))
+    training.main(default_argument_parser().parse_args(arguments))
     assert groups == ["parsing", "parsing_TTA"]
 
 
@@ -599,4 +597,4 @@ def test_train_net_says_that_there_is_nothing_to_enable(run_config):
     arguments = ["--config-file", str(run_config), "--eval-only"]
     arguments.append("+test_time_augmentation.enabled=True")
     with pytest.raises(ValueError, match="common/tta.py"):
-        load_train_net().main(default_argument_parser().parse_args(arguments))
+        training.main(default_argument_parser().parse_args(arguments))

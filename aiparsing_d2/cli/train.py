@@ -1,0 +1,91 @@
+"""``train``: train or evaluate the model of a LazyConfig, on CPU or GPU.
+
+::
+
+    python -m aiparsing_d2 train --config-file cihp/aiparsing_R_50_FPN_cihp_75ep --num-gpus 8
+    torchrun --nproc_per_node 8 -m aiparsing_d2 train --config-file my_config.py
+
+``train_net.py`` in a clone is the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+__all__ = ["add_parser", "run"]
+
+_EPILOG = """\
+train on one machine:
+  aiparsing train --config-file cihp/aiparsing_R_50_FPN_cihp_75ep --num-gpus 8
+in processes that torchrun starts, on one machine or several, on GPUs or the CPU:
+  torchrun --nproc_per_node 8 -m aiparsing_d2 train --config-file ...
+continue an interrupted run:
+  the same with --resume
+evaluate:
+  the same with --eval-only train.init_checkpoint=/path/to/model.pth
+evaluate with test-time augmentation too:
+  append test_time_augmentation.enabled=True
+another batch size, with rate, length and periods scaled alike:
+  append train.scale_to_batch_size=2
+override any key:
+  append e.g. train.device=cpu dataloader.train.total_batch_size=4
+  (a key that the config does not have is refused; +key=value adds it)
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Add the command to the parser of ``aiparsing``."""
+    parser = subparsers.add_parser(
+        "train",
+        help="train or evaluate the model of a config",
+        description="Train or evaluate the model of a LazyConfig, on CPU or GPU.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--config-file", required=True, metavar="FILE", help="a LazyConfig, or its name in the zoo"
+    )
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    parser.add_argument("--eval-only", action="store_true", help="evaluate only")
+    parser.add_argument("--num-gpus", type=int, default=1, metavar="N", help="GPUs per machine")
+    parser.add_argument("--num-machines", type=int, default=1, metavar="N")
+    parser.add_argument("--machine-rank", type=int, default=0, metavar="RANK")
+    parser.add_argument(
+        "--dist-url",
+        default="auto",
+        metavar="URL",
+        help="where the processes meet; several machines need one, tcp://HOST:PORT",
+    )
+    parser.add_argument("opts", nargs="*", metavar="key=value", help="overrides of the config")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command; returns the exit status."""
+    from aiparsing_d2.checkpoint import WeightFileError
+    from aiparsing_d2.engine import ConfigError, NonFiniteError, launch, resume_command
+    from aiparsing_d2.engine.training import main
+    from aiparsing_d2.model_zoo import find_config_file
+
+    try:
+        args.config_file = find_config_file(args.config_file)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    try:
+        launch(
+            main,
+            args.num_gpus,
+            num_machines=args.num_machines,
+            machine_rank=args.machine_rank,
+            dist_url=args.dist_url,
+            args=(args,),
+        )
+    except (ConfigError, NonFiniteError, OSError, WeightFileError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"Interrupted. To go on: {resume_command()}", file=sys.stderr)
+        return 130
+    return 0

@@ -1,0 +1,265 @@
+"""Training and evaluating the model of a LazyConfig, on CPU or GPU."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import logging
+import os
+from collections import OrderedDict
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from detectron2.config import instantiate
+from detectron2.engine import default_setup, default_writers, hooks
+from detectron2.evaluation import inference_on_dataset, print_csv_format
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+from omegaconf import DictConfig
+from torch import nn
+
+import aiparsing_d2.data.datasets  # noqa: F401  registers the splits for configs saved as YAML
+from aiparsing_d2.data.reproducible_samples import ContinuedBatches, ReproducibleMapper
+
+from .batch_size import scale_to_batch_size
+from .checkpointing import (
+    FittingCheckpointer,
+    PersistentBestCheckpointer,
+    check_init_checkpoint,
+    check_output_dir,
+    has_checkpoint,
+    remove_unfinished,
+)
+from .config_error import ConfigError
+from .config_file import saving_whole_configs
+from .consistency import check_consistency, evaluator_nodes
+from .data_set_registration import keep_registrations
+from .ema import ExponentialMovingAverage
+from .gradient_clipping import clip_gradients
+from .launch import check_device, create_ddp_model
+from .lazy_config import load_lazy_config
+from .mixed_precision import build_trainer
+from .overrides import apply_overrides
+from .seeded_iterations import SeededIterations
+from .termination import SaveOnTermination
+
+__all__ = ["build_train_loader", "do_test", "do_test_with_tta", "do_train", "main"]
+
+logger = logging.getLogger(__name__)
+
+
+def do_test(cfg: DictConfig, model: nn.Module, suffix: str = "") -> OrderedDict | None:
+    """Evaluate on ``cfg.dataloader.test``.
+
+    Returns:
+        The evaluator's results, with ``suffix`` appended to the name of each group.
+    """
+    if "evaluator" not in cfg.dataloader:
+        return None
+    results = inference_on_dataset(
+        model, instantiate(cfg.dataloader.test), instantiate(cfg.dataloader.evaluator)
+    )
+    results = OrderedDict((group + suffix, values) for group, values in results.items())
+    print_csv_format(results)
+    return results
+
+
+def do_test_with_tta(cfg: DictConfig, model: nn.Module) -> OrderedDict | None:
+    """Evaluate with ``cfg.test_time_augmentation.wrapper`` around the model.
+
+    The views are made from the images at their original size. Each evaluator writes into the
+    folder "tta" inside its output folder.
+
+    Returns:
+        As :func:`do_test`, the names ending with "_TTA".
+    """
+    cfg = copy.deepcopy(cfg)
+    cfg.dataloader.test.mapper.augmentations = []
+    for _, evaluator in evaluator_nodes(cfg):
+        if evaluator.get("output_dir"):
+            evaluator.output_dir = os.path.join(evaluator.output_dir, "tta")
+    cfg.test_time_augmentation.wrapper.model = model
+    logger.info("Evaluating with test-time augmentation")
+    return do_test(cfg, instantiate(cfg.test_time_augmentation.wrapper), suffix="_TTA")
+
+
+def build_train_loader(cfg: DictConfig) -> Iterable[list[dict[str, Any]]]:
+    """Build the training loader; with a seed, one that a resumed run can go on with.
+
+    Returns:
+        ``cfg.dataloader.train``, inside of :class:`ContinuedBatches` if ``train.seed`` is not
+        negative and the loader takes a mapper and a batch size, as Detectron2's does.
+    """
+    node = cfg.dataloader.train
+    if cfg.train.get("seed", -1) < 0 or not {"mapper", "total_batch_size"} <= node.keys():
+        return instantiate(node)
+    mapper = ReproducibleMapper(instantiate(node.mapper), cfg.train.seed)
+    # A plain dict of the config's own nodes, which keep their place for "${...}".
+    parts = {key: node[key] for key in node}
+    return ContinuedBatches(instantiate({**parts, "mapper": mapper}), mapper)
+
+
+def do_train(args: argparse.Namespace, cfg: DictConfig) -> None:
+    """Train a model.
+
+    Args:
+        args: with ``resume`` (bool).
+        cfg: a config with the following attributes:
+            model: instantiates to a module
+            dataloader.{train,test}: instantiate to data loaders
+            dataloader.evaluator: instantiates to an evaluator of the test set
+            optimizer: instantiates to an optimizer
+            lr_multiplier: instantiates to a fvcore scheduler
+            train: settings of configs/common/train.py, including
+                output_dir (str), init_checkpoint (str), max_iter (int), device (str)
+                amp (dict): enabled, and precision of build_trainer; ddp (dict)
+                ema (dict): enabled, and decay of ExponentialMovingAverage; optional
+                checkpointer (dict): arguments of PeriodicCheckpointer
+                best_checkpointer (dict): val_metric and mode of BestCheckpointer; optional
+                nonfinite (str): see FiniteStepTrainer; optional
+                clip_gradients (dict): max_norm and norm_type of all gradients; optional
+                allow_unfitting_weights (bool): see FittingCheckpointer; optional
+                eval_period, log_period (int): in iterations
+                channels_last (bool): memory layout of the weights; optional
+                seed (int): of all random numbers; negative: another one each run; optional
+                scale_to_batch_size (int): applied by main before this; optional
+    """
+    model = instantiate(cfg.model)
+    logger.info("Model:\n%s", model)
+    model.to(cfg.train.device)
+    if cfg.train.get("channels_last"):
+        model.to(memory_format=torch.channels_last)
+
+    cfg.optimizer.params.model = model
+    optimizer = instantiate(cfg.optimizer)
+    clipping = cfg.train.get("clip_gradients") or {}
+    if clipping.get("max_norm") is not None:
+        clip_gradients(optimizer, **clipping)
+    train_loader = build_train_loader(cfg)
+    if "evaluator" in cfg.dataloader:
+        # A test set that cannot be listed is told now, not after the training.
+        instantiate(cfg.dataloader.test.dataset)
+
+    model = create_ddp_model(model, **cfg.train.ddp)
+    # Configs saved by earlier versions lack the newer keys.
+    amp, ema = cfg.train.amp, cfg.train.get("ema", {})
+    precision = amp.get("precision", "float16") if amp.enabled else None
+    nonfinite = cfg.train.get("nonfinite", "stop")
+    trainer = build_trainer(
+        model, train_loader, optimizer, precision, nonfinite, cfg.train.output_dir
+    )
+    average = ExponentialMovingAverage(model, ema.decay) if ema.get("enabled") else None
+    evaluated_model = average.averaged_model if average else model
+    checkpointer = FittingCheckpointer(
+        evaluated_model,
+        cfg.train.output_dir,
+        allow_unfitting=cfg.train.get("allow_unfitting_weights", False),
+        trainer=trainer,
+    )
+
+    trainer.register_hooks(
+        [
+            hooks.IterationTimer(),
+            hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
+            average,
+            hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer)
+            if comm.is_main_process()
+            else None,
+            hooks.EvalHook(cfg.train.eval_period, lambda: do_test(cfg, evaluated_model)),
+            PersistentBestCheckpointer(
+                cfg.train.eval_period, checkpointer, **cfg.train.best_checkpointer
+            )
+            if comm.is_main_process()
+            and cfg.train.get("best_checkpointer")
+            and "evaluator" in cfg.dataloader
+            else None,
+        ]
+    )
+
+    checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=args.resume)
+    start_iter = 0
+    if args.resume and checkpointer.has_checkpoint():
+        # The checkpoint holds the iteration that was just finished.
+        start_iter = trainer.iter + 1
+    if isinstance(train_loader, ContinuedBatches):
+        batch_size = cfg.dataloader.train.total_batch_size // comm.get_world_size()
+        train_loader.skip(start_iter, batch_size)
+        trainer.register_hooks([SeededIterations(cfg.train.seed)])
+    if args.resume and comm.is_main_process():
+        remove_unfinished(cfg.train.output_dir, start_iter)
+    if start_iter >= cfg.train.max_iter:
+        logger.info(
+            "The run in %s has finished its %d iterations; evaluating it",
+            cfg.train.output_dir,
+            cfg.train.max_iter,
+        )
+        checkpointer.complete()
+        do_test(cfg, evaluated_model)
+        return
+    # The writers open their files, which may have been replaced just now.
+    trainer.register_hooks(
+        [
+            hooks.PeriodicWriter(
+                default_writers(cfg.train.output_dir, cfg.train.max_iter),
+                period=cfg.train.log_period,
+            )
+            if comm.is_main_process()
+            else None,
+            SaveOnTermination(checkpointer),
+        ]
+    )
+    trainer.train(start_iter, cfg.train.max_iter)
+
+
+def main(args: argparse.Namespace) -> None:
+    """Train or evaluate, in each process of a run.
+
+    Args:
+        args: of the command line: ``config_file``, ``opts``, ``resume`` and ``eval_only``.
+
+    Raises:
+        ConfigError: the settings, or the weights, do not fit.
+        OSError: a file is missing, or there already.
+    """
+    cfg = load_lazy_config(args.config_file)
+    cfg = apply_overrides(cfg, args.opts)
+    if cfg.train.get("scale_to_batch_size"):
+        cfg = scale_to_batch_size(cfg, cfg.train.scale_to_batch_size)
+    check_consistency(cfg, evaluation_only=args.eval_only)
+    keep_registrations(cfg)
+    if args.eval_only and not cfg.train.init_checkpoint:
+        raise ConfigError(
+            "--eval-only needs weights: give train.init_checkpoint=/path/to/model.pth"
+        )
+    if args.eval_only:
+        # The run's own config and logs stay as they are.
+        cfg.train.output_dir = os.path.join(cfg.train.output_dir, "eval")
+    elif not args.resume:
+        check_output_dir(cfg.train.output_dir)
+    check_device(cfg.train.device)
+    is_resumed = args.resume and has_checkpoint(cfg.train.output_dir)
+    # The other processes get from the main one what they cannot read.
+    if comm.is_main_process() and not is_resumed:
+        check_init_checkpoint(cfg.train.init_checkpoint)
+    with saving_whole_configs():
+        default_setup(cfg, args)
+    setup_logger(cfg.train.output_dir, comm.get_rank(), name="aiparsing_d2")
+
+    if args.eval_only:
+        use_tta = cfg.get("test_time_augmentation", {}).get("enabled")
+        if use_tta and "wrapper" not in cfg.test_time_augmentation:
+            raise ValueError(
+                f"{args.config_file} has no test_time_augmentation to enable; import one of "
+                "configs/common/tta.py there"
+            )
+        model = instantiate(cfg.model)
+        model.to(cfg.train.device)
+        model = create_ddp_model(model)
+        allow_unfitting = cfg.train.get("allow_unfitting_weights", False)
+        FittingCheckpointer(model, allow_unfitting=allow_unfitting).load(cfg.train.init_checkpoint)
+        do_test(cfg, model)
+        if use_tta:
+            do_test_with_tta(cfg, model)
+    else:
+        do_train(args, cfg)
