@@ -26,6 +26,9 @@ def add_aiparsing_config(cfg: CN) -> None:
     # Further arguments of timm.create_model.
     timm.setdefault("OPTIONS", CN(new_allowed=True))
 
+    # Of AIParsing at test: sides of boxes from the detector's (0) to where the parts end (1).
+    cfg.MODEL.setdefault("PART_BOX_WEIGHT", 0.0)
+
     fcos = cfg.MODEL.setdefault("FCOS_PROPOSALS", CN())
     fcos.setdefault("IN_FEATURES", ["p3", "p4", "p5", "p6", "p7"])
     # Convolutions in each of the two towers.

@@ -192,12 +192,15 @@ class ParsingPredictor:
         parsed = model.roi_heads.forward_with_given_boxes(features, detections)
         # The convention of the model's boxes, see FCOSProposalGenerator.
         inclusive_boxes = getattr(model.proposal_generator, "inclusive_boxes", False)
+        part_box_weight = getattr(model, "part_box_weight", 0.0)
         results = []
         for (image, _), instances in zip(batch, parsed, strict=True):
             instances = instances[instances.scores >= self.score_threshold]
             instances = instances[instances.scores.argsort(descending=True, stable=True)]
             height, width = image.shape[:2]
-            instances = parsing_postprocess(instances, height, width, inclusive_boxes)
+            instances = parsing_postprocess(
+                instances, height, width, inclusive_boxes, part_box_weight
+            )
             instances = instances.to("cpu")
             instances = instances[different_people(instances.pred_part_maps)]
             results.append(ParsedImage(instances, self.part_labels, image))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.meta_arch import GeneralizedRCNN
 from detectron2.structures import Instances
@@ -15,7 +18,8 @@ class AIParsing(GeneralizedRCNN):
 
     Built and called like Detectron2's ``GeneralizedRCNN``. At test each image's ``instances`` have
 
-    * ``pred_boxes``: ``Boxes`` (N, 4), XYXY in original image pixels, sides between pixels;
+    * ``pred_boxes``: ``Boxes`` (N, 4), XYXY in original image pixels, sides between pixels: the
+      detector's, moved by ``part_box_weight`` toward where the parts end;
     * ``scores``: (N,) person score sqrt(cls * centre-ness * mIoU), or the box score if the parsing
       head has no score head;
     * ``box_scores``: (N,) the detector's: cls * centre-ness, or the box head's score;
@@ -27,6 +31,27 @@ class AIParsing(GeneralizedRCNN):
       people of ``pred_part_maps`` in the same form;
     * ``pred_edges``: ``PartMaps`` with 1 on part boundaries, if the head has ``edges_at_test``.
     """
+
+    @configurable
+    def __init__(self, *, part_box_weight: float = 0.0, **kwargs: Any):
+        """
+        Args:
+            part_box_weight: how far the sides of boxes are moved at test, from the detector's (0,
+                as in the paper) to where the parts end (1), see ``ROIPartLogits.person_boxes``.
+                Part maps and scores stay as they are.
+            kwargs: as for ``GeneralizedRCNN``.
+
+        Raises:
+            ValueError: the weight is not in 0..1.
+        """
+        super().__init__(**kwargs)
+        if not 0 <= part_box_weight <= 1:
+            raise ValueError(f"part_box_weight must be in 0..1, got {part_box_weight}")
+        self.part_box_weight = part_box_weight
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        return {**super().from_config(cfg), "part_box_weight": cfg.MODEL.PART_BOX_WEIGHT}
 
     def inference(
         self,
@@ -53,6 +78,7 @@ class AIParsing(GeneralizedRCNN):
                     image_input.get("height", instances.image_size[0]),
                     image_input.get("width", instances.image_size[1]),
                     inclusive_boxes,
+                    self.part_box_weight,
                 )
             }
             for instances, image_input in zip(results, batched_inputs)

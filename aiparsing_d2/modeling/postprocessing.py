@@ -9,7 +9,11 @@ from aiparsing_d2.structures import paste_part_maps
 
 
 def parsing_postprocess(
-    results: Instances, output_height: int, output_width: int, inclusive_boxes: bool = False
+    results: Instances,
+    output_height: int,
+    output_width: int,
+    inclusive_boxes: bool = False,
+    part_box_weight: float = 0.0,
 ) -> Instances:
     """Rescale boxes and paste part maps; the parsing counterpart of ``detector_postprocess``.
 
@@ -24,6 +28,7 @@ def parsing_postprocess(
         inclusive_boxes: whether the right and bottom sides of ``results.pred_boxes`` are the last
             pixels' indices, see :class:`FCOSProposalGenerator`. Those of the returned boxes end
             where these pixels do, as everywhere in Detectron2.
+        part_box_weight: see :class:`AIParsing`.
 
     Returns:
         New instances in the output frame, with the fields of
@@ -42,7 +47,11 @@ def parsing_postprocess(
     results = Instances(results.image_size, **results.get_fields())
     results.pred_boxes = results.pred_boxes.clone()
     if not inclusive_boxes:
-        return paste_part_maps(detector_postprocess(results, output_height, output_width))
+        results = detector_postprocess(results, output_height, output_width)
+        ends = _boxes_toward_parts(results, results.pred_boxes, part_box_weight)
+        results = paste_part_maps(results)
+        results.pred_boxes = ends
+        return results
     height, width = results.image_size
     scale_x, scale_y = output_width / width, output_height / height
     boxes = results.pred_boxes.clone()
@@ -52,7 +61,14 @@ def parsing_postprocess(
     results.pred_boxes = ends.clone()
     results.pred_boxes.scale(1 / scale_x, 1 / scale_y)
     results = detector_postprocess(results, output_height, output_width)
+    ends = _boxes_toward_parts(results, ends, part_box_weight)
     results.pred_boxes = boxes
     results = paste_part_maps(results, inclusive_boxes=True)
     results.pred_boxes = ends
     return results
+
+
+def _boxes_toward_parts(results: Instances, boxes: Boxes, weight: float) -> Boxes:
+    if not weight or not results.has("pred_part_logits"):
+        return boxes
+    return Boxes(boxes.tensor.lerp(results.pred_part_logits.person_boxes(boxes.tensor), weight))

@@ -289,7 +289,9 @@ class AIParsingWithTTA(nn.Module):
             # The softmax of the logarithms of probabilities are the probabilities.
             people.set(name, ROIPartLogits(mean.log_()) if name in _MAP_FIELDS else mean)
         height, width = people.image_size
-        return parsing_postprocess(people, height, width, inclusive_boxes=self.inclusive_boxes)
+        return parsing_postprocess(
+            people, height, width, self.inclusive_boxes, getattr(self.model, "part_box_weight", 0.0)
+        )
 
     def _parse_in_view(self, people: Instances, view: _View) -> dict[str, Tensor]:
         """Parse given people in one view.

@@ -78,6 +78,41 @@ class ROIPartLogits:
         return logits.softmax(dim=1)
 
     @torch.no_grad()
+    def person_boxes(self, boxes: Tensor) -> Tensor:
+        """Find where within their boxes people end, as their parts tell it.
+
+        A side is where the probability that a pixel is the person's, of any part, first exceeds one
+        half, interpolated between cells. It is the box's own where it does so in the outermost
+        cells.
+
+        Args:
+            boxes: (N, 4) XYXY, ends exclusive, which the logits are relative to.
+
+        Returns:
+            (N, 4) boxes within these. A person that is nowhere more likely than the background
+            keeps the box.
+        """
+        person = 1 - self.tensor.float().softmax(dim=1)[:, 0]
+        profiles = torch.stack([person.amax(dim=1), person.amax(dim=2)], dim=1)  # of x, of y
+        low, high = self._first_likely(profiles), 1 - self._first_likely(profiles.flip(2))
+        origin, extent = boxes[:, :2], boxes[:, 2:] - boxes[:, :2]
+        found = torch.cat([origin + low * extent, origin + high * extent], dim=1)
+        somewhere = (profiles > 0.5).any(dim=2).all(dim=1)
+        return found.where(somewhere[:, None], boxes)
+
+    def _first_likely(self, profiles: Tensor) -> Tensor:
+        """Where in 0..1 of a box's extent profiles (N, 2, M) first exceed one half: (N, 2)."""
+        side = self.tensor.shape[-1]
+        first = (profiles > 0.5).int().argmax(dim=2, keepdim=True)
+        after = profiles.gather(2, first)
+        before = profiles.gather(2, (first - 1).clamp(min=0))
+        cell = first - (after - 0.5) / (after - before).clamp(min=1e-6)
+        # The outermost cells stay the outermost when the logits are upsampled to `size` cells.
+        size = side * self.upsample_factor
+        position = (cell * (size - 1) / max(side - 1, 1) + 0.5) / size
+        return position.where(first > 0, 0).squeeze(2)
+
+    @torch.no_grad()
     def to_part_maps(
         self, boxes: Tensor, image_size: tuple[int, int], inclusive_boxes: bool = False
     ) -> tuple[PartMaps, Tensor]:

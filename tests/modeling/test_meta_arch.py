@@ -323,3 +323,61 @@ def test_empty_boxes_are_dropped_by_postprocessing():
     result = parsing_postprocess(instances, 96, 128)
     assert result.scores.tolist() == pytest.approx([0.2])
     assert len(result.pred_part_maps) == 1
+
+
+def test_boxes_are_moved_toward_where_the_parts_end():
+    """A side of 4 cells in a box 20 wide: columns have their centres at 2.5, 7.5, 12.5, 17.5."""
+    background = torch.tensor([0.9, 0.4, 0.2, 1.0])  # of each column of the first person
+    logits = torch.full((2, NUM_CLASSES, 4, 4), -20.0)
+    logits[0, 0] = background.log()
+    logits[0, 1:3] = ((1 - background) / 2 + 1e-9).log()  # neither part alone exceeds one half
+    logits[1, 0] = 20  # nowhere
+    instances = Instances(
+        (96, 128),
+        pred_boxes=Boxes(torch.tensor([[10.0, 10, 30, 50], [50.0, 10, 70, 50]])),
+        scores=torch.tensor([0.2, 0.1]),
+        pred_part_logits=ROIPartLogits(logits),
+    )
+    result = parsing_postprocess(instances, 96, 128, part_box_weight=0.5)
+    left = 10 + 2.5 + 5 * 0.8  # 0.1 at the first column, 0.6 at the second: 0.5 at 0.8 of the way
+    right = 10 + 12.5 + 5 * 0.375  # from 0.8 down to 0
+    expected = [[(10 + left) / 2, 10, (30 + right) / 2, 50], [50, 10, 70, 50]]
+    torch.testing.assert_close(result.pred_boxes.tensor, torch.tensor(expected))
+    as_paper = parsing_postprocess(instances, 96, 128)
+    assert torch.equal(as_paper.pred_boxes.tensor, instances.pred_boxes.tensor)
+    assert torch.equal(as_paper.pred_part_maps.to_full(), result.pred_part_maps.to_full())
+    inclusive = parsing_postprocess(instances, 96, 128, inclusive_boxes=True, part_box_weight=1)
+    assert inclusive.pred_boxes.tensor[0, 0] == pytest.approx(10 + (left - 10) / 20 * 21)
+
+
+def test_upsampling_keeps_where_people_end():
+    """Against the tight box of what is more likely a person at the upsampled resolution."""
+    generator = torch.Generator().manual_seed(0)
+    x, y, x_radius, y_radius = (torch.rand(4, 20, 1, 1, generator=generator) * 2 + 2).unbind()
+    cells = torch.arange(9.0)
+    logits = torch.zeros(20, 2, 9, 9)
+    logits[:, 1] = 1 - ((cells - x) / x_radius) ** 2 - ((cells[:, None] - y) / y_radius) ** 2
+    part_logits = ROIPartLogits(logits, upsample_factor=8)
+    likely = part_logits.probabilities()[:, 1] > 0.5
+    boxes = torch.tensor([[0.0, 0, 72, 72]]).repeat(20, 1)
+    for person, found in zip(likely, part_logits.person_boxes(boxes)):
+        ys, xs = person.nonzero(as_tuple=True)
+        tight = torch.stack([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1])
+        assert (found - tight).abs().max() < 2  # of 72 cells
+
+
+@torch.no_grad()
+def test_weight_of_the_parts_ends_is_a_key(monkeypatch):
+    config = tiny_lazy_model()
+    config.proposal_generator.score_thresh = 0.0
+    config.part_box_weight = 0.5
+    monkeypatch.setattr(ROIPartLogits, "person_boxes", lambda self, boxes: boxes + 2)
+    model = instantiate(config).eval()
+    image = make_input(96, 128)
+    moved = model([image])[0]["instances"].pred_boxes.tensor
+    (raw,) = model.inference([image], do_postprocess=False)
+    assert len(moved) > 0
+    torch.testing.assert_close(moved, raw.pred_boxes.tensor + 1)
+    config.part_box_weight = 1.5
+    with pytest.raises(ValueError, match=r"part_box_weight must be in 0\.\.1, got 1\.5"):
+        instantiate(config)
