@@ -16,7 +16,7 @@ from detectron2.engine import default_setup, default_writers, hooks
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 from torch import nn
 
 import aiparsing_d2.data.datasets  # noqa: F401  registers the splits for configs saved as YAML
@@ -133,6 +133,10 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> None:
 
     cfg.optimizer.params.model = model
     optimizer = instantiate(cfg.optimizer)
+    for options in (optimizer.defaults, *optimizer.param_groups):
+        for name, value in options.items():
+            if isinstance(value, ListConfig):  # which a checkpoint must not hold
+                options[name] = tuple(value)
     clipping = cfg.train.get("clip_gradients") or {}
     if clipping.get("max_norm") is not None:
         clip_gradients(optimizer, **clipping)

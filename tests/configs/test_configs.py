@@ -76,6 +76,8 @@ def test_a_run_can_be_built(path, empty_split, tmp_path):
     assert isinstance(model, AIParsing)
 
     config.optimizer.params.model = model
+    if "fused" in config.optimizer:
+        config.optimizer.fused = False  # torch 2.4 has no fused steps of tensors without data
     optimizer = instantiate(config.optimizer)
     trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
     assert trained == {id(p) for p in model.parameters() if p.requires_grad}

@@ -75,7 +75,8 @@ class ParsingScoreHead(nn.Module):
         Returns:
             (R,) predicted mIoU, not clamped.
         """
-        pooled = F.max_pool2d(part_logits, part_logits.shape[-1] // features.shape[-1])
+        # A trace holds sizes as tensors, which older versions of torch do not pool by.
+        pooled = F.max_pool2d(part_logits, int(part_logits.shape[-1] // features.shape[-1]))
         x = self.conv2(self.conv1(torch.cat([features, pooled], dim=1)))
         x = x.mean(dim=(2, 3))
         return self.predictor(self.fc2(self.fc1(x).relu()).relu()).squeeze(1)
