@@ -45,6 +45,8 @@ def add_aiparsing_config(cfg: CN) -> None:
     # "giou", or "iou" for the paper's UnitBox loss.
     fcos.setdefault("BOX_LOSS_TYPE", "giou")
     fcos.setdefault("LOSS_WEIGHT", 1.0)
+    # Losses of the whole batch, however many processes share it; else of each process's images.
+    fcos.setdefault("LOSSES_OVER_PROCESSES", True)
     # Classification probability a candidate must exceed, before centre-ness.
     fcos.setdefault("SCORE_THRESH", 0.03)
     # Per level and image.
@@ -97,6 +99,8 @@ def add_aiparsing_config(cfg: CN) -> None:
     head.setdefault("EDGE_LOSS_WEIGHT", 2.0)
     head.setdefault("MIOU_LOSS_WEIGHT", 2.0)
     head.setdefault("SCORE_LOSS_WEIGHT", 1.0)
+    # As that of FCOS_PROPOSALS.
+    head.setdefault("LOSSES_OVER_PROCESSES", True)
 
     for old, new, values in (
         ("NON_LOCAL_ON", "NON_LOCAL", '"NonLocalBlock" or ""'),

@@ -9,6 +9,7 @@ from aiparsing_d2.modeling.proposal_generator.fcos_losses import (
     centerness_loss,
     classification_loss,
 )
+from aiparsing_d2.modeling.proposal_generator.fcos_targets import centerness_targets
 
 
 def test_focal_loss_by_hand():
@@ -18,11 +19,12 @@ def test_focal_loss_by_hand():
     total = -0.25 * (1 - p[0]) ** 2 * math.log(p[0])
     total += -0.75 * p[1] ** 2 * math.log(1 - p[1])
     total += -0.75 * p[2] ** 2 * math.log(1 - p[2])
-    settings = {"num_images": 2, "alpha": 0.25, "gamma": 2.0}
+    settings = {"alpha": 0.25, "gamma": 2.0}
     all_count = torch.zeros(3, dtype=torch.bool)
-    loss = classification_loss(logits, is_person, all_count, **settings)
+    # One positive and two images, or no positive.
+    loss = classification_loss(logits, is_person, all_count, 3, **settings)
     assert loss.item() == pytest.approx(total / (1 + 2), rel=1e-5)
-    nobody = classification_loss(logits[1:], is_person[1:], all_count[1:], **settings)
+    nobody = classification_loss(logits[1:], is_person[1:], all_count[1:], 2, **settings)
     assert nobody.item() > 0  # negatives count without any positive
 
 
@@ -32,7 +34,7 @@ def test_ignored_locations_are_left_out_of_the_focal_loss_unless_they_are_positi
     is_ignored = torch.tensor([True, True, False])
     p = [1 / (1 + math.exp(-x)) for x in logits.tolist()]
     total = -0.25 * (1 - p[0]) ** 2 * math.log(p[0]) - 0.75 * p[2] ** 2 * math.log(1 - p[2])
-    loss = classification_loss(logits, is_person, is_ignored, num_images=2, alpha=0.25, gamma=2.0)
+    loss = classification_loss(logits, is_person, is_ignored, 3, alpha=0.25, gamma=2.0)
     assert loss.item() == pytest.approx(total / (1 + 2), rel=1e-5)
     loss.backward()
     assert logits.grad[1] == 0 and logits.grad[[0, 2]].abs().min() > 0
@@ -50,8 +52,10 @@ def test_ignored_locations_are_left_out_of_the_focal_loss_unless_they_are_positi
 )
 def test_box_losses_by_hand(predicted, target, iou_loss, giou_loss):
     predicted, target = torch.tensor([predicted]), torch.tensor([target])
-    assert box_loss(predicted, target, "iou").item() == pytest.approx(iou_loss, abs=1e-6)
-    assert box_loss(predicted, target, "giou").item() == pytest.approx(giou_loss, abs=1e-6)
+    weight = torch.tensor([0.5])
+    for loss_type, expected in (("iou", iou_loss), ("giou", giou_loss)):
+        loss = box_loss(predicted, target, weight, weight.sum(), loss_type)
+        assert loss.item() == pytest.approx(expected, abs=1e-6)
 
 
 def random_distances(n):
@@ -78,14 +82,15 @@ def test_box_losses_equal_torchvision_weighted_by_centerness():
     giou = generalized_box_iou(predicted_boxes, target_boxes).diagonal()
     for name, losses in (("iou", -iou.log()), ("giou", 1 - giou)):
         expected = (losses * weights).sum() / weights.sum()
-        torch.testing.assert_close(box_loss(predicted, target, name), expected)
+        loss = box_loss(predicted, target, centerness_targets(target), weights.sum(), name)
+        torch.testing.assert_close(loss, expected)
 
 
 @pytest.mark.parametrize("loss_type", ["iou", "giou"])
 def test_box_loss_stays_finite_at_extreme_predictions(loss_type):
     predicted = torch.tensor([[0.0, 0, 0, 0], [1e-30, 1, 1, 1], [1e8, 1e8, 1e8, 1e8]])
     predicted.requires_grad_()
-    loss = box_loss(predicted, torch.full((3, 4), 10.0), loss_type)
+    loss = box_loss(predicted, torch.full((3, 4), 10.0), torch.ones(3), 3, loss_type)
     loss.backward()
     assert loss.isfinite() and predicted.grad.isfinite().all()
 
@@ -98,15 +103,16 @@ def test_centerness_loss_by_hand():
     for x, t in zip(logits.tolist(), targets):
         p = 1 / (1 + math.exp(-x))
         expected -= (t * math.log(p) + (1 - t) * math.log(1 - p)) / 2
-    assert centerness_loss(logits, distances).item() == pytest.approx(expected, rel=1e-5)
+    loss = centerness_loss(logits, centerness_targets(distances), 2)
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_without_positives_the_losses_are_zero_and_connected():
     distances = torch.zeros((0, 4), requires_grad=True)
     logits = torch.zeros(0, requires_grad=True)
     losses = [
-        box_loss(distances, torch.zeros(0, 4), "giou"),
-        centerness_loss(logits, torch.zeros(0, 4)),
+        box_loss(distances, torch.zeros(0, 4), torch.zeros(0), 1, "giou"),
+        centerness_loss(logits, torch.zeros(0), 1),
     ]
     assert losses == [0, 0]
     sum(losses).backward()
@@ -115,4 +121,4 @@ def test_without_positives_the_losses_are_zero_and_connected():
 
 def test_unknown_box_loss():
     with pytest.raises(ValueError, match="unknown box loss 'l1'"):
-        box_loss(torch.ones(1, 4), torch.ones(1, 4), "l1")
+        box_loss(torch.ones(1, 4), torch.ones(1, 4), torch.ones(1), 1, "l1")

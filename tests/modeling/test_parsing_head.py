@@ -317,7 +317,8 @@ def test_edges_can_be_marked_on_finer_maps():
     coarse, fine = loss_edge(), loss_edge(edge_size=64)
     logits = F.interpolate(captured["low"], scale_factor=2, mode="bilinear", align_corners=True)
     targets = edge_targets(part_map_targets([people], 64), 16)
-    assert fine == pytest.approx(2 * edge_loss(logits, targets).item(), rel=1e-6) != coarse
+    expected = 2 * edge_loss(logits, targets, (targets == 1).sum(), (targets == 0).sum()).item()
+    assert fine == pytest.approx(expected, rel=1e-6) != coarse
     # Never on coarser maps than the losses'.
     assert loss_edge(edge_size=8) == loss_edge(edge_size=16) == coarse
 

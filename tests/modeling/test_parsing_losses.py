@@ -5,12 +5,16 @@ import pytest
 import torch
 
 from aiparsing_d2.modeling.roi_heads import parsing_losses
-from aiparsing_d2.modeling.roi_heads.parsing_losses import (
-    edge_loss,
-    lovasz_softmax_loss,
-    parsing_loss,
-    score_loss,
-)
+from aiparsing_d2.modeling.roi_heads.parsing_losses import lovasz_softmax_loss, score_loss
+
+
+def parsing_loss(logits, target):
+    return parsing_losses.parsing_loss(logits, target, (target != 255).sum())
+
+
+def edge_loss(logits, target):
+    return parsing_losses.edge_loss(logits, target, (target == 1).sum(), (target == 0).sum())
+
 
 LOSSES = [parsing_loss, edge_loss, lovasz_softmax_loss]
 
@@ -141,7 +145,8 @@ def test_autocast_does_not_round_the_losses(loss, dtype):
 
 def test_score_loss_by_hand():
     predicted = torch.tensor([0.5, 0.9, 2.0], requires_grad=True)
-    loss = score_loss(predicted, torch.tensor([0.25, 1.0, 0.0]))  # the last RoI does not count
+    target = torch.tensor([0.25, 1.0, 0.0])  # the last RoI does not count
+    loss = score_loss(predicted, target, torch.tensor(2))
     loss.backward()
     assert loss.item() == pytest.approx(0.5 * (0.25**2 + 0.1**2) / 2)
     torch.testing.assert_close(predicted.grad, torch.tensor([0.125, -0.05, 0.0]))
@@ -149,6 +154,6 @@ def test_score_loss_by_hand():
 
 def test_score_loss_without_a_counted_roi_is_zero_with_a_gradient():
     predicted = torch.tensor([0.5], requires_grad=True)
-    loss = score_loss(predicted, torch.zeros(1))
+    loss = score_loss(predicted, torch.zeros(1), torch.tensor(0))
     loss.backward()
     assert loss == 0 and predicted.grad == 0

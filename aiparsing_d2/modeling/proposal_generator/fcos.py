@@ -20,12 +20,14 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from torchvision.ops import nms
 
+from ..collectives import mean_over_processes
 from ..feature_maps import select_feature_maps
 from .fcos_head import FCOSHead
 from .fcos_losses import BOX_LOSS_TYPES, box_loss, centerness_loss, classification_loss
 from .fcos_targets import (
     NO_MATCH,
     boxes_from_distances,
+    centerness_targets,
     distances_to_boxes,
     feature_locations,
     inside_any,
@@ -70,6 +72,7 @@ class FCOSProposalGenerator(nn.Module):
         focal_loss_gamma: float = 2.0,
         box_loss_type: str = "giou",
         loss_weight: float | dict[str, float] = 1.0,
+        losses_over_processes: bool = True,
         score_thresh: float = 0.03,
         pre_nms_topk: int = 1000,
         nms_thresh: float = 0.6,
@@ -86,6 +89,10 @@ class FCOSProposalGenerator(nn.Module):
             focal_loss_alpha, focal_loss_gamma: of the classification loss.
             box_loss_type: "giou" or "iou".
             loss_weight: one factor for all losses, or one per loss name.
+            losses_over_processes: whether a run of several processes has the losses of its whole
+                batch, those of one process that sees all images. Else each process has its own
+                images' and the gradients are averaged, as in the authors' code: then the locations
+                of an image with few other people beside it count more.
             score_thresh: classification probability, before centre-ness, a candidate must exceed.
             pre_nms_topk: candidates kept per level and image before NMS.
             nms_thresh: IoU above which NMS suppresses.
@@ -120,6 +127,7 @@ class FCOSProposalGenerator(nn.Module):
         self.loss_weight = (
             dict(loss_weight) if not isinstance(loss_weight, (int, float)) else loss_weight
         )
+        self.losses_over_processes = losses_over_processes
         self.score_thresh = score_thresh
         self.pre_nms_topk = pre_nms_topk
         self.nms_thresh = nms_thresh
@@ -142,6 +150,7 @@ class FCOSProposalGenerator(nn.Module):
             "focal_loss_gamma": node.FOCAL_LOSS_GAMMA,
             "box_loss_type": node.BOX_LOSS_TYPE,
             "loss_weight": node.LOSS_WEIGHT,
+            "losses_over_processes": node.LOSSES_OVER_PROCESSES,
             "score_thresh": node.SCORE_THRESH,
             "pre_nms_topk": node.PRE_NMS_TOPK,
             "nms_thresh": node.NMS_THRESH,
@@ -231,17 +240,24 @@ class FCOSProposalGenerator(nn.Module):
         get_event_storage().put_scalar(
             "fcos/num_pos_locations", len(targets) / max(len(gt_instances), 1)
         )
+        weights = centerness_targets(targets)
+        num_positives = weights.new_tensor(len(targets))
+        normalizers = torch.stack([num_positives + len(gt_instances), weights.sum(), num_positives])
+        if self.losses_over_processes:
+            normalizers = mean_over_processes(normalizers)
+        # Those of positive locations divide 0 where there are none.
+        of_all, of_boxes, of_centerness = normalizers.where(normalizers > 0, 1)
         losses = {
             "loss_fcos_cls": classification_loss(
                 logits.flatten(),
                 is_person.flatten(),
                 is_ignored.flatten(),
-                len(gt_instances),
+                of_all,
                 self.focal_loss_alpha,
                 self.focal_loss_gamma,
             ),
-            "loss_fcos_box": box_loss(distances, targets, self.box_loss_type),
-            "loss_fcos_centerness": centerness_loss(centerness, targets),
+            "loss_fcos_box": box_loss(distances, targets, weights, of_boxes, self.box_loss_type),
+            "loss_fcos_centerness": centerness_loss(centerness, weights, of_centerness),
         }
         if isinstance(self.loss_weight, dict):
             return {name: loss * self.loss_weight.get(name, 1.0) for name, loss in losses.items()}

@@ -22,7 +22,9 @@ from fvcore.nn import weight_init
 from torch import Tensor, nn
 
 from aiparsing_d2.structures import ROIPartLogits
+from aiparsing_d2.structures.part_labels import IGNORE_LABEL
 
+from ..collectives import mean_over_processes
 from .context import PARSING_CONTEXT_REGISTRY, PARSING_NON_LOCAL_REGISTRY
 from .parsing_losses import edge_loss, lovasz_softmax_loss, parsing_loss, score_loss
 from .parsing_targets import edge_targets, mean_iou, part_map_targets
@@ -76,6 +78,7 @@ class EdgeGuidedParsingHead(nn.Module):
         edge_loss_weight: float = 2.0,
         miou_loss_weight: float = 2.0,
         score_loss_weight: float = 1.0,
+        losses_over_processes: bool = True,
     ):
         """
         Args:
@@ -100,6 +103,8 @@ class EdgeGuidedParsingHead(nn.Module):
             parsing_loss_weight, edge_loss_weight: alpha and beta of Eq. 3.
             miou_loss_weight, score_loss_weight: theta and gamma of Eq. 5; a mIoU loss weight of 0
                 leaves that loss out.
+            losses_over_processes: whether a run of several processes has the losses of all its
+                RoIs, as one process that sees all images; see :class:`FCOSProposalGenerator`.
 
         Raises:
             ValueError: ``edges_at_test`` without ``edge_on``, or a part for other channels than
@@ -149,6 +154,7 @@ class EdgeGuidedParsingHead(nn.Module):
         self.edge_loss_weight = edge_loss_weight
         self.miou_loss_weight = miou_loss_weight
         self.score_loss_weight = score_loss_weight
+        self.losses_over_processes = losses_over_processes
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
@@ -183,6 +189,7 @@ class EdgeGuidedParsingHead(nn.Module):
             "edge_loss_weight": node.EDGE_LOSS_WEIGHT,
             "miou_loss_weight": node.MIOU_LOSS_WEIGHT,
             "score_loss_weight": node.SCORE_LOSS_WEIGHT,
+            "losses_over_processes": node.LOSSES_OVER_PROCESSES,
         }
 
     def encode(self, x: Tensor) -> Tensor:
@@ -239,29 +246,50 @@ class EdgeGuidedParsingHead(nn.Module):
         part_logits = self._upsample(self.parsing_predictor(features))
         size = part_logits.shape[-1]
         if nobody:
-            target = part_logits.new_zeros((1, size, size), dtype=torch.int64)
+            target = torch.full((1, size, size), IGNORE_LABEL, device=part_logits.device)
         else:
             target = part_map_targets(instances, size)
-
-        losses = {"loss_parsing": self.parsing_loss_weight * parsing_loss(part_logits, target)}
+        edges = target[:0]
         if self.edge_predictor is not None:
-            edge_logits = self._upsample(self.edge_predictor(features))
             fine = target
             if self.edge_size > size and not nobody:
                 fine = part_map_targets(instances, self.edge_size)
             edges = edge_targets(fine, size)
-            losses["loss_edge"] = self.edge_loss_weight * edge_loss(edge_logits, edges)
+        target_mious = part_logits.new_zeros(0)
+        if self.score_head is not None:
+            target_mious = mean_iou(part_logits.argmax(dim=1), target, self.num_classes)
+            if not nobody:
+                get_event_storage().put_scalar("parsing/mean_iou_of_rois", target_mious.mean())
+        counts = torch.stack(
+            [
+                (target != IGNORE_LABEL).sum(),
+                (edges == 1).sum(),
+                (edges == 0).sum(),
+                (target_mious > 0).sum(),
+            ]
+        )
+        if self.losses_over_processes:
+            counts = mean_over_processes(counts)
+        num_pixels, num_edge, num_other, num_rois = counts
+
+        losses = {"loss_parsing": parsing_loss(part_logits, target, num_pixels)}
+        if self.edge_predictor is not None:
+            edge_logits = self._upsample(self.edge_predictor(features))
+            losses["loss_edge"] = edge_loss(edge_logits, edges, num_edge, num_other)
         if self.miou_loss_weight > 0:
-            losses["loss_miou"] = self.miou_loss_weight * lovasz_softmax_loss(part_logits, target)
+            losses["loss_miou"] = lovasz_softmax_loss(
+                part_logits, target, self.losses_over_processes
+            )
         if self.score_head is not None:
             predicted = self.score_head(features, part_logits).float()
-            target_miou = mean_iou(part_logits.argmax(dim=1), target, self.num_classes)
-            losses["loss_miou_score"] = self.score_loss_weight * score_loss(predicted, target_miou)
-            if not nobody:
-                get_event_storage().put_scalar("parsing/mean_iou_of_rois", target_miou.mean())
-        if nobody:
-            losses = {name: loss * 0.0 for name, loss in losses.items()}
-        return losses
+            losses["loss_miou_score"] = score_loss(predicted, target_mious, num_rois)
+        weights = {
+            "loss_parsing": self.parsing_loss_weight,
+            "loss_edge": self.edge_loss_weight,
+            "loss_miou": self.miou_loss_weight,
+            "loss_miou_score": self.score_loss_weight,
+        }
+        return {name: weights[name] * loss for name, loss in losses.items()}
 
     def _upsample(self, logits: Tensor) -> Tensor:
         # In float32: the losses' sums over all pixels of a batch leave half precision's range.
