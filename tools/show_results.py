@@ -25,10 +25,10 @@ from PIL import Image
 from tabulate import tabulate
 
 import aiparsing_d2.data.datasets  # noqa: F401  registers the splits: the saved config does not
-from aiparsing_d2.checkpoint import ParsingCheckpointer
+from aiparsing_d2.checkpoint import WeightFileError
 from aiparsing_d2.data.annotations import read_person_annotations
 from aiparsing_d2.data.image_files import read_image
-from aiparsing_d2.engine import load_lazy_config
+from aiparsing_d2.engine import ConfigError, FittingCheckpointer, load_lazy_config
 from aiparsing_d2.structures import PartMaps
 from aiparsing_d2.structures.part_labels import get_part_labels
 from aiparsing_d2.visualization import ParsingExample, plot_training_curves, result_sheet
@@ -80,7 +80,7 @@ def load_model(cfg, weights: str, with_edges: bool) -> torch.nn.Module:
     if with_edges:
         cfg.model.roi_heads.parsing_head.edges_at_test = True
     model = instantiate(cfg.model).to(usable_device(cfg.train.device)).eval()
-    ParsingCheckpointer(model).load(weights)
+    FittingCheckpointer(model).load(weights)
     return model
 
 
@@ -153,7 +153,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"{in_run('config.yaml')} has no test_time_augmentation.wrapper: show the run without "
             "--tta, or add one of configs/common/tta.py there"
         )
-    model = load_model(cfg, weights, args.edges)
+    try:
+        model = load_model(cfg, weights, args.edges)
+    except (ConfigError, WeightFileError) as error:
+        sys.exit(f"error: {error}")
     if args.tta:
         model = with_test_time_augmentation(cfg, model)
     examples = predict_examples(cfg, model, args.num_images, args.score_threshold)

@@ -57,7 +57,7 @@ class FittingCheckpointer(ParsingCheckpointer):
         """
         super().__init__(model, save_dir, **checkpointables)
         self._allow_unfitting = allow_unfitting
-        self._is_start = False
+        self._is_start = self._may_be_body = False
         self._is_tagging = True
         self._resumed_from: str | None = None
 
@@ -81,6 +81,18 @@ class FittingCheckpointer(ParsingCheckpointer):
             return self.load(path, checkpointables=[])
         finally:
             self._is_start = False
+
+    def load_body_or_all(self, path: str) -> dict[str, Any]:
+        """Load weights that fill the whole model, or its body and nothing else.
+
+        Raises:
+            ConfigError: they fill something else.
+        """
+        self._may_be_body = True
+        try:
+            return self.load(path)
+        finally:
+            self._may_be_body = False
 
     def complete(self) -> None:
         """Make model_final.pth of a finished run that was stopped before it had written that."""
@@ -145,9 +157,10 @@ class FittingCheckpointer(ParsingCheckpointer):
         # A tensor of another shape is also missing from what was loaded.
         missing = [name for name in missing if name not in shapes]
         unexpected = incompatible.unexpected_keys
-        if self._is_start:
-            unfilled = {*missing, *shapes}
-            if all(name in unfilled for name, _ in self.model.named_parameters()):
+        unfilled = {*missing, *shapes}
+        parameters = {name for name, _ in self.model.named_parameters()}
+        if self._is_start or (self._may_be_body and _outside_body(parameters) <= unfilled):
+            if parameters <= unfilled:
                 raise ConfigError(f"{self._path} fills no tensor of the model")
             # Training sets running statistics itself; published bodies often lack them.
             missing = [
@@ -171,6 +184,10 @@ class FittingCheckpointer(ParsingCheckpointer):
                 "config that the weights were trained with, other weights, or "
                 "train.allow_unfitting_weights=True:\n  " + "\n  ".join(problems)
             )
+
+
+def _outside_body(names: set[str]) -> set[str]:
+    return {name for name in names if not name.startswith(_BODY)}
 
 
 class PersistentBestCheckpointer(hooks.BestCheckpointer):

@@ -17,9 +17,8 @@ from detectron2.modeling import build_model
 from omegaconf import DictConfig
 from torch import nn
 
-from aiparsing_d2.checkpoint import ParsingCheckpointer
 from aiparsing_d2.config import add_aiparsing_config
-from aiparsing_d2.engine import check_init_checkpoint
+from aiparsing_d2.engine import FittingCheckpointer, check_init_checkpoint
 
 from .shipped_weights import find_shipped_weights
 
@@ -169,7 +168,7 @@ def get_config(
 def get(
     name: str, trained: bool = False, weights: str | None = None, device: str | None = None
 ) -> nn.Module:
-    """Build a config's model and load its weights.
+    """Build a config's model and load its weights: all of them, or those of its body alone.
 
     Args:
         name, trained, weights: see :func:`get_config`. ``weights=""`` loads none.
@@ -181,6 +180,7 @@ def get(
     Raises:
         ValueError: see :func:`get_config`.
         FileNotFoundError: the weights are a file that does not exist.
+        ConfigError: the weights do not fit. Lists the tensors.
     """
     cfg = get_config(name, trained, weights)
     checkpoint = cfg.MODEL.WEIGHTS if isinstance(cfg, CfgNode) else cfg.train.init_checkpoint
@@ -191,5 +191,5 @@ def get(
         model = build_model(cfg)
     else:
         model = instantiate(cfg.model).to(device)
-    ParsingCheckpointer(model).load(checkpoint)
+    FittingCheckpointer(model).load_body_or_all(checkpoint)
     return model

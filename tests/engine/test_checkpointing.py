@@ -110,6 +110,31 @@ def test_weights_fit_the_model_or_a_start_fills_its_body(tmp_path, change, whole
     FittingCheckpointer(body_and_head(), allow_unfitting=True).load(file)
 
 
+HEADS = ("head.weight", "head.bias")
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (without(), None),
+        (without(*HEADS), None),  # a body
+        (without(*HEADS, "running_mean"), None),
+        (lambda w: (without(*HEADS)(w), w.update({"fc.weight": torch.zeros(1)})), None),
+        (without("head.bias"), "not in the file: head.bias"),
+        (lambda w: w.update({"head.weight": torch.zeros(5, 4)}), r"head.weight: \(5, 4\)"),
+        (lambda w: w.update({"fc.weight": torch.zeros(1)}), "not in the model: fc.weight"),
+        (without(*HEADS, LINEAR), f"1 tensors differ.*not in the file: {LINEAR}"),
+    ],
+)
+def test_between_a_body_and_a_whole_model_there_is_nothing(tmp_path, change, message):
+    file, checkpointer = saved(tmp_path, change)
+    if message is None:
+        checkpointer.load_body_or_all(file)
+    else:
+        with pytest.raises(ConfigError, match=f"(?s)weights.pth.*{message}"):
+            checkpointer.load_body_or_all(file)
+
+
 def test_what_is_resumed_is_compared_before_its_optimizer_is_touched(tmp_path):
     model = body_and_head()
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0, momentum=0.9)

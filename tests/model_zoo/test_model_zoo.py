@@ -12,6 +12,7 @@ from detectron2.config import CfgNode, LazyConfig
 from omegaconf import DictConfig, OmegaConf
 
 from aiparsing_d2 import model_zoo
+from aiparsing_d2.engine import ConfigError
 from aiparsing_d2.modeling import AIParsing
 
 REPOSITORY = Path(__file__).parents[2]
@@ -86,6 +87,11 @@ def test_a_model_with_given_weights(tmp_path):
     again = model_zoo.get(demo, device="cpu", weights=str(tmp_path / "weights.pth"))
     for name, tensor in model.state_dict().items():
         assert torch.equal(again.state_dict()[name], tensor), name
+    head = model.roi_heads.parsing_head
+    head.parsing_predictor = torch.nn.ConvTranspose2d(64, 5, 4)
+    torch.save({"model": model.state_dict()}, tmp_path / "weights.pth")
+    with pytest.raises(ConfigError, match=r"parsing_predictor.bias: \(5,\) in the file, \(20,\)"):
+        model_zoo.get(demo, device="cpu", weights=str(tmp_path / "weights.pth"))
 
 
 @pytest.mark.parametrize(

@@ -137,6 +137,15 @@ def test_draws_the_predictions_and_prints_the_figures(tool, run_dir, drawn, caps
     assert example.name == "val0"
 
 
+def test_weights_of_another_model_are_refused(tool, run_dir):
+    weights = torch.load(run_dir / "model_final.pth", weights_only=True)["model"]
+    del weights["roi_heads.parsing_head.parsing_predictor.bias"]
+    torch.save({"model": weights}, run_dir / "other.pth")
+    with pytest.raises(SystemExit, match="not in the file: roi_heads.parsing_head.parsing_pred"):
+        tool.main([str(run_dir), "--weights", str(run_dir / "other.pth")])
+    assert not (run_dir / "predictions.png").exists()
+
+
 @pytest.mark.parametrize("options", [[], ["--tta"]])
 def test_edges_are_of_the_people_above_the_threshold(tool, run_dir, drawn, options):
     def draw(score_threshold):
