@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -98,6 +100,39 @@ def test_a_killed_process_ends_all_or_all_start_again(tmp_path, max_restarts):
     done = run(tmp_path, *torchrun, *restarts, script, timeout=120)
     assert (done.returncode == 0) == (max_restarts == 1), done.stderr
     assert max_restarts == 1 or "SIGKILL" in done.stderr
+
+
+RANKS = """
+from detectron2.utils import comm
+from aiparsing_d2.engine import launch
+
+def main():
+    ranks = comm.all_gather((comm.get_rank(), comm.get_local_rank(), comm.get_local_size()))
+    assert ranks == [(0, 0, 1), (1, 0, 1)], ranks
+
+if __name__ == "__main__":
+    launch(main)
+"""
+
+
+def test_the_torchruns_of_two_machines_make_one_run(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(RANKS)
+    torchrun = ["-m", "torch.distributed.run", "--nnodes", "2", "--nproc_per_node", "1"]
+    address = ["--master_addr", "127.0.0.1", "--master_port", str(find_free_port())]
+    with ThreadPoolExecutor() as machines:
+        both = [
+            machines.submit(run, tmp_path, *torchrun, *address, "--node_rank", rank, script)
+            for rank in (0, 1)
+        ]
+    for machine in both:
+        assert machine.result().returncode == 0, machine.result().stderr
+
+
+def find_free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
 
 
 TORCHRUN = {

@@ -173,20 +173,23 @@ def evaluate_share(rank, world_size, root, folder):
     )
     register_cihp(DATASET, root, "val")
     case = load_case("02_cihp_noisy")
-    # Shares of different sizes: 6 and 2 images.
-    images = case.images[2::-1] + case.images[:4:-1] if rank == 0 else case.images[4:2:-1]
-    results = process(ParsingEvaluator(DATASET, **case.settings), images)
+    # Shares of different sizes: 6, 2 and no images.
+    shares = (case.images[2::-1] + case.images[:4:-1], case.images[4:2:-1], [])
+    results = process(ParsingEvaluator(DATASET, **case.settings), shares[rank])
     (folder / f"{rank}.json").write_text(json.dumps(results))
     torch.distributed.barrier()  # nobody leaves while another may still be receiving
     torch.distributed.destroy_process_group()
 
 
-def test_two_processes_give_the_same_bits_as_one(tmp_path):
+@pytest.mark.parametrize("processes", [2, 3])
+def test_several_processes_give_the_same_bits_as_one(tmp_path, processes):
     case = load_case("02_cihp_noisy")
     alone = process(make_evaluator("02_cihp_noisy", case, tmp_path / "data"), case.images)
-    torch.multiprocessing.spawn(evaluate_share, (2, tmp_path / "data", tmp_path), nprocs=2)
+    arguments = (processes, tmp_path / "data", tmp_path)
+    torch.multiprocessing.spawn(evaluate_share, arguments, nprocs=processes)
     assert json.loads((tmp_path / "0.json").read_text()) == alone
-    assert json.loads((tmp_path / "1.json").read_text()) == {}
+    for rank in range(1, processes):
+        assert json.loads((tmp_path / f"{rank}.json").read_text()) == {}
 
 
 class Replay(torch.nn.Module):
