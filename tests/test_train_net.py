@@ -14,6 +14,7 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import default_argument_parser
+from detectron2.utils.events import EventWriter, get_event_storage
 from small_runs import DEMO, SMALL_OVERRIDES
 
 from aiparsing_d2.data.dataset_mapper import ParsingDatasetMapper
@@ -120,9 +121,35 @@ def test_training_leaves_checkpoints_metrics_and_results(run):
         rel=1e-5,
     )
     assert any("parsing/mIoU" in line for line in metrics)
+    third = metrics[2]
+    assert third["images_per_second"] == pytest.approx(2 / third["time"])
+    assert 0 < third["data_share"] < 1
     # What torch.load accepts by default: tensors and plain Python values.
     state = torch.load(output_dir / "model_final.pth", weights_only=True)
     assert state["iteration"] == 3
+
+
+class LastLosses(EventWriter):
+    """A writer of a user's own."""
+
+    def __init__(self, file):
+        self.file = Path(file)
+        self.seen = []
+
+    def write(self):
+        storage = get_event_storage()
+        self.seen.append((storage.iter, storage.history("total_loss").latest()))
+
+    def close(self):
+        self.file.write_text(json.dumps(self.seen))
+
+
+def test_writers_of_the_config_see_what_the_others_do(run, tmp_path):
+    file = tmp_path / "seen.json"
+    writer = "{_target_: test_train_net.LastLosses, file: " + str(file) + "}"
+    output_dir = run(f"train.writers=[{writer}]", "train.eval_period=0", max_iter=2)
+    first = read_metrics(output_dir)[0]
+    assert json.loads(file.read_text())[0] == [0, first["total_loss"]]
 
 
 def test_an_interrupted_run_is_continued(run):

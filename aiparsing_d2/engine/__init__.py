@@ -19,6 +19,7 @@ from .lazy_config import load_lazy_config
 from .mixed_precision import build_trainer
 from .overrides import apply_overrides, parse_arguments
 from .seeded_iterations import SeededIterations
+from .step_statistics import StepStatistics
 from .termination import SaveOnTermination, Terminated, resume_command
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "PersistentBestCheckpointer",
     "SaveOnTermination",
     "SeededIterations",
+    "StepStatistics",
     "Terminated",
     "apply_overrides",
     "build_trainer",

@@ -78,6 +78,11 @@ class FiniteStepTrainer(SimpleTrainer):
         self._num_dumps = 0
         self._skips_in_a_row = 0
 
+    @property
+    def latest_batch(self) -> Any:
+        """The batch of the iteration, as the loader gave it to this process."""
+        return self._batches.latest
+
     def train(self, start_iter: int, max_iter: int) -> None:
         # What is told line by line needs no traceback in the log.
         log = logging.getLogger("detectron2.engine.train_loop")
@@ -163,7 +168,7 @@ class FiniteStepTrainer(SimpleTrainer):
         """Leave the batch for a replay, and return what all processes have found, line by line."""
         mine = []
         if found:
-            batch = self._batches.latest
+            batch = self.latest_batch
             dump = self._dump(batch, losses)
             mine = [
                 *found,

@@ -42,6 +42,7 @@ from .lazy_config import load_lazy_config
 from .mixed_precision import build_trainer
 from .overrides import apply_overrides
 from .seeded_iterations import SeededIterations
+from .step_statistics import StepStatistics
 from .termination import SaveOnTermination
 
 __all__ = ["build_train_loader", "do_test", "do_test_with_tta", "do_train", "main"]
@@ -121,6 +122,7 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> None:
                 clip_gradients (dict): max_norm and norm_type of all gradients; optional
                 allow_unfitting_weights (bool): see FittingCheckpointer; optional
                 eval_period, log_period (int): in iterations
+                writers (list): instantiate to Detectron2's EventWriters; optional
                 channels_last (bool): memory layout of the weights; optional
                 seed (int): of all random numbers; negative: another one each run; optional
                 scale_to_batch_size (int): applied by main before this; optional
@@ -162,9 +164,14 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> None:
         trainer=trainer,
     )
 
+    loader = cfg.dataloader.train
+    pastes_people = bool((loader.get("mapper") or {}).get("copy_paste"))
     trainer.register_hooks(
         [
             hooks.IterationTimer(),
+            StepStatistics(loader.get("num_workers"), pastes_people)
+            if comm.is_main_process()
+            else None,
             hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
             average,
             hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer)
@@ -201,18 +208,12 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> None:
         checkpointer.complete()
         do_test(cfg, evaluated_model)
         return
-    # The writers open their files, which may have been replaced just now.
-    trainer.register_hooks(
-        [
-            hooks.PeriodicWriter(
-                default_writers(cfg.train.output_dir, cfg.train.max_iter),
-                period=cfg.train.log_period,
-            )
-            if comm.is_main_process()
-            else None,
-            SaveOnTermination(checkpointer),
-        ]
-    )
+    if comm.is_main_process():
+        # The writers open their files, which may have been replaced just now.
+        writers = default_writers(cfg.train.output_dir, cfg.train.max_iter)
+        writers += [instantiate(writer) for writer in cfg.train.get("writers", [])]
+        trainer.register_hooks([hooks.PeriodicWriter(writers, period=cfg.train.log_period)])
+    trainer.register_hooks([SaveOnTermination(checkpointer)])
     trainer.train(start_iter, cfg.train.max_iter)
 
 

@@ -28,6 +28,8 @@ train = dict(
     best_checkpointer=dict(val_metric="parsing/APp50", mode="max"),
     eval_period=5000,
     log_period=20,
+    # Detectron2's EventWriters beside those of the screen, metrics.json and TensorBoard.
+    writers=[],
     # Memory layout of the weights; channels last is faster for small models on the CPU.
     channels_last=False,
     # Of all random numbers, together with the process, the sample and the iteration: a resumed run
