@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
-import struct
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from aiparsing_d2.data.annotations import AnnotationError, read_label_png
-from aiparsing_d2.data.image_files import open_image
+from aiparsing_d2.data.image_files import (
+    UnreadableImageError,
+    is_sixteen_bit_grey,
+    open_image,
+)
 from aiparsing_d2.whole_files import whole_file
 
 __all__ = ["SubmissionError", "SubmissionFolder", "parse_score"]
@@ -89,24 +92,13 @@ class SubmissionFolder:
         try:
             with open(path, "rb") as file:
                 header = file.read(26)
+            if header.startswith(_PNG_SIGNATURE) and header[24:] == _GREY_16_BIT:
+                return _read_sixteen_bits(path, image_size)
+            return read_label_png(path, image_size=tuple(image_size))
+        except (AnnotationError, UnreadableImageError) as error:
+            raise SubmissionError(str(error)) from error
         except OSError as error:
             raise SubmissionError(f"{path} cannot be read: {error}") from error
-        is_png = len(header) == 26 and header.startswith(_PNG_SIGNATURE)
-        if is_png:
-            # Before anything is decoded, which may take gigabytes if the header says so.
-            width, height = struct.unpack(">II", header[16:24])
-            if (height, width) != tuple(image_size):
-                raise SubmissionError(
-                    f"{path} is {width}x{height} pixels (width x height), but its image is "
-                    f"{image_size[1]}x{image_size[0]}"
-                )
-        try:
-            if is_png and header[24:26] == _GREY_16_BIT:
-                with open_image(path) as image:
-                    return np.asarray(image).astype(np.uint16)
-            return read_label_png(path)
-        except (AnnotationError, OSError) as error:
-            raise SubmissionError(str(error)) from error
 
     def read_label_map(
         self, name: str, image_size: tuple[int, int], num_classes: int
@@ -153,6 +145,13 @@ class SubmissionFolder:
         pixels = values.astype(np.uint8 if highest <= 255 else np.uint16)
         with whole_file(self.path(name), "wb", overwrite=False) as file:
             Image.fromarray(pixels).save(file, format="PNG")
+
+
+def _read_sixteen_bits(path: Path, image_size: tuple[int, int]) -> np.ndarray:
+    with open_image(path, image_size=image_size) as image:
+        if not is_sixteen_bit_grey(image):
+            raise ValueError("it has two headers that contradict each other")
+        return np.asarray(image).astype(np.uint16)
 
 
 def parse_score(text: str) -> float:
