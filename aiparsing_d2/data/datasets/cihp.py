@@ -173,7 +173,7 @@ def _is_box(box: Any) -> bool:
     return (
         isinstance(box, list)
         and len(box) == 4
-        # The bound keeps infinity and numbers out that no float holds; comparisons with NaN are false.
+        # The bound keeps out infinity and what no float holds; comparisons with NaN are false.
         and all(type(value) in (int, float) and abs(value) < _MAX_COORDINATE for value in box)
         and box[0] < box[2]
         and box[1] < box[3]
