@@ -314,7 +314,9 @@ def _check_array(
 def _check_labels(labels: np.ndarray, part_labels: PartLabels) -> None:
     labels = labels[labels != IGNORE_LABEL]
     if labels.max(initial=0) >= part_labels.num_classes:
-        raise ValueError(f"there are {part_labels.num_classes} labels, but a map has {labels.max()}")
+        raise ValueError(
+            f"there are {part_labels.num_classes} labels, but a map has {labels.max()}"
+        )
 
 
 def _describe(person: ParsedPerson) -> dict[str, Any]:

@@ -312,7 +312,9 @@ def _read_manifest(path: Path, wanted: dict[str, Any]) -> dict[str, Any]:
         )
     differing = [key for key in wanted if found.get(key) != wanted[key]]
     if differing:
-        told = ", ".join(f"{key} {shortened(found.get(key))} instead of {wanted[key]!r}" for key in differing)
+        told = ", ".join(
+            f"{key} {shortened(found.get(key))} instead of {wanted[key]!r}" for key in differing
+        )
         raise FolderInUseError(
             f"{path.parent} holds another conversion of CCP ({told}); give another folder, or "
             "remove this one to convert anew."
