@@ -22,8 +22,8 @@ def load_lazy_config(config_file: str) -> DictConfig:
         config_file: a Python file, or a YAML file saved from a LazyConfig.
 
     Raises:
-        ConfigError: the file is a yacs config; the message names the LazyConfig of the same name. Or
-            it holds what might run code, or a ``_target_`` that nothing is built from.
+        ConfigError: the file is a yacs config, and the message names the LazyConfig of the same
+            name; or it holds what might run code, or a ``_target_`` that nothing is built from.
     """
     with noting_registrations(config_file):
         cfg = read_config_file(config_file)

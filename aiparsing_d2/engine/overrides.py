@@ -155,10 +155,10 @@ def _of_kind(override: str, now: Any, text: str, value: Any) -> Any:
         )
     if isinstance(now, str) and is_scalar:
         value = value if isinstance(value, str) else text
-        if not value.isascii() and value.encode(errors="replace") != value.encode(
-            "utf-8", "ignore"
-        ):
-            raise ConfigError(f"{shortened(override)}: this is no text in UTF-8")
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise ConfigError(f"{shortened(override)}: this is no text in UTF-8") from error
         return os.path.expanduser(value) if value.startswith("~/") else value
     if isinstance(now, bool) and is_scalar:
         if str(value).lower() not in _BOOLEANS:

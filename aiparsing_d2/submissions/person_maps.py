@@ -216,8 +216,8 @@ def _fields(
     if unknown:
         # A misspelt optional key would otherwise change scores without a word.
         raise _ContentError(
-            f"{name} has the unknown key(s) {', '.join(map(shortened, sorted(unknown)))}; known are "
-            f"{', '.join(sorted(required | optional))}"
+            f"{name} has the unknown key(s) {', '.join(map(shortened, sorted(unknown)))}; known "
+            f"are {', '.join(sorted(required | optional))}"
         )
     return value
 
