@@ -55,6 +55,9 @@ def image_file(pixels, kind="PNG", **options):
 
 
 GREY, HUMAN, JPEG = image_file(LABELS), image_file(PEOPLE), image_file(PICTURE, "JPEG")
+EXIF = Image.Exif()
+EXIF[0x0112] = 6
+TURNED = image_file(PICTURE, "JPEG", exif=EXIF, xmp=b'<x tiff:Orientation="6"/>')
 RED = image_file(np.dstack([LABELS, LABELS * 0, LABELS * 0]))
 
 
@@ -119,7 +122,12 @@ def test_label_map_of_an_image(tmp_path, content):
 
 
 @fuzz
-@given(content=damaged(JPEG) | png(image_file(PICTURE)) | damaged(image_file(PICTURE, "TIFF")))
+@given(
+    content=damaged(JPEG)
+    | damaged(TURNED)
+    | png(image_file(PICTURE))
+    | damaged(image_file(PICTURE, "TIFF"))
+)
 def test_image(tmp_path, content):
     path = write(tmp_path / "a.jpg", content)
     for read in (read_image, read_image_size):

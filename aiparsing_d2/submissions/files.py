@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from aiparsing_d2.data.image_files import (
 )
 from aiparsing_d2.whole_files import whole_file
 
-__all__ = ["SubmissionError", "SubmissionFolder", "parse_score"]
+__all__ = ["SubmissionError", "SubmissionFolder", "parse_integer", "parse_score"]
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GREY_16_BIT = b"\x10\x00"  # bit depth and colour type in the header of a PNG
@@ -154,12 +155,25 @@ def _read_sixteen_bits(path: Path, image_size: tuple[int, int]) -> np.ndarray:
         return np.asarray(image).astype(np.uint16)
 
 
+def parse_integer(text: str) -> int:
+    """Return a whole number.
+
+    Raises:
+        ValueError: the text is something else.
+    """
+    if not re.fullmatch(r"-?[0-9]{1,9}", text):
+        raise ValueError(f"{text!r:.40} is no whole number")
+    return int(text)
+
+
 def parse_score(text: str) -> float:
     """Return a score in 0..1.
 
     Raises:
         ValueError: the text is something else.
     """
+    if "_" in text:  # in which Python's numbers may be grouped
+        raise ValueError(f"{text!r:.40} is no number")
     score = float(text)
     if not 0 <= score <= 1:
         raise ValueError(f"the score {text} is not in 0..1")
