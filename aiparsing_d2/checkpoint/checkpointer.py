@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,13 @@ from aiparsing_d2.whole_files import whole_file
 
 from .timm_weights import convert_timm, find_timm_backbone
 from .unpickling import loading_weights_only
-from .weight_file import read_detectron_pickle, read_weights, telling_what_is_wrong
+from .weight_file import (
+    WeightFileError,
+    check_weights,
+    read_detectron_pickle,
+    read_weights,
+    telling_what_is_wrong,
+)
 
 
 class ParsingCheckpointer(DetectionCheckpointer):
@@ -75,7 +82,10 @@ class ParsingCheckpointer(DetectionCheckpointer):
         else:
             with telling_what_is_wrong(path), loading_weights_only():
                 checkpoint = super()._load_file(filename)
+        if not isinstance(checkpoint["model"], Mapping):
+            raise WeightFileError(f"{path} holds no dict of tensors")
         body = find_timm_backbone(self.model)
-        if body is not None and not any(f"{body[0]}." in name for name in checkpoint["model"]):
+        if body is not None and not any(f"{body[0]}." in str(n) for n in checkpoint["model"]):
             checkpoint = {"model": convert_timm(read_weights(path), self.model).weights}
+        check_weights(path, checkpoint["model"])
         return checkpoint

@@ -123,11 +123,15 @@ def load_arrays(path: Path) -> Any:
     Args:
         path: a file of Python's pickle, written by Python 2 or 3.
 
+    Returns:
+        Its content, with stand-ins for arrays and NumPy's numbers, which :func:`finished` turns
+        into what they stand for.
+
     Raises:
         pickle.UnpicklingError: it holds other objects, which might run code.
     """
     with open(path, "rb") as file:
-        return _finished(_ArrayUnpickler(file, encoding="latin1").load())
+        return _ArrayUnpickler(file, encoding="latin1").load()
 
 
 class _DType:
@@ -198,7 +202,9 @@ _PICKLED = {
 }
 
 
-class _ArrayUnpickler(pickle.Unpickler):
+class _ArrayUnpickler(pickle._Unpickler):
+    """In Python, as the one in C takes gigabytes if a damaged file numbers an object high."""
+
     def find_class(self, module: str, name: str) -> Any:
         try:
             return _PICKLED[f"{module}.{name}"]
@@ -206,12 +212,8 @@ class _ArrayUnpickler(pickle.Unpickler):
             raise pickle.UnpicklingError(f"{module}.{name}, which might run code") from None
 
 
-def _finished(content: Any) -> Any:
-    """Put arrays and numbers in the place of their stand-ins."""
-    if isinstance(content, _Array):
-        return content.array if content.array.ndim else content.array[()]
-    if isinstance(content, dict):
-        return {_finished(key): _finished(value) for key, value in content.items()}
-    if isinstance(content, (list, tuple)):
-        return type(content)(map(_finished, content))
-    return content
+def finished(value: Any) -> Any:
+    """Give the array or number that a stand-in is of; other values as they are."""
+    if isinstance(value, _Array):
+        return value.array if value.array.ndim else value.array[()]
+    return value

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from aiparsing_d2.whole_files import whole_file
 
-from .unpickling import load_arrays, load_tensors
+from .unpickling import finished, load_arrays, load_tensors
 
 # Where a checkpoint that holds more than weights has them.
 _WEIGHT_ENTRIES = ("model", "state_dict")
+
+_NUM_NAMED = 10
 
 
 class WeightFileError(ValueError):
@@ -70,6 +73,7 @@ def read_weights(path: Path) -> WeightFile:
         if not isinstance(value, Tensor):
             other_entries.append(str(name))
             continue
+        check_weight(path, name, value)
         name = name.removeprefix("module.")
         if name in tensors:
             raise WeightFileError(f"{path} holds {name} both with and without a leading 'module.'")
@@ -77,7 +81,7 @@ def read_weights(path: Path) -> WeightFile:
     if not tensors:
         raise WeightFileError(
             f"{path} holds no tensors, neither at its top nor under 'model' or 'state_dict'; its "
-            f"entries are {', '.join(other_entries) or '(none)'}"
+            f"entries are {_some(other_entries)}"
         )
     return WeightFile(Path(path), tensors, tuple(other_entries))
 
@@ -87,6 +91,8 @@ def telling_what_is_wrong(path: Path) -> Iterator[None]:
     """Raise what reading a file raises as a :class:`WeightFileError` that names the file."""
     try:
         yield
+    except (FileNotFoundError, IsADirectoryError, PermissionError, ImportError):
+        raise
     except pickle.UnpicklingError as error:
         raise WeightFileError(
             f"{path} is no checkpoint, or holds more than tensors and plain Python objects, "
@@ -95,9 +101,50 @@ def telling_what_is_wrong(path: Path) -> Iterator[None]:
             "(docs/WEIGHTS.md has the command).\n"
             f"{error}"
         ) from error
-    # Broken zip archives and files that end early.
-    except (EOFError, RuntimeError, ValueError) as error:
-        raise WeightFileError(f"{path} cannot be read; is it complete? {error}") from error
+    # Damaged archives and pickles make their readers stumble over anything: KeyError, struct.error,
+    # AssertionError, MemoryError, ...
+    except Exception as error:
+        raise WeightFileError(
+            f"{path} cannot be read; is it complete? {type(error).__name__}: {error}"
+        ) from error
+
+
+def check_weights(path: Path, weights: Any) -> None:
+    """Check what a file holds as the weights of a model.
+
+    Raises:
+        WeightFileError: it is no dict of tensors or arrays of numbers by name.
+    """
+    if not isinstance(weights, Mapping):
+        raise WeightFileError(f"{path} holds a {type(weights).__name__}, not a dict of tensors")
+    for name, value in weights.items():
+        check_weight(path, name, value)
+
+
+def check_weight(path: Path, name: Any, value: Any) -> None:
+    """Check one of the weights that a file holds.
+
+    Raises:
+        WeightFileError: its name is no text, or it is no tensor or array whose numbers, real ones,
+            all stand in the file.
+    """
+    if not isinstance(name, str):
+        raise WeightFileError(f"{path} holds {name!r:.40} where the name of a tensor should be")
+    if isinstance(value, np.ndarray):
+        is_plain = value.dtype.kind in "fiub"
+    elif isinstance(value, Tensor):
+        is_plain = value.layout is torch.strided and not (
+            value.is_complex() or value.is_quantized or value.is_meta
+        )
+        # A few numbers may be said to repeat until no memory holds them.
+        is_plain = is_plain and value.nbytes <= value.untyped_storage().nbytes()
+    else:
+        is_plain = False
+    if not is_plain:
+        raise WeightFileError(
+            f"{path} holds under {name!r:.80} a {type(value).__name__} that is no plain tensor of "
+            "real numbers"
+        )
 
 
 def read_detectron_pickle(path: Path) -> dict[str, Any]:
@@ -118,31 +165,38 @@ def read_detectron_pickle(path: Path) -> dict[str, Any]:
     # What bytes that are no pickle raise is of many types.
     try:
         content = load_arrays(path)
-    except (OSError, MemoryError):
+    except OSError:
         raise
     except Exception as error:
         raise WeightFileError(
             f"{path} is no file of Detectron's model zoo, whole and with NumPy's arrays alone, or "
-            f"might run code when loaded: {error}"
+            f"might run code when loaded: {error or type(error).__name__}"
         ) from error
     if not isinstance(content, dict):
         raise WeightFileError(f"{path} holds a {type(content).__name__}, not a dict of arrays")
-    if "model" in content and "__author__" in content:
-        return content
+    is_caffe2 = not ("model" in content and "__author__" in content)
     # Detection models of Caffe2 have blobs, ImageNet's do not.
-    blobs = content.get("blobs", content)
-    weights = {name: value for name, value in blobs.items() if not name.endswith("_momentum")}
-    return {"model": weights, "__author__": "Caffe2", "matching_heuristics": True}
+    weights = content.get("blobs", content) if is_caffe2 else content["model"]
+    if not isinstance(weights, dict):
+        raise WeightFileError(f"{path} holds a {type(weights).__name__} as its weights, not a dict")
+    if is_caffe2:
+        weights = {n: value for n, value in weights.items() if not str(n).endswith("_momentum")}
+    return {
+        "model": {name: finished(value) for name, value in weights.items()},
+        "__author__": "Caffe2" if is_caffe2 else finished(content["__author__"]),
+        "matching_heuristics": is_caffe2 or bool(content.get("matching_heuristics", False)),
+    }
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
     from safetensors import torch as safetensors_torch
 
-    try:
-        return safetensors_torch.load_file(path)
-    except SafetensorError as error:
-        raise ValueError(error) from error
+    return safetensors_torch.load_file(path)
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(f"{name:.40}" for name in names[:_NUM_NAMED])
+    return f"{shown}, ..." if len(names) > _NUM_NAMED else shown or "(none)"
 
 
 def write_weights(path: Path, weights: Mapping[str, Tensor]) -> None:

@@ -26,7 +26,7 @@ class _CommandParser(argparse.ArgumentParser):
     ) -> tuple[argparse.Namespace, list[str]]:
         # argparse takes the first row of overrides for all, and leaves the others.
         namespace, rest = super().parse_known_args(args, namespace)
-        if rest and hasattr(namespace, "opts") and not any(word[0] == "-" for word in rest):
+        if rest and hasattr(namespace, "opts") and not any(word.startswith("-") for word in rest):
             namespace.opts, rest = [*namespace.opts, *rest], []
         return namespace, rest
 

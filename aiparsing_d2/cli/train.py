@@ -64,6 +64,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
     from aiparsing_d2.checkpoint import WeightFileError
+    from aiparsing_d2.data.annotations import AnnotationError
+    from aiparsing_d2.data.id_lists import IdListError
+    from aiparsing_d2.data.json_files import JsonError
     from aiparsing_d2.engine import ConfigError, NonFiniteError, launch, resume_command
     from aiparsing_d2.engine.training import main
     from aiparsing_d2.model_zoo import find_config_file
@@ -82,7 +85,10 @@ def run(args: argparse.Namespace) -> int:
             dist_url=args.dist_url,
             args=(args,),
         )
-    except (ConfigError, NonFiniteError, OSError, WeightFileError) as error:
+    except (
+        *(ConfigError, NonFiniteError, OSError, WeightFileError),
+        *(AnnotationError, IdListError, JsonError),
+    ) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -18,21 +18,27 @@ import numpy as np
 
 from aiparsing_d2.structures.part_labels import IGNORE_LABEL
 
-from .image_files import UnreadableImageError, open_image
+from .image_files import ImageSizeError, UnreadableImageError, open_image
 
 __all__ = [
     "AnnotationError",
+    "LabelSizeError",
     "PersonAnnotations",
     "annotation_files",
     "read_label_png",
     "read_person_annotations",
 ]
 
+_PNG_HEADER_LENGTH = 26  # up to the bit depth and the colour type
 _PNG_COLOR_TYPES = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGBA"}
 
 
 class AnnotationError(ValueError):
     """An annotation file is broken, or does not fit its image or its data set."""
+
+
+class LabelSizeError(AnnotationError):
+    """A label map has another size than its image."""
 
 
 @dataclass(frozen=True)
@@ -103,25 +109,35 @@ def annotation_files(record: Mapping[str, Any]) -> list[str] | None:
     return [*maps, *record.get("person_file_names", ())]
 
 
-def read_label_png(file_name: str | os.PathLike, *, allow_red: bool = False) -> np.ndarray:
+def read_label_png(
+    file_name: str | os.PathLike,
+    *,
+    allow_red: bool = False,
+    image_size: tuple[int, int] | None = None,
+) -> np.ndarray:
     """Read a label map without any colour conversion.
 
     Args:
         file_name: PNG with 8-bit grey values or with a palette, whose indices are the labels.
         allow_red: whether the file may also be an 8-bit RGB PNG with the labels in its red channel
             and nothing in the others, as in LV-MHP-v2.
+        image_size: the (H, W) that it must have. A map of another size is not decoded, which may
+            take gigabytes.
 
     Returns:
         uint8 array (H, W).
 
     Raises:
         FileNotFoundError: there is no such file.
+        LabelSizeError: the size is another.
         AnnotationError: the file cannot be decoded or is another kind of picture.
     """
     with open(file_name, "rb") as file:
-        content = file.read()
-    if not content.startswith(b"\x89PNG\r\n\x1a\n") or len(content) < 26:
-        raise AnnotationError(f"{file_name} ({len(content)} bytes) is not a PNG file.")
+        content = file.read(_PNG_HEADER_LENGTH)
+        if not content.startswith(b"\x89PNG\r\n\x1a\n") or len(content) < _PNG_HEADER_LENGTH:
+            num_bytes = os.fstat(file.fileno()).st_size
+            raise AnnotationError(f"{file_name} ({num_bytes} bytes) is not a PNG file.")
+        content += file.read()
     # Byte 24 of a PNG is its bit depth, byte 25 its colour type. Decoders scale grey values of
     # fewer bits up to 0..255, which would silently change the labels.
     bit_depth, color_type = content[24], content[25]
@@ -135,8 +151,10 @@ def read_label_png(file_name: str | os.PathLike, *, allow_red: bool = False) -> 
             "the labels. Colour renderings of the labels cannot be used."
         )
     try:
-        with open_image(content, file_name) as image:
+        with open_image(content, file_name, image_size=image_size) as image:
             mode, pixels = image.mode, np.array(image, dtype=np.uint8)
+    except ImageSizeError as e:
+        raise LabelSizeError(str(e)) from e
     except UnreadableImageError as e:
         raise AnnotationError(str(e)) from e
     if mode not in (("L", "P") if is_grey_or_palette else ("RGB",)):
@@ -214,14 +232,11 @@ def _read_map_of_image(
     allow_red: bool = False,
 ) -> np.ndarray:
     """Read a label map and check it against the record's image and the label range."""
-    label_map = read_label_png(file_name, allow_red=allow_red)
-    expected = (record["height"], record["width"])
-    if label_map.shape != expected:
-        raise AnnotationError(
-            f"{file_name} is {label_map.shape[1]}x{label_map.shape[0]} pixels (width x height), "
-            f"but its image {record['file_name']} is {expected[1]}x{expected[0]}. "
-            "(The image's size is the one after its EXIF orientation.)"
-        )
+    image_size = (record["height"], record["width"])
+    try:
+        label_map = read_label_png(file_name, allow_red=allow_red, image_size=image_size)
+    except LabelSizeError as e:
+        raise LabelSizeError(f"{e}: {record['file_name']}, as its EXIF orientation turns it") from e
     if num_classes is not None:
         unknown = (label_map >= num_classes) & (label_map != IGNORE_LABEL)
         if unknown.any():

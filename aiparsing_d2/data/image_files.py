@@ -2,7 +2,8 @@
 
 * An image is turned as its EXIF orientation says, or the orientation in its XMP if EXIF has none.
   Only what stands before the pixels counts, so that the header is enough to tell the size.
-* Grey values of 16 bits are scaled to 8. Transparency is dropped.
+* Grey values of 12 or 16 bits are scaled to 8. Transparency is dropped.
+* PostScript is a program, and never run.
 * Whatever Pillow stumbles over becomes an :class:`UnreadableImageError` that names the file.
 
 Needs only numpy and Pillow.
@@ -21,6 +22,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
 __all__ = [
+    "ImageSizeError",
     "UnreadableImageError",
     "check_image_size",
     "image_to_array",
@@ -45,6 +47,9 @@ _TRANSPOSITIONS = {
 }
 _ORIENTATIONS_ON_THE_SIDE = (5, 6, 7, 8)
 
+# Numbers of a TIFF's entries, and the value that says that 0 is white.
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
+
 # Format as Pillow names it -> the last bytes of a whole file.
 _END_MARKERS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 
@@ -56,9 +61,16 @@ class UnreadableImageError(OSError):
     """A file is no image, ends before its last pixel, or is of a kind that cannot be read."""
 
 
+class ImageSizeError(UnreadableImageError):
+    """A map that goes with an image has another size; nothing of it is decoded."""
+
+
 @contextlib.contextmanager
 def open_image(
-    file_name: str | os.PathLike | bytes, name: str | os.PathLike | None = None
+    file_name: str | os.PathLike | bytes,
+    name: str | os.PathLike | None = None,
+    *,
+    image_size: tuple[int, int] | None = None,
 ) -> Iterator[ImageFile]:
     """Open an image with Pillow, with errors that name the file.
 
@@ -68,10 +80,12 @@ def open_image(
     Args:
         file_name: the image, or the content of its file.
         name: what errors call a content that is given.
+        image_size: the (H, W) of the image that it goes with, if it is a map of that.
 
     Raises:
         FileNotFoundError: there is no such file.
         OSError: it cannot be opened.
+        ImageSizeError: its size is not ``image_size``.
         UnreadableImageError: it is not an image, or Pillow fails to read it.
     """
     if isinstance(file_name, bytes):
@@ -81,7 +95,16 @@ def open_image(
     with source as file:
         try:
             with Image.open(file) as image:
+                if image.format == "EPS":  # Pillow would have Ghostscript run it
+                    raise ValueError("it is a PostScript program, whatever its name is")
+                if image_size is not None and image.size != (image_size[1], image_size[0]):
+                    raise ImageSizeError(
+                        f"{name} is {image.width}x{image.height} pixels (width x height), but its "
+                        f"image is {image_size[1]}x{image_size[0]}"
+                    )
                 yield image
+        except ImageSizeError:
+            raise
         # Broken files make Pillow raise OSError, SyntaxError, ValueError, DecompressionBombError,
         # and what else its parsers stumble over: struct.error, IndexError, MemoryError, ...
         except Exception as e:
@@ -163,7 +186,7 @@ def read_image_size(file_name: str | os.PathLike) -> tuple[int, int]:
 
 
 def is_sixteen_bit_grey(image: Image.Image) -> bool:
-    """Whether an image has grey values of 16 bits."""
+    """Whether an image has grey values of more than 8 bits, up to 16."""
     # Before version 11, Pillow gives the values of such PNGs 32 bits.
     return image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
 
@@ -199,8 +222,12 @@ def _orientation(image: Image.Image) -> int:
 
 def _with_eight_bits(image: Image.Image) -> Image.Image:
     if is_sixteen_bit_grey(image):
-        # As Pillow does it with the 16 bits of each channel of a coloured PNG.
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        # Pillow leaves to others what a TIFF says of such values.
+        tags = getattr(image, "tag_v2", {})
+        (bits,) = tags.get(_BITS_PER_SAMPLE, (16,))
+        # The upper bits, as Pillow takes of each channel of a coloured PNG of 16 bits.
+        values = (np.asarray(image) >> (bits - 8)).astype(np.uint8)
+        return Image.fromarray(~values if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO else values)
     if image.mode[0] in "IF":
         raise ValueError(f"the range of its values (mode {image.mode}) is not known")
     return image

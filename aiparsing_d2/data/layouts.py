@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -26,13 +27,15 @@ __all__ = [
     "SplitLayout",
     "choose_files",
     "cihp_image_id",
+    "comparable_stem",
     "top_level_names",
     "vip_frame_id",
     "vip_layout",
 ]
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
-"""What the names of images may end in, in upper or lower case."""
+IMAGE_SUFFIXES = tuple(".jpg .jpeg .png .jpe .jfif .webp .avif .bmp .tif .tiff".split())
+"""What the names of images may end in, in upper or lower case. What such a file holds counts, not
+what its name says."""
 
 LABEL_MAP_SUFFIXES = (".png",)
 """What the names of label maps may end in, in upper or lower case."""
@@ -212,3 +215,11 @@ def choose_files(names: Iterable[str], suffixes: Sequence[str]) -> dict[str, str
         if stem not in chosen or rank < chosen[stem][0]:
             chosen[stem] = rank, name
     return {stem: name for stem, (_, name) in chosen.items()}
+
+
+def comparable_stem(name: str) -> str:
+    """Return what names have in common that differ in suffix, case, or Unicode form only.
+
+    Systems do not agree on the latter two; and a file may be of a kind that is not read.
+    """
+    return unicodedata.normalize("NFC", os.path.splitext(name)[0]).casefold()

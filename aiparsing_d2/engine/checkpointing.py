@@ -20,6 +20,8 @@ from fvcore.common.checkpoint import _filter_reused_missing_keys
 from torch import nn
 
 from aiparsing_d2.checkpoint import ParsingCheckpointer
+from aiparsing_d2.data.id_lists import path_problem
+from aiparsing_d2.data.json_files import parse_json, read_json, shortened
 from aiparsing_d2.whole_files import whole_file
 
 from .config_error import ConfigError
@@ -205,10 +207,9 @@ class PersistentBestCheckpointer(hooks.BestCheckpointer):
 
     def before_train(self) -> None:
         if self.trainer.start_iter > 0 and os.path.isfile(self._record_file):
-            with open(self._record_file) as f:
-                record = json.load(f)
-            if record["metric"] == self._val_metric:
-                self.best_metric, self.best_iter = record["value"], record["iteration"]
+            metric, value, iteration = _read_best_record(self._record_file)
+            if metric == self._val_metric:
+                self.best_metric, self.best_iter = value, iteration
 
     def _best_checking(self) -> None:
         known = self.best_iter
@@ -222,6 +223,20 @@ class PersistentBestCheckpointer(hooks.BestCheckpointer):
             }
             with whole_file(Path(self._record_file), durable=True) as file:
                 json.dump(record, file)
+
+
+def _read_best_record(file: str) -> tuple[str, float, int]:
+    try:
+        record = read_json(file)
+        metric, value, iteration = record["metric"], record["value"], record["iteration"]
+        if type(value) not in (int, float) or type(iteration) is not int:
+            raise TypeError(f"it holds {shortened(record)}")
+        return metric, value, iteration
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{file} is no record of the best checkpoint ({error}). Mend it or remove it; without "
+            "it the next evaluation replaces the best checkpoint"
+        ) from error
 
 
 def has_checkpoint(output_dir: str) -> bool:
@@ -257,7 +272,9 @@ def newest_whole_checkpoint(output_dir: str) -> str | None:
     # Old versions, and failing disks, may leave an empty record.
     name = record.read_text(errors="replace").strip() if record.is_file() else ""
     problems = []
-    if name:
+    if name and ("/" in name or path_problem(name)):
+        problems.append(f"{record} names no file of its folder, but {shortened(name)}")
+    elif name:
         problem = _damage(record.with_name(name))
         if problem is None:
             return str(record.with_name(name))
@@ -270,9 +287,12 @@ def newest_whole_checkpoint(output_dir: str) -> str | None:
             continue
         problem = _damage(file)
         if problem is None:
-            found.append((_iteration(file), str(file)))
-        else:
-            problems.append(f"{file} {problem}")
+            try:
+                found.append((_iteration(file), str(file)))
+                continue
+            except Exception as error:  # weights of another kind, by the name of a checkpoint
+                problem = f"is no checkpoint of a run ({type(error).__name__}: {error})"
+        problems.append(f"{file} {problem}")
     if not found:
         raise ConfigError(
             f"there is no whole checkpoint to resume from: {'; '.join(problems)}. Put one back, or "
@@ -292,13 +312,13 @@ def _damage(file: Path) -> str | None:
     try:
         with zipfile.ZipFile(file) as archive:
             broken = archive.testzip()  # compares checksums
-    except (OSError, zipfile.BadZipFile, EOFError) as error:
+    except Exception as error:  # BadZipFile, NotImplementedError, zlib.error, struct.error, ...
         return f"is damaged ({error})"
     return f"is damaged (in its part {broken})" if broken else None
 
 
 def _iteration(file: Path) -> int:
-    return torch.load(file, map_location="cpu", weights_only=True, mmap=True)["iteration"]
+    return int(torch.load(file, map_location="cpu", weights_only=True, mmap=True)["iteration"])
 
 
 def remove_unfinished(output_dir: str, start_iter: int) -> None:
@@ -317,19 +337,19 @@ def remove_unfinished(output_dir: str, start_iter: int) -> None:
             part.unlink()
     metrics = Path(output_dir, "metrics.json")
     if metrics.is_file():
-        lines = metrics.read_text().splitlines(keepends=True)
+        lines = metrics.read_bytes().splitlines(keepends=True)
         kept = [line for line in lines if _is_before(line, start_iter)]
         if kept != lines:
-            with whole_file(metrics, durable=True) as file:
+            with whole_file(metrics, "wb", durable=True) as file:
                 file.writelines(kept)
 
 
-def _is_before(line: str, start_iter: int) -> bool:
+def _is_before(line: bytes, start_iter: int) -> bool:
     """Whether a line of ``metrics.json`` is whole and of an earlier iteration."""
     try:
-        values = json.loads(line)
+        values = parse_json(line)
         # The last evaluation of a run counts as of the iteration after it, which has no rate.
-        return line.endswith("\n") and values["iteration"] < start_iter + ("lr" not in values)
+        return line.endswith(b"\n") and values["iteration"] < start_iter + ("lr" not in values)
     except (ValueError, KeyError, TypeError):
         return False
 

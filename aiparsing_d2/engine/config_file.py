@@ -69,6 +69,9 @@ _RUNNING_CODE = (
 )
 
 
+_MAX_VALUES = 100_000
+
+
 def read_config_file(config_file: str) -> DictConfig:
     """``LazyConfig.load`` that runs no code of a YAML file.
 
@@ -80,20 +83,55 @@ def read_config_file(config_file: str) -> DictConfig:
     """
     if not config_file.endswith((".yaml", ".yml")):
         return LazyConfig.load(config_file)
-    with open(config_file, encoding="utf-8") as file:
+    with open(config_file, "rb") as file:
         try:
             content = yaml.load(file, _ConfigLoader)
+            _check_amount(content)
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
             place = f", line {mark.line + 1}" if mark else ""
-            raise ConfigError(
-                f"{config_file}{place}: {getattr(error, 'problem', None) or error}"
-            ) from error
-    return OmegaConf.create(content, flags={"allow_objects": True})
+            reason = getattr(error, "problem", None) or " ".join(str(error).split())
+            raise ConfigError(f"{config_file}{place}: {reason}") from error
+        # Of values that YAML knows and Python does not, as the 31st of February.
+        except (ValueError, RecursionError) as error:
+            raise ConfigError(f"{config_file}: {error}") from error
+    if not isinstance(content, dict):
+        kind = "nothing" if content is None else f"a {type(content).__name__}"
+        raise ConfigError(f"{config_file} holds {kind} instead of keys and values")
+    try:
+        return OmegaConf.create(content, flags={"allow_objects": True})
+    except (OmegaConfBaseException, RecursionError) as error:
+        raise ConfigError(f"{config_file}: {' '.join(str(error).split())}") from error
+
+
+def _check_amount(content: Any) -> None:
+    """Refuse a few lines that refer to each other until they are more than memory holds.
+
+    Raises:
+        ValueError: there are more values than any config has.
+    """
+    to_do, number = [content], 0
+    while to_do:
+        value = to_do.pop()
+        number += 1
+        if number > _MAX_VALUES:
+            raise ValueError(f"its references make more than {_MAX_VALUES} values of it")
+        if isinstance(value, dict):
+            to_do += value.values()
+        elif isinstance(value, (list, tuple)):
+            to_do += value
 
 
 class _ConfigLoader(yaml.SafeLoader):
     """Plain values, and names of what models are built from, as ``LazyConfig.save`` writes them."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        twice = next((key for key in keys if keys.count(key) > 1), None)
+        if twice is not None:  # of which the first would be lost
+            problem = f"the key {twice!r:.80} stands there twice"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        return super().construct_mapping(node, deep)
 
     def tuple(self, node: yaml.Node) -> tuple:
         return tuple(self.construct_sequence(node, deep=True))

@@ -17,7 +17,9 @@ from contextlib import contextmanager
 from detectron2.config import LazyCall as L
 from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from aiparsing_d2.data.json_files import shortened
 
 from .config_error import ConfigError
 from .config_file import check_targets, read_config_file
@@ -45,7 +47,12 @@ def noting_registrations(config_file: str) -> Iterator[None]:
 
 def register_data_sets(config: DictConfig) -> None:
     """Make the calls of ``dataloader.register``."""
-    for call in config.get("dataloader", {}).get("register") or ():
+    calls = OmegaConf.select(config, "dataloader.register", throw_on_missing=False)
+    if calls is not None and not isinstance(calls, ListConfig):
+        raise ConfigError(f"dataloader.register is {shortened(calls)}, not a list of calls")
+    for call in calls or ():
+        if not isinstance(call, DictConfig) or "_target_" not in call:
+            raise ConfigError(f"dataloader.register has {shortened(call)}, which is no call")
         instantiate(call)
 
 

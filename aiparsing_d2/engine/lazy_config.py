@@ -6,6 +6,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from .config_error import ConfigError
 from .config_file import check_targets, read_config_file
 from .data_set_registration import noting_registrations, register_data_sets
 
@@ -21,8 +22,8 @@ def load_lazy_config(config_file: str) -> DictConfig:
         config_file: a Python file, or a YAML file saved from a LazyConfig.
 
     Raises:
-        ValueError: the file is a yacs config; the message names the LazyConfig of the same name.
-        ConfigError: it holds what might run code, or a ``_target_`` that nothing is built from.
+        ConfigError: the file is a yacs config, and the message names the LazyConfig of the same
+            name; or it holds what might run code, or a ``_target_`` that nothing is built from.
     """
     with noting_registrations(config_file):
         cfg = read_config_file(config_file)
@@ -31,7 +32,7 @@ def load_lazy_config(config_file: str) -> DictConfig:
     if file.suffix in (".yaml", ".yml") and all(str(key).isupper() for key in cfg):
         # configs/yaml/cihp/….yaml belongs to configs/cihp/….py.
         same_name = Path(*(part for part in file.parts if part != "yaml")).with_suffix(".py")
-        raise ValueError(
+        raise ConfigError(
             f"{config_file} is a yacs config, for scripts on Detectron2's get_cfg(); give a "
             f"LazyConfig{f', here {same_name}' if same_name.is_file() else ''}"
         )

@@ -41,6 +41,7 @@ from .launch import check_device, create_ddp_model
 from .lazy_config import load_lazy_config
 from .mixed_precision import build_trainer
 from .overrides import apply_overrides
+from .run_settings import check_settings
 from .seeded_iterations import SeededIterations
 from .step_statistics import StepStatistics
 from .termination import SaveOnTermination
@@ -229,6 +230,7 @@ def main(args: argparse.Namespace) -> None:
     """
     cfg = load_lazy_config(args.config_file)
     cfg = apply_overrides(cfg, args.opts)
+    check_settings(cfg, evaluation_only=args.eval_only)
     if cfg.train.get("scale_to_batch_size"):
         cfg = scale_to_batch_size(cfg, cfg.train.scale_to_batch_size)
     check_consistency(cfg, evaluation_only=args.eval_only)
@@ -267,4 +269,6 @@ def main(args: argparse.Namespace) -> None:
         if use_tta:
             do_test_with_tta(cfg, model)
     else:
+        if cfg.get("test_time_augmentation", {}).get("enabled"):
+            logger.warning("test_time_augmentation.enabled changes nothing without --eval-only")
         do_train(args, cfg)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
-import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +16,10 @@ from detectron2.structures import Boxes, Instances
 from PIL import Image
 
 from aiparsing_d2.data.coco_format import COCO_PERSON_ID
+from aiparsing_d2.data.image_files import check_image_size
 from aiparsing_d2.structures import PartMaps, PersonMasks
 from aiparsing_d2.structures.painting import paint_by_score, visible_labels, visible_people
-from aiparsing_d2.structures.part_labels import PartLabels
+from aiparsing_d2.structures.part_labels import IGNORE_LABEL, PartLabels
 from aiparsing_d2.whole_files import whole_file
 
 from .parsed_person import ParsedPerson
@@ -212,30 +212,20 @@ class ParsedImage:
             FileNotFoundError: there is no such file.
             ValueError: it was not written by :meth:`save`.
         """
+        with open(path, "rb"):  # whose error says why it cannot be opened
+            pass
         try:
             with np.load(path, allow_pickle=False) as file:
                 arrays = dict(file)
-            height, width = arrays["image_size"].tolist()
-            windows = arrays["windows"]
-            shapes = (windows[:, 2:] - windows[:, :2])[:, ::-1]
-            crops = np.split(arrays["labels"], np.cumsum(shapes.prod(axis=1)))[: len(windows)]
-            maps = [torch.from_numpy(c.reshape(*s)) for c, s in zip(crops, shapes, strict=True)]
-            instances = Instances(
-                (height, width),
-                pred_boxes=Boxes(torch.from_numpy(arrays["pred_boxes"])),
-                pred_part_maps=PartMaps(maps, torch.from_numpy(windows), (height, width)),
-                pred_classes=torch.zeros(len(windows), dtype=torch.int64),
-            )
-            for name in ("scores", *(name for name in _OPTIONAL_FIELDS if name in arrays)):
-                instances.set(name, torch.from_numpy(arrays[name]))
-            instances.pred_masks = PersonMasks(instances.pred_part_maps)
+            instances = _to_instances(arrays)
             part_labels = PartLabels(
                 *(arrays[f"part_{name}"].tolist() for name in ("names", "colors", "flip_pairs"))
             )
-        except FileNotFoundError:
-            raise
-        except (OSError, ValueError, TypeError, KeyError, AssertionError, zipfile.BadZipFile) as e:
-            raise ValueError(f"{path} is not a file of ParsedImage.save: {e}") from e
+            _check_labels(arrays["labels"], part_labels)
+        # Damaged archives make zipfile, zlib and numpy stumble over anything.
+        except Exception as e:
+            reason = f"{type(e).__name__}: {e}"
+            raise ValueError(f"{path} is not a file of ParsedImage.save ({reason})") from e
         return cls(instances, part_labels)
 
     def plot(self, *, boxes: bool = True, alpha: float = 0.7, scale: float = 1.0) -> np.ndarray:
@@ -273,6 +263,60 @@ class ParsedImage:
         scale = min(1.0, _NOTEBOOK_SIDE / max(self.image_size))
         Image.fromarray(self.plot(scale=scale)).save(file, "PNG")
         return file.getvalue()
+
+
+def _to_instances(arrays: Mapping[str, np.ndarray]) -> Instances:
+    """Make the people of what :meth:`ParsedImage.save` writes.
+
+    Raises:
+        Exception: an array is missing, or is another than what is written.
+    """
+    _check_array(arrays, "image_size", "iu", (2,))
+    height, width = arrays["image_size"].tolist()
+    check_image_size(height, width)
+    windows = arrays["windows"]
+    _check_array(arrays, "windows", "iu", (len(windows), 4))
+    _check_array(arrays, "labels", "u", (None,))
+    _check_array(arrays, "pred_boxes", "f", (len(windows), 4))
+    shapes = (windows[:, 2:] - windows[:, :2])[:, ::-1]
+    ends = np.cumsum(shapes.prod(axis=1), dtype=np.int64)
+    if len(arrays["labels"]) != (ends[-1] if len(ends) else 0):
+        raise ValueError("the labels are not those of the windows")
+    crops = np.split(arrays["labels"], ends)[: len(windows)]
+    maps = [torch.from_numpy(c.reshape(*s)) for c, s in zip(crops, shapes, strict=True)]
+    instances = Instances(
+        (height, width),
+        pred_boxes=Boxes(torch.from_numpy(arrays["pred_boxes"])),
+        pred_part_maps=PartMaps(maps, torch.from_numpy(windows), (height, width)),
+        pred_classes=torch.zeros(len(windows), dtype=torch.int64),
+    )
+    for name in ("scores", *(name for name in _OPTIONAL_FIELDS if name in arrays)):
+        per_part = (len(arrays["part_names"]),) if name == "pred_part_scores" else ()
+        _check_array(arrays, name, "f", (len(windows), *per_part))
+        instances.set(name, torch.from_numpy(arrays[name]))
+    instances.pred_masks = PersonMasks(instances.pred_part_maps)
+    return instances
+
+
+def _check_array(
+    arrays: Mapping[str, np.ndarray], name: str, kinds: str, shape: tuple[int | None, ...]
+) -> None:
+    array = arrays[name]
+    fits = len(array.shape) == len(shape) and all(
+        expected in (None, found) for expected, found in zip(shape, array.shape)
+    )
+    if not fits or array.dtype.kind not in kinds:
+        raise ValueError(f"{name} is {array.dtype} {array.shape}")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise ValueError(f"{name} holds infinite numbers or NaN")
+
+
+def _check_labels(labels: np.ndarray, part_labels: PartLabels) -> None:
+    labels = labels[labels != IGNORE_LABEL]
+    if labels.max(initial=0) >= part_labels.num_classes:
+        raise ValueError(
+            f"there are {part_labels.num_classes} labels, but a map has {labels.max()}"
+        )
 
 
 def _describe(person: ParsedPerson) -> dict[str, Any]:

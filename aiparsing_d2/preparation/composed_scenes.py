@@ -9,7 +9,6 @@ Shape shorthand:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from tqdm import tqdm
 from aiparsing_d2.data.annotations import PersonAnnotations, read_person_annotations
 from aiparsing_d2.data.copy_paste import CopyPaste, paste_people
 from aiparsing_d2.data.image_files import read_image
+from aiparsing_d2.data.json_files import read_json
 from aiparsing_d2.structures.part_labels import PartLabels
 from aiparsing_d2.whole_files import whole_file
 
@@ -143,7 +143,7 @@ def compose_data_set(
 def _claim(root: Path, manifest: dict[str, Any]) -> None:
     path = root / _MANIFEST
     if path.exists():
-        if json.loads(path.read_text(encoding="utf-8")) != manifest:
+        if read_json(path) != manifest:
             raise FileExistsError(
                 f"{root} holds scenes composed with other settings; give a new folder."
             )

@@ -22,6 +22,7 @@ from aiparsing_d2.data.layouts import (
     PersonFileName,
     SplitLayout,
     choose_files,
+    comparable_stem,
 )
 
 from .findings import Finding, Kind
@@ -225,6 +226,8 @@ class _Listing:
             for folder in (folders.category_maps, folders.human_maps)
             if folder is not None
         }
+        # Folder -> comparable stem -> names, of folders from which a file is missing.
+        self._names: dict[str, dict[str, list[str]]] = {}
         self._instance_maps: dict[str, str] = {}
         self._instance_tables: dict[str, str] = {}
         if folders.instances is not None:
@@ -268,7 +271,9 @@ class _Listing:
             # What lies in a missing folder is not named file by file.
             if self._has(folder):
                 file = f"{folder}/{file}"
-                findings.append(Finding(kind, file, reason, split, image_id))
+                similar = self._similar(file)
+                more = f"; there is {', '.join(similar)}, which does not fit" if similar else ""
+                findings.append(Finding(kind, file, f"{reason}{more}", split, image_id))
 
         image = self._images.get(image_id)
         if image is None:
@@ -350,6 +355,16 @@ class _Listing:
                 ]
         return findings
 
+    def _similar(self, file: str) -> list[str]:
+        """Names of files that differ from a missing one as :func:`comparable_stem` has it."""
+        folder, name = os.path.split(file)
+        if folder not in self._names:
+            self._names[folder] = defaultdict(list)
+            path = self._root / folder
+            for found in sorted(os.listdir(path)) if path.is_dir() else ():
+                self._names[folder][comparable_stem(found)].append(found)
+        return self._names[folder].get(comparable_stem(name), [])
+
     def _has(self, folder: str | None) -> bool:
         return folder is not None and (self._root / folder).is_dir()
 
@@ -373,8 +388,14 @@ def _files_by_id(root: Path, folder: str, suffixes: Sequence[str]) -> dict[str, 
     """
     files: dict[str, str] = {}
     base = os.path.join(root, folder)
+    # The real folders on the way to each one that is yet to come: a link back to one of them would
+    # be followed for ever.
+    ways = {base: {os.path.realpath(base)}}
     for directory, subfolders, names in os.walk(base, followlinks=True):
-        subfolders.sort()
+        way = ways.pop(directory)
+        real = {name: os.path.realpath(os.path.join(directory, name)) for name in subfolders}
+        subfolders[:] = sorted(name for name in subfolders if real[name] not in way)
+        ways.update((os.path.join(directory, name), {*way, real[name]}) for name in subfolders)
         inside = "" if directory == base else os.path.relpath(directory, base) + os.sep
         inside = inside.replace(os.sep, "/")
         for stem, name in choose_files(sorted(names), suffixes).items():

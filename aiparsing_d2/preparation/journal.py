@@ -9,6 +9,7 @@ from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from aiparsing_d2.data.json_files import JsonError, parse_json, shortened
 from aiparsing_d2.parallel import map_in_processes
 
 from .inventory import ImageFiles
@@ -58,7 +59,7 @@ class Journal:
         entry = self._entries.get((files.split, files.image_id))
         if entry is None or entry["stamps"] != file_stamps(root, files):
             return None
-        return ImageReport.from_json(entry["report"])
+        return entry["report"]
 
     def add(self, report: ImageReport, stamps: list[list[int]]) -> None:
         """Add the report of an image.
@@ -71,7 +72,7 @@ class Journal:
         self._write({**entry, "checksum": _checksum(entry)})
 
     def _write(self, value: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(value) + "\n")
+        self._file.write(_line(value).decode("ascii"))
         self._file.flush()
 
     def _read(self, header: Mapping[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
@@ -80,28 +81,43 @@ class Journal:
             content = file.read()
             # The last line may have been cut off with the process.
             complete = content[: content.rfind(b"\n") + 1]
+            if complete:
+                entries = self._read_entries(complete, header)
+            elif _line(header).startswith(content):
+                entries = {}
+            else:
+                raise self._damaged(1, "it does not say what run it is of")
             file.truncate(len(complete))
-        if not complete:
-            return {}
+        return entries
+
+    def _read_entries(
+        self, complete: bytes, header: dict[str, Any]
+    ) -> dict[tuple[str, str], dict[str, Any]]:
         found, *entries = (
             self._parse(number, line) for number, line in enumerate(complete.splitlines(), start=1)
         )
         if found != header:
             told = ", ".join(
-                f"{key} {found.get(key)!r} instead of {header.get(key)!r}"
+                f"{key} {shortened(found.get(key))} instead of {shortened(header.get(key))}"
                 for key in {**header, **found}
                 if found.get(key) != header.get(key)
             )
             raise JournalError(f"{self._path} is of an unfinished run that differs: {told}.")
+        by_image = {}
         for number, entry in enumerate(entries, start=2):
             if entry.pop("checksum", None) != _checksum(entry):
                 raise self._damaged(number, "its checksum is another")
-        return {(entry["report"]["split"], entry["report"]["image_id"]): entry for entry in entries}
+            try:
+                report = ImageReport.from_json(entry["report"])
+            except Exception as e:  # whatever other values make it stumble over
+                raise self._damaged(number, f"it is no report of an image: {e}") from e
+            by_image[report.split, report.image_id] = {**entry, "report": report}
+        return by_image
 
     def _parse(self, number: int, line: bytes) -> dict[str, Any]:
         try:
-            values = json.loads(line)
-        except (ValueError, RecursionError) as e:
+            values = parse_json(line)
+        except JsonError as e:
             raise self._damaged(number, str(e)) from e
         if not isinstance(values, dict):
             raise self._damaged(number, "it is no object")
@@ -109,6 +125,10 @@ class Journal:
 
     def _damaged(self, number: int, reason: str) -> JournalError:
         return JournalError(f"{self._path} is damaged in line {number} ({reason}).")
+
+
+def _line(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value).encode("ascii") + b"\n"
 
 
 def _checksum(entry: Mapping[str, Any]) -> int:

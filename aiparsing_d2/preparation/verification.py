@@ -15,7 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from aiparsing_d2.data.annotations import AnnotationError, read_label_png, read_person_annotations
+from aiparsing_d2.data.annotations import (
+    AnnotationError,
+    LabelSizeError,
+    read_label_png,
+    read_person_annotations,
+)
 from aiparsing_d2.data.coco_format import encode_rle
 from aiparsing_d2.data.image_files import is_sixteen_bit_grey, open_image, read_image
 from aiparsing_d2.data.layouts import PersonFileName
@@ -259,25 +264,11 @@ class _Examination:
         self, file: str, image_size: tuple[int, int] | None, allow_red: bool = False
     ) -> np.ndarray | None:
         try:
-            label_map = read_label_png(self._path(file), allow_red=allow_red)
+            return read_label_png(self._path(file), allow_red=allow_red, image_size=image_size)
         except (AnnotationError, OSError) as e:
-            self._found(Kind.UNREADABLE_LABELS, file, e)
+            is_size = isinstance(e, LabelSizeError)
+            self._found(Kind.SIZE_MISMATCH if is_size else Kind.UNREADABLE_LABELS, file, e)
             return None
-        return label_map if self._fits(file, label_map.shape, image_size) else None
-
-    def _fits(
-        self,
-        file: str,
-        size: tuple[int, ...],
-        image_size: tuple[int, ...] | None,
-        kind: Kind = Kind.SIZE_MISMATCH,
-    ) -> bool:
-        """Whether a label map has the size of its image, as far as that is known."""
-        if image_size is None or size == image_size:
-            return True
-        labels, image = f"{size[1]}x{size[0]}", f"{image_size[1]}x{image_size[0]}"
-        self._found(kind, file, f"is {labels} pixels (width x height), but its image is {image}")
-        return False
 
     def _check_labels(self, file: str, label_map: np.ndarray) -> None:
         num_classes = self._verifier.num_classes
@@ -327,16 +318,13 @@ class _Examination:
     def _read_instance_map(self, file: str, size: tuple[int, ...]) -> np.ndarray | None:
         """Decode a PNG of instances, int64 (H, W). Unlike labels, these may have 16 bits."""
         try:
-            with open_image(self._path(file)) as image:
-                pixels = np.asarray(image)
+            with open_image(self._path(file), image_size=size) as image:
+                if len(image.getbands()) != 1:
+                    raise ValueError("it has several channels, no instances")
+                return np.asarray(image).astype(np.int64)
         except OSError as e:
             self._found(Kind.UNREADABLE_INSTANCES, file, e)
             return None
-        if pixels.ndim != 2:
-            self._found(Kind.UNREADABLE_INSTANCES, file, "has several channels, no instances")
-            return None
-        fits = self._fits(file, pixels.shape, size, Kind.UNREADABLE_INSTANCES)
-        return pixels.astype(np.int64) if fits else None
 
     def _compare_instances(
         self, instance_map: np.ndarray, category_map: np.ndarray, human_map: np.ndarray

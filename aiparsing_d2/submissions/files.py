@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
-import struct
+import re
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from aiparsing_d2.data.annotations import AnnotationError, read_label_png
-from aiparsing_d2.data.image_files import open_image
+from aiparsing_d2.data.image_files import (
+    UnreadableImageError,
+    is_sixteen_bit_grey,
+    open_image,
+)
 from aiparsing_d2.whole_files import whole_file
 
-__all__ = ["SubmissionError", "SubmissionFolder", "parse_score"]
+__all__ = ["SubmissionError", "SubmissionFolder", "parse_integer", "parse_score"]
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GREY_16_BIT = b"\x10\x00"  # bit depth and colour type in the header of a PNG
@@ -89,24 +93,13 @@ class SubmissionFolder:
         try:
             with open(path, "rb") as file:
                 header = file.read(26)
+            if header.startswith(_PNG_SIGNATURE) and header[24:] == _GREY_16_BIT:
+                return _read_sixteen_bits(path, image_size)
+            return read_label_png(path, image_size=tuple(image_size))
+        except (AnnotationError, UnreadableImageError) as error:
+            raise SubmissionError(str(error)) from error
         except OSError as error:
             raise SubmissionError(f"{path} cannot be read: {error}") from error
-        is_png = len(header) == 26 and header.startswith(_PNG_SIGNATURE)
-        if is_png:
-            # Before anything is decoded, which may take gigabytes if the header says so.
-            width, height = struct.unpack(">II", header[16:24])
-            if (height, width) != tuple(image_size):
-                raise SubmissionError(
-                    f"{path} is {width}x{height} pixels (width x height), but its image is "
-                    f"{image_size[1]}x{image_size[0]}"
-                )
-        try:
-            if is_png and header[24:26] == _GREY_16_BIT:
-                with open_image(path) as image:
-                    return np.asarray(image).astype(np.uint16)
-            return read_label_png(path)
-        except (AnnotationError, OSError) as error:
-            raise SubmissionError(str(error)) from error
 
     def read_label_map(
         self, name: str, image_size: tuple[int, int], num_classes: int
@@ -155,12 +148,32 @@ class SubmissionFolder:
             Image.fromarray(pixels).save(file, format="PNG")
 
 
+def _read_sixteen_bits(path: Path, image_size: tuple[int, int]) -> np.ndarray:
+    with open_image(path, image_size=image_size) as image:
+        if not is_sixteen_bit_grey(image):
+            raise ValueError("it has two headers that contradict each other")
+        return np.asarray(image).astype(np.uint16)
+
+
+def parse_integer(text: str) -> int:
+    """Return a whole number.
+
+    Raises:
+        ValueError: the text is something else.
+    """
+    if not re.fullmatch(r"-?[0-9]{1,9}", text):
+        raise ValueError(f"{text!r:.40} is no whole number")
+    return int(text)
+
+
 def parse_score(text: str) -> float:
     """Return a score in 0..1.
 
     Raises:
         ValueError: the text is something else.
     """
+    if "_" in text:  # in which Python's numbers may be grouped
+        raise ValueError(f"{text!r:.40} is no number")
     score = float(text)
     if not 0 <= score <= 1:
         raise ValueError(f"the score {text} is not in 0..1")

@@ -36,10 +36,11 @@ from typing import ClassVar
 
 import numpy as np
 
+from aiparsing_d2.data.json_files import shortened
 from aiparsing_d2.evaluation.image_inputs import PartRegions, Prediction
 
 from .composition import Composition, compose
-from .files import SubmissionError, parse_score
+from .files import SubmissionError, parse_integer, parse_score
 from .submission import MetricGroup, Submission
 
 __all__ = ["FOLDER_NAMES", "InstanceFolders"]
@@ -123,7 +124,7 @@ class InstanceFolders(Submission):
                 if len(row) != 2:
                     raise ValueError(f"it has {len(row)} words")
                 label, score = row
-                classes.append(int(label))
+                classes.append(parse_integer(label))
                 scores.append(parse_score(score))
                 if not 1 <= classes[-1] < self.num_classes:
                     raise ValueError(f"parts are 1 to {self.num_classes - 1}")
@@ -192,7 +193,7 @@ class InstanceFolders(Submission):
     ) -> SubmissionError:
         path = self.files.path(self.file_name(image_id, folder_name, ".txt"))
         return SubmissionError(
-            f"{path}, line {number}: '{' '.join(row)}' must be '{expected}' ({error})"
+            f"{path}, line {number}: {shortened(' '.join(row))} must be '{expected}' ({error})"
         )
 
     def write(self, image_id: str, prediction: Prediction, image_size: tuple[int, int]) -> str:

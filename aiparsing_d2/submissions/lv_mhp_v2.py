@@ -34,7 +34,7 @@ import numpy as np
 from aiparsing_d2.evaluation.image_inputs import Prediction
 
 from .composition import compose
-from .files import SubmissionError, parse_score
+from .files import SubmissionError, parse_integer, parse_score
 from .submission import MetricGroup, Submission
 
 __all__ = ["LvMhpV2Submission"]
@@ -73,7 +73,9 @@ class LvMhpV2Submission(Submission):
                 raise SubmissionError(f"{path}, line {number}: image {image_id!r} is listed twice")
             scores: dict[int, float] = {}
             try:
-                for person, score in zip(map(int, words[::2]), map(parse_score, words[1::2])):
+                for person, score in zip(
+                    map(parse_integer, words[::2]), map(parse_score, words[1::2])
+                ):
                     if person < 1 or person in scores:
                         raise ValueError(f"person {person} is below 1 or listed twice")
                     scores[person] = score

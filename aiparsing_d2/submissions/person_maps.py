@@ -52,6 +52,7 @@ from typing import Any
 
 import numpy as np
 
+from aiparsing_d2.data.json_files import JsonError, read_json, shortened
 from aiparsing_d2.evaluation.image_inputs import PartRegions, Prediction
 
 from .files import SubmissionError
@@ -76,9 +77,11 @@ class PersonMapsSubmission(Submission):
     def read(self, image_id: str, image_size: tuple[int, int]) -> Prediction:
         name = f"{image_id}.json"
         try:
-            content = json.loads(self.files.read_text(name))
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise SubmissionError(f"{self.files.path(name)} is no valid JSON: {error}") from error
+            content = read_json(self.files.path(name))
+        except JsonError as error:
+            raise SubmissionError(str(error)) from error
+        except OSError as error:
+            raise SubmissionError(f"{self.files.path(name)} cannot be read: {error}") from error
         try:
             return self._to_prediction(content, image_size)
         except _ContentError as error:
@@ -119,7 +122,7 @@ class PersonMapsSubmission(Submission):
     def _file_name(self, value: Any, name: str) -> str:
         """``value``, if it names a file in the folder."""
         if not isinstance(value, str) or not value:
-            raise _ContentError(f"{name} must be a file name, got {_shortened(value)}")
+            raise _ContentError(f"{name} must be a file name, got {shortened(value)}")
         try:
             self.files.path(value)
         except SubmissionError as error:
@@ -148,7 +151,7 @@ class PersonMapsSubmission(Submission):
         for k, region in enumerate(regions, start=1):
             if type(region["class"]) is not int or not 1 <= region["class"] < self.num_classes:
                 raise _ContentError(
-                    f"region {k} has the class {region['class']!r}; parts are 1 to "
+                    f"region {k} has the class {shortened(region['class'])}; parts are 1 to "
                     f"{self.num_classes - 1}"
                 )
         region_map = self.files.read_png(name, image_size)
@@ -206,22 +209,22 @@ def _fields(
 ) -> dict[str, Any]:
     """``value``, if it is an object with the required and no unknown keys."""
     if not isinstance(value, dict):
-        raise _ContentError(f"{name} must be an object, got {_shortened(value)}")
+        raise _ContentError(f"{name} must be an object, got {shortened(value)}")
     missing, unknown = required - value.keys(), value.keys() - required - optional
     if missing:
         raise _ContentError(f"{name} lacks {', '.join(map(repr, sorted(missing)))}")
     if unknown:
         # A misspelt optional key would otherwise change scores without a word.
         raise _ContentError(
-            f"{name} has the unknown key(s) {', '.join(map(repr, sorted(unknown)))}; known are "
-            f"{', '.join(sorted(required | optional))}"
+            f"{name} has the unknown key(s) {', '.join(map(shortened, sorted(unknown)))}; known "
+            f"are {', '.join(sorted(required | optional))}"
         )
     return value
 
 
 def _list(value: Any, name: str) -> list:
     if not isinstance(value, list):
-        raise _ContentError(f"{name} must be a list, got {_shortened(value)}")
+        raise _ContentError(f"{name} must be a list, got {shortened(value)}")
     return value
 
 
@@ -241,7 +244,7 @@ def _scores(values: Any, count: int, name: str) -> np.ndarray:
         raise _ContentError(f"{name}: {count} numbers are needed, got {len(values)}")
     for value in values:
         if type(value) not in (int, float) or not 0 <= value <= 1:
-            raise _ContentError(f"{name} must be in 0..1, got {_shortened(value)}")
+            raise _ContentError(f"{name} must be in 0..1, got {shortened(value)}")
     return np.array(values, dtype=np.float64)
 
 
@@ -255,10 +258,5 @@ def _box(values: Any, name: str) -> list[float]:
         or values[0] > values[2]
         or values[1] > values[3]
     ):
-        raise _ContentError(f"{name} must be [x0, y0, x1, y1] in pixels, got {_shortened(values)}")
+        raise _ContentError(f"{name} must be [x0, y0, x1, y1] in pixels, got {shortened(values)}")
     return values
-
-
-def _shortened(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import defaultdict
 from collections.abc import Sequence
@@ -11,6 +10,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+from aiparsing_d2.data.json_files import parse_json
 
 __all__ = ["plot_training_curves", "read_metrics"]
 
@@ -100,22 +101,22 @@ def read_metrics(path: str | os.PathLike) -> dict[str, Series]:
         raise FileNotFoundError(
             f"{path} does not exist. Training writes metrics.json into its output folder."
         )
-    with open(path, encoding="utf-8") as file:
+    with open(path, encoding="utf-8", errors="replace") as file:
         lines = [line for line in file.read().split("\n") if line.strip()]
     logged: dict[str, dict[int, float]] = defaultdict(dict)
     for number, line in enumerate(lines, start=1):
         try:
-            values = json.loads(line)
+            values = parse_json(line)
             iteration = int(values.pop("iteration"))
-        except (ValueError, KeyError, TypeError, AttributeError) as e:
+            numbers = {k: float(v) for k, v in values.items() if isinstance(v, (int, float))}
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as e:
             if number == len(lines) and logged:
                 break
             raise ValueError(
                 f"{path}, line {number}, is not a JSON object with an 'iteration'."
             ) from e
-        for name, value in values.items():
-            if isinstance(value, (int, float)):
-                logged[name][iteration] = float(value)
+        for name, value in numbers.items():
+            logged[name][iteration] = value
     if not logged:
         raise ValueError(f"{path} holds no logged iterations.")
     series = {}

@@ -208,6 +208,9 @@ def remove_entry(*path):
             id="person twice",
         ),
         pytest.param(
+            set_entry(["annotations", 0, "iscrowd"], "0"), '"iscrowd" is not 0 or 1', id="no bool"
+        ),
+        pytest.param(
             set_entry(["categories", 0, "parsing"], ["Left-wing"]), "names 1 classes", id="classes"
         ),
         pytest.param(
@@ -223,6 +226,14 @@ def test_broken_json(files, change, message):
     files.write(content)
     with pytest.raises(AnnotationError, match=f"birds.json.*{message}"):
         files.load(part_labels=LABELS)
+
+
+def test_a_path_longer_than_any(files):
+    content = copy.deepcopy(CONTENT)
+    content["annotations"][0]["parsing"] = "x/" * 3000 + "hens.png"
+    files.write(content)
+    with pytest.raises(FileNotFoundError, match="does not exist, but .*birds.json names it"):
+        files.load()
 
 
 @pytest.mark.parametrize("key", ["category_file_name", "human_file_name"])

@@ -16,6 +16,8 @@ from aiparsing_d2.data.image_files import (
     read_image,
     read_image_size,
 )
+from aiparsing_d2.preparation import DATA_SETS, Kind
+from aiparsing_d2.preparation.inventory import take_inventory
 
 # A red, a green and a blue pixel over a white, a black and a grey one.
 COLORS = np.array(
@@ -187,6 +189,40 @@ def test_sixteen_bits_are_scaled(tmp_path, suffix):
     np.testing.assert_array_equal(read_image(path, "L"), expected[..., None])
 
 
+def tiff(values, bits, white):
+    """A TIFF of one row of grey values; ``white`` is 1 if the highest one is white, 0 if 0 is."""
+    packed = "".join(f"{value:0{bits}b}" for value in values)
+    data = int(packed, 2).to_bytes(len(packed) // 8, "big")
+    if bits == 16:
+        data = np.frombuffer(data, ">u2").astype("<u2").tobytes()
+    entries = [(256, len(values)), (257, 1), (258, bits), (259, 1), (262, white)]
+    entries += [(273, 8 + 2 + 12 * 9 + 4), (277, 1), (278, 1), (279, len(data))]
+    fields = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries)
+    return b"II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + fields + bytes(4) + data
+
+
+@pytest.mark.parametrize(("bits", "white"), [(8, 1), (8, 0), (12, 1), (16, 1), (16, 0)])
+def test_what_a_tiff_says_of_its_grey_values_counts(tmp_path, bits, white):
+    """Pillow leaves 12 bits as they are, and those of 0 as white unturned if there are 16."""
+    values = [0, 1 << (bits - 2), 1 << (bits - 1), (1 << bits) - 1]
+    path = tmp_path / "scan.tif"
+    path.write_bytes(tiff(values, bits, white))
+    expected = [0, 64, 128, 255] if white else [255, 191, 127, 0]
+    assert read_image(path, "L").ravel().tolist() == expected
+
+
+def test_postscript_is_not_run(tmp_path):
+    path, mark = tmp_path / "a.jpg", tmp_path / "ran"
+    path.write_bytes(
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n"
+        + f"({mark}) (w) file (x) writestring showpage\n".encode()
+    )
+    for read in (read_image, read_image_size):
+        with pytest.raises(UnreadableImageError, match="a.jpg .*a PostScript program"):
+            read(path)
+    assert not mark.exists()
+
+
 def test_sixteen_bits_of_grey_and_colour_agree(tmp_path):
     """A PNG of 16 bits a channel, as written by hand; Pillow reads its colours as 8 bits."""
     values = np.linspace(0, 65535, 301).astype(">u2")[None]
@@ -283,3 +319,39 @@ def test_suffixes_in_any_case(two_people):
         key: value.replace(".png", ".PNG") if key.endswith("file_name") else value
         for key, value in record.items()
     }
+
+
+@pytest.mark.parametrize(
+    "name", ["0000001.jfif", "0000001.JPE", "0000001.webp", "0000001.BMP", "0000001.tif"]
+)
+def test_suffixes_of_other_programs(two_people, name):
+    (record,) = load_cihp(two_people.root, "train")
+    path = two_people.root / "Training" / "Images" / "0000001.png"
+    path.rename(path.with_name(name))
+    (renamed,) = load_cihp(two_people.root, "train")
+    assert renamed["file_name"] == record["file_name"].replace("0000001.png", name)
+    inventory = take_inventory(two_people.root, DATA_SETS["cihp"].as_own_data(), ["train"])
+    (files,) = inventory.images["train"]
+    assert files.image == f"Training/Images/{name}"
+
+
+@pytest.mark.parametrize("name", ["0000001.heic", "0000001.png.part", "0000001"])
+def test_a_file_that_does_not_fit_is_named(two_people, name):
+    """By the loader and by ``prepare``, which both say what is there instead."""
+    path = two_people.root / "Training" / "Images" / "0000001.png"
+    path.rename(path.with_name(name))
+    is_similar = not name.endswith(".part")
+    with pytest.raises(FileNotFoundError) as error:
+        load_cihp(two_people.root, "train")
+    assert (f"There is {name}, which does not fit" in str(error.value)) == is_similar
+    inventory = take_inventory(two_people.root, DATA_SETS["cihp"].as_own_data(), ["train"])
+    (finding,) = [f for f in inventory.findings if f.kind is Kind.MISSING_IMAGE]
+    assert (f"there is {name}, which does not fit" in finding.reason) == is_similar
+
+
+def test_a_name_in_another_unicode_form_is_named(two_people):
+    folder = two_people.root / "Training" / "Images"
+    (folder / "0000001.png").rename(folder / "ANNE\u0301E.png")
+    (two_people.root / "train_id.txt").write_text("ann\u00e9e\n", encoding="utf-8")
+    with pytest.raises(FileNotFoundError, match="There is ANNE\u0301E.png, which does not fit"):
+        load_cihp(two_people.root, "train")

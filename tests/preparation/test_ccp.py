@@ -284,7 +284,7 @@ def test_an_interrupted_run_goes_on(repository, tmp_path, monkeypatch, capsys):
     first = output / "Training" / "Category_ids" / "0803.png"
     os.utime(first, (1, 1))
     assert convert(repository, output, "--labels", "tags") == 1
-    assert "labels cihp instead of tags" in capsys.readouterr().err
+    assert "labels 'cihp' instead of 'tags'" in capsys.readouterr().err
     assert convert(repository, output) == 0
     assert first.stat().st_mtime == 1
     assert files_of(output) == files_of(tmp_path / "whole")

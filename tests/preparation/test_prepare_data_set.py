@@ -397,7 +397,7 @@ class TestGoingOn:
         [
             (lambda text: text.replace('"number": 1', '"number": 2'), "line 2 .its checksum"),
             (lambda text: text.replace(', "checksum"', ', "sum"'), "line 2 .its checksum"),
-            (lambda text: text + "[" * 100_000 + "\n", "line 3 .maximum recursion"),
+            (lambda text: text + "[" * 100_000 + "\n", "line 3 .it is nested too deeply"),
             (lambda text: text + "[]\n", "line 3 .it is no object"),
             (lambda text: text + "{'a'}\n", "line 3 .Expecting property name"),
             (lambda text: "[]\n" + text, "line 1 .it is no object"),

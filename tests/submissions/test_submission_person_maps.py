@@ -168,10 +168,10 @@ def link_out(path):
 
 
 BROKEN_FILES = {
-    "json of 0 bytes": ("a.json", lambda path: path.write_bytes(b""), "no valid JSON"),
-    "json cut short": ("a.json", lambda path: path.write_text('{"persons": ['), "no valid JSON"),
-    "json without end": ("a.json", lambda path: path.write_text("[" * 10**5), "no valid JSON"),
-    "json is not UTF-8": ("a.json", lambda path: path.write_bytes(b'{"\xff'), "cannot be read"),
+    "json of 0 bytes": ("a.json", lambda path: path.write_bytes(b""), "not valid JSON"),
+    "json cut short": ("a.json", lambda path: path.write_text('{"persons": ['), "not valid JSON"),
+    "json without end": ("a.json", lambda path: path.write_text("[" * 10**5), "not valid JSON"),
+    "json is not UTF-8": ("a.json", lambda path: path.write_bytes(b'{"\xff'), "not valid JSON"),
     "json links out": ("a.json", link_out, "leads out of"),
     "png of 0 bytes": ("a_1.png", lambda path: path.write_bytes(b""), "not a PNG"),
     "png cut short": ("a_1.png", lambda path: path.write_bytes(path.read_bytes()[:45]), "readable"),

@@ -6,7 +6,7 @@ As it is downloaded::
       train_id.txt  val_id.txt  test_id.txt         one image id a line
       ignore_boxes.json                             optional: {"<id>": [[x0, y0, x1, y1], ...]}
       Training/
-        Images/<id>.jpg                              or .jpeg, .png, .JPG and so on
+        Images/<id>.jpg                              or .png, .JPG, .webp and so on
         Category_ids/<id>.png                        part label at every pixel
         Human_ids/<id>.png                           number of the person at every pixel, 0 = none
       Validation/                                    as Training
@@ -24,14 +24,13 @@ or converted to COCO's format, see :mod:`~aiparsing_d2.data.datasets.coco_parsin
 
 from __future__ import annotations
 
-import json
-import math
 import os
 from functools import partial
 from typing import Any
 
 from aiparsing_d2.structures.part_labels import CIHP_PART_LABELS, PartLabels
 
+from ..json_files import read_json, shortened
 from ..layouts import CIHP, CIHP_JSON, JsonSplit
 from .coco_parsing import load_coco_parsing
 from .listed_images import UnreadableImages, check_split, load_images_with_label_maps
@@ -41,6 +40,8 @@ __all__ = ["load_cihp", "register_all_cihp", "register_cihp"]
 
 # The published annotation of this image has a stray pixel. It must not end a training run.
 _IDS_WITH_STRAY_PIXELS = frozenset({"0035374"})
+
+_MAX_COORDINATE = 1e9
 
 # Name -> split, and the folders that the data set may be in, below the root of all data sets.
 _CIHP_FOLDERS = ("instance-level_human_parsing", "CIHP")
@@ -156,18 +157,14 @@ def _read_ignore_boxes(file_name: str) -> dict[str, list[list[float]]]:
     """XYXY boxes by image id; none if there is no such file."""
     if not os.path.isfile(file_name):
         return {}
-    with open(file_name, encoding="utf-8") as file:
-        try:
-            boxes_of_images = json.load(file)
-        except ValueError as e:
-            raise ValueError(f"{file_name} is not valid JSON: {e}") from e
+    boxes_of_images = read_json(file_name)
     if not isinstance(boxes_of_images, dict):
         raise ValueError(f"{file_name} must hold a JSON object of boxes by image id.")
     for image_id, boxes in boxes_of_images.items():
         if not isinstance(boxes, list) or not all(map(_is_box, boxes)):
             raise ValueError(
-                f"{file_name} has {boxes} for image '{image_id}'; it must be a list of boxes "
-                "[x0, y0, x1, y1] in pixels with x0 < x1 and y0 < y1."
+                f"{file_name} has {shortened(boxes)} for image {shortened(image_id)}; it must be a "
+                "list of boxes [x0, y0, x1, y1] in pixels with x0 < x1 and y0 < y1."
             )
     return boxes_of_images
 
@@ -176,7 +173,8 @@ def _is_box(box: Any) -> bool:
     return (
         isinstance(box, list)
         and len(box) == 4
-        and all(type(value) in (int, float) and math.isfinite(value) for value in box)
+        # The bound keeps out infinity and what no float holds; comparisons with NaN are false.
+        and all(type(value) in (int, float) and abs(value) < _MAX_COORDINATE for value in box)
         and box[0] < box[2]
         and box[1] < box[3]
     )

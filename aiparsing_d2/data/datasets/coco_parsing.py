@@ -14,7 +14,6 @@ CIHP.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -28,6 +27,7 @@ from aiparsing_d2.structures.part_labels import PartLabels
 from ..annotations import AnnotationError
 from ..id_lists import path_problem
 from ..image_files import check_image_size
+from ..json_files import JsonError, read_json, shortened
 from ..layouts import LABEL_MAP_SUFFIXES
 from .index_cache import FileListing
 from .registration import register_parsing_dataset
@@ -37,8 +37,6 @@ __all__ = ["load_coco_parsing", "register_coco_parsing"]
 logger = logging.getLogger(__name__)
 
 _FILE_KEYS = ("file_name", "category_file_name", "human_file_name")
-
-_NUM_SHOWN = 200
 
 # A misspelling that comes with CIHP and has spread with it.
 _OTHER_SPELLINGS = {"tosorskin": "torsoskin"}
@@ -83,7 +81,7 @@ def load_coco_parsing(
             have the same id or name, an annotation belongs to no image or repeats another one, or
             the class names are others.
     """
-    content = _read_json(json_file)
+    content = _read_object(json_file)
     records = _image_records(content, image_folder, label_folder, json_file)
     if part_labels is not None:
         _check_class_names(content, part_labels, json_file)
@@ -139,15 +137,13 @@ def register_coco_parsing(
     register_parsing_dataset(name, load, part_labels, **metadata)
 
 
-def _read_json(json_file: str | os.PathLike) -> dict[str, Any]:
-    with open(json_file, encoding="utf-8") as file:
-        try:
-            content = json.load(file)
-        # Broken UTF-8 is a ValueError too.
-        except (ValueError, RecursionError) as e:
-            raise AnnotationError(f"{json_file} is not valid JSON: {e}") from e
+def _read_object(json_file: str | os.PathLike) -> dict[str, Any]:
+    try:
+        content = read_json(json_file)
+    except JsonError as e:
+        raise AnnotationError(str(e)) from e
     if not isinstance(content, dict):
-        raise AnnotationError(f"{json_file} holds {_shorten(content)} instead of an object.")
+        raise AnnotationError(f"{json_file} holds {shortened(content)} instead of an object.")
     return content
 
 
@@ -170,7 +166,7 @@ def _image_records(
         try:
             check_image_size(height, width)
         except ValueError as e:
-            raise AnnotationError(f"{json_file}: {e}, in {_shorten(image)}") from e
+            raise AnnotationError(f"{json_file}: {e}, in {shortened(image)}") from e
         records[key] = {
             "file_name": os.path.join(image_folder, file_name),
             "image_id": image_id,
@@ -195,7 +191,7 @@ def _find_people(
     people = defaultdict(list)
     for annotation in _get_list(content, "annotations", json_file):
         image = _get_id(annotation, "image_id", json_file)
-        if annotation.get("iscrowd", 0):
+        if _is_crowd(annotation, json_file):
             continue
         if image not in records:
             raise AnnotationError(
@@ -219,6 +215,14 @@ def _find_people(
     return {
         image: [name for _, name in sorted(entries, key=by_id)] for image, entries in people.items()
     }
+
+
+def _is_crowd(annotation: Mapping[str, Any], json_file: str | os.PathLike) -> bool:
+    value = annotation.get("iscrowd", 0)
+    # A text such as "0" would be true, and the person lost.
+    if value not in (0, 1) or not isinstance(value, (bool, int)):
+        raise AnnotationError(f'{json_file}: "iscrowd" is not 0 or 1 in {shortened(annotation)}')
+    return bool(value)
 
 
 def _list_files(
@@ -262,7 +266,7 @@ def _check_class_names(
     found = categories[0]["parsing"]
     if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
         raise AnnotationError(
-            f'{json_file}: "parsing" of a category is {_shorten(found)}, not a list of names.'
+            f'{json_file}: "parsing" of a category is {shortened(found)}, not a list of names.'
         )
     expected = list(part_labels.names)
     if len(found) == len(expected) - 1:
@@ -289,7 +293,7 @@ def _bare(name: str) -> str:
 
 def _get(entry: Mapping[str, Any], key: str, json_file: str | os.PathLike) -> Any:
     if key not in entry:
-        raise AnnotationError(f'{json_file} lacks "{key}" in {_shorten(entry)}')
+        raise AnnotationError(f'{json_file} lacks "{key}" in {shortened(entry)}')
     return entry[key]
 
 
@@ -299,10 +303,10 @@ def _get_list(
     """Return a list of objects."""
     entries = _get(content, key, json_file)
     if not isinstance(entries, list):
-        raise AnnotationError(f'{json_file}: "{key}" is {_shorten(entries)}, not a list.')
+        raise AnnotationError(f'{json_file}: "{key}" is {shortened(entries)}, not a list.')
     for entry in entries:
         if not isinstance(entry, dict):
-            raise AnnotationError(f'{json_file} has {_shorten(entry)} in "{key}", not an object.')
+            raise AnnotationError(f'{json_file} has {shortened(entry)} in "{key}", not an object.')
     return entries
 
 
@@ -310,7 +314,7 @@ def _get_id(entry: Mapping[str, Any], key: str, json_file: str | os.PathLike) ->
     value = _get(entry, key, json_file)
     if type(value) not in (int, str):
         raise AnnotationError(
-            f'{json_file}: "{key}" is neither a whole number nor a text in {_shorten(entry)}'
+            f'{json_file}: "{key}" is neither a whole number nor a text in {shortened(entry)}'
         )
     return value
 
@@ -321,14 +325,6 @@ def _get_path(entry: Mapping[str, Any], key: str, json_file: str | os.PathLike) 
     problem = path_problem(path) if isinstance(path, str) else "is not a text"
     if problem is not None:
         raise AnnotationError(
-            f'{json_file}: "{key}" {_shorten(path)} {problem}, in {_shorten(entry)}'
+            f'{json_file}: "{key}" {shortened(path)} {problem}, in {shortened(entry)}'
         )
     return path
-
-
-def _shorten(value: Any) -> str:
-    """Return a value in an error message, which must not have pages nor characters that break
-    it.
-    """
-    text = ascii(value)
-    return text if len(text) <= _NUM_SHOWN else f"{text[:_NUM_SHOWN]}..."

@@ -11,6 +11,7 @@ nothing written.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -25,13 +26,17 @@ from iopath.common.file_io import get_cache_dir
 
 from aiparsing_d2.whole_files import whole_file
 
-from ..layouts import choose_files
+from ..json_files import parse_json
+from ..layouts import choose_files, comparable_stem
 
 __all__ = ["FileListing", "cache_folder", "load_cached"]
 
 logger = logging.getLogger(__name__)
 
 _SWITCH = "AIPARSING_INDEX_CACHE"
+
+# What the system says of a path that leads nowhere, is too long, or is a circle of links.
+_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 # To be raised whenever the same files give other records than before.
 _VERSION = 2
@@ -71,6 +76,14 @@ class FileListing:
             self._chosen[key] = choose_files(self.files.get(folder, ()), suffixes)
         name = self._chosen[key].get(stem)
         return None if name is None else os.path.join(folder, name)
+
+    def similar(self, path: str) -> list[str]:
+        """Names of files that differ from a path, which lacks its suffix, as
+        :func:`.comparable_stem` has it.
+        """
+        folder, stem = os.path.split(path)
+        wanted = comparable_stem(f"{stem}.")
+        return [name for name in self.files.get(folder, ()) if comparable_stem(name) == wanted]
 
     def fingerprint(self, more: Iterable[str] = ()) -> str:
         """Hexadecimal digest of the names, sizes and times of all files.
@@ -125,14 +138,18 @@ def _scan_folder(folder: str) -> dict[str, tuple[int, int]]:
     files = {}
     try:
         entries = os.scandir(folder)
-    except (FileNotFoundError, NotADirectoryError):
-        return files
+    except OSError as e:
+        if e.errno in _NOT_THERE:
+            return files
+        raise
     with entries:
         for entry in entries:
             try:
                 status = entry.stat()
-            except FileNotFoundError:  # a link to nowhere
-                continue
+            except OSError as e:
+                if e.errno in _NOT_THERE:  # a link to nowhere, or to itself
+                    continue
+                raise
             if stat.S_ISREG(status.st_mode):
                 files[entry.name] = (status.st_size, status.st_mtime_ns)
     return files
@@ -149,11 +166,11 @@ def _cache_file_name(folder: Path, key: Sequence[str]) -> str:
 def _read(file_name: str, header: dict[str, Any]) -> Any:
     """Raise ValueError if the file is damaged or holds something else than ``header`` says."""
     with open(file_name, "rb") as file:
-        found = json.loads(file.readline())
+        found = parse_json(file.readline())
         payload = file.read()
     if found != {**header, "sha256": hashlib.sha256(payload).hexdigest()}:
         raise ValueError("the files have changed since, or the cache is damaged")
-    return json.loads(payload)
+    return parse_json(payload)
 
 
 def _write(file_name: str, header: dict[str, Any], value: Any) -> None:

@@ -61,7 +61,7 @@ def load_listed_images(
 
     Args:
         id_list: text file, see :func:`~aiparsing_d2.data.id_lists.read_id_list`.
-        image_folder: folder of ``<id>.jpg`` (or ``.jpeg``, ``.png``, in upper or lower case).
+        image_folder: folder of ``<id>.jpg``, or with another of ``IMAGE_SUFFIXES``.
         annotation_folders: all folders in which ``annotate`` looks for files.
         annotate: finds the annotation files. Called with the ids of the readable images, gives the
             annotation entries of each one's record in the same order.
@@ -178,5 +178,9 @@ def _find_file(folder: str, image_id: str, suffixes: tuple[str, ...], listing: F
     file_name = listing.find(path, suffixes)
     if file_name is None:
         wanted = suffixes[0] if len(suffixes) == 1 else f"{{{','.join(suffixes)}}}"
-        raise FileNotFoundError(f"{path}{wanted} does not exist, but the id list has '{image_id}'.")
+        similar = listing.similar(path)
+        found = f" There is {', '.join(similar)}, which does not fit." if similar else ""
+        raise FileNotFoundError(
+            f"{path}{wanted} does not exist, but the id list has '{image_id}'.{found}"
+        )
     return file_name

@@ -32,6 +32,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from aiparsing_d2.data.image_files import read_image_size
+from aiparsing_d2.data.json_files import JsonError, read_json, shortened
 from aiparsing_d2.structures.part_labels import CIHP_PART_LABELS
 from aiparsing_d2.whole_files import whole_file
 
@@ -142,7 +143,7 @@ def convert_ccp(request: CCPRequest) -> dict[str, Any]:
                 "people": _by_name(people[split], names),
             }
     converted = set(itertools.chain.from_iterable(lists.values()))
-    boxes = json.loads(Path(__file__).with_name(IGNORE_BOXES_NAME).read_text(encoding="utf-8"))
+    boxes = read_json(Path(__file__).with_name(IGNORE_BOXES_NAME))
     _write_json(
         request.output / IGNORE_BOXES_NAME,
         {image_id: boxes[image_id] for image_id in boxes if image_id in converted},
@@ -301,14 +302,19 @@ def _check_is_empty(folder: Path) -> None:
 
 def _read_manifest(path: Path, wanted: dict[str, Any]) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        found = read_json(path)
+    except JsonError as error:
+        raise FolderInUseError(f"{error}; remove {path.parent} to convert anew.") from error
+    if not isinstance(found, dict):
         raise FolderInUseError(
-            f"{path} is not readable as JSON ({error}); remove {path.parent} to convert anew."
-        ) from error
+            f"{path} holds {shortened(found)} instead of an object; remove {path.parent} to "
+            "convert anew."
+        )
     differing = [key for key in wanted if found.get(key) != wanted[key]]
     if differing:
-        told = ", ".join(f"{key} {found.get(key)} instead of {wanted[key]}" for key in differing)
+        told = ", ".join(
+            f"{key} {shortened(found.get(key))} instead of {wanted[key]!r}" for key in differing
+        )
         raise FolderInUseError(
             f"{path.parent} holds another conversion of CCP ({told}); give another folder, or "
             "remove this one to convert anew."

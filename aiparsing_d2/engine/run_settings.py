@@ -1,0 +1,222 @@
+"""Which settings a run has, and of what kind: a config with others is refused.
+
+Below ``train``, the settings are those of :class:`TrainSettings`. Below ``model``, ``dataloader``,
+``optimizer`` and the like, they are arguments of what a node builds.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+from torch.nn.parallel import DistributedDataParallel
+
+from aiparsing_d2.data.json_files import shortened
+
+from .config_error import ConfigError, nearest_known
+from .overrides import arguments_of, takes_any
+
+__all__ = ["TrainSettings", "check_settings"]
+
+
+@dataclass
+class AmpSettings:
+    """Mixed precision, see :func:`~aiparsing_d2.engine.build_trainer`."""
+
+    enabled: bool = False
+    precision: str = "float16"
+
+
+@dataclass
+class EmaSettings:
+    """Averaged weights, see :class:`~aiparsing_d2.engine.ExponentialMovingAverage`."""
+
+    enabled: bool = False
+    decay: float = 0.999
+
+
+@dataclass
+class ClippingSettings:
+    """See :func:`~aiparsing_d2.engine.clip_gradients`."""
+
+    max_norm: float | None = None
+    norm_type: float = 2.0
+
+
+@dataclass
+class CheckpointerSettings:
+    """Arguments of Detectron2's ``PeriodicCheckpointer``; files must be called model_*."""
+
+    period: int = 5000
+    max_to_keep: int | None = None
+
+
+@dataclass
+class BestCheckpointerSettings:
+    """Arguments of Detectron2's ``BestCheckpointer``."""
+
+    val_metric: str = "parsing/APp50"
+    mode: str = "max"
+    file_prefix: str = "model_best"
+
+
+@dataclass
+class TrainSettings:
+    """The keys of ``train``, which configs/common/train.py explains; ``ddp`` holds arguments of
+    Detectron2's ``create_ddp_model``.
+    """
+
+    output_dir: str = "./output"
+    init_checkpoint: str = ""
+    allow_unfitting_weights: bool = False
+    max_iter: int = 90000
+    clip_gradients: ClippingSettings | None = field(default_factory=ClippingSettings)
+    nonfinite: str = "stop"
+    amp: AmpSettings = field(default_factory=AmpSettings)
+    ema: EmaSettings = field(default_factory=EmaSettings)
+    ddp: dict[str, Any] = field(default_factory=dict)
+    checkpointer: CheckpointerSettings = field(default_factory=CheckpointerSettings)
+    best_checkpointer: BestCheckpointerSettings | None = field(
+        default_factory=BestCheckpointerSettings
+    )
+    eval_period: int = 5000
+    log_period: int = 20
+    channels_last: bool = False
+    seed: int = -1
+    scale_to_batch_size: int | None = None
+    device: str = "cuda"
+
+
+_PARTS = ("model", "dataloader", "optimizer", "lr_multiplier", "train", "test_time_augmentation")
+_NEEDED_GROUPS = ("model", "dataloader", "train")
+_NEEDED_TO_TRAIN = ("dataloader.train", "optimizer", "lr_multiplier")
+_NEEDED_OF_TRAIN = (
+    *("output_dir", "init_checkpoint", "max_iter", "device", "eval_period", "log_period"),
+    *("amp", "ddp", "checkpointer"),
+)
+_LOADERS = ("train", "test", "evaluator", "register")
+_TTA = ("enabled", "wrapper")
+_POSITIVE = ("max_iter", "log_period", "checkpointer.period", "scale_to_batch_size")
+_CHOICES = {
+    "nonfinite": ("stop", "skip"),
+    "amp.precision": ("float16", "bfloat16"),
+    "best_checkpointer.mode": ("max", "min"),
+}
+
+
+def check_settings(config: DictConfig, evaluation_only: bool = False) -> None:
+    """Refuse a config that lacks what a run needs, or has settings that nothing reads.
+
+    A setting to which another part of the config refers, as "${train.mine}", is read.
+
+    Args:
+        config: of a run.
+        evaluation_only: whether nothing is trained.
+
+    Raises:
+        ConfigError: naming the key, and the known one that is nearest.
+    """
+    needed = ("dataloader.test",) if evaluation_only else _NEEDED_TO_TRAIN
+    for key in (*_NEEDED_GROUPS, *needed):
+        node = OmegaConf.select(config, key, throw_on_missing=False)
+        if not isinstance(node, DictConfig):
+            found = "it is missing" if node is None else f"it is {shortened(node)}"
+            raise ConfigError(f"a run needs a group {key} in its config; {found}")
+    for name in map(str, config):
+        # A file in Python may have other names, of what it computes with.
+        close = difflib.get_close_matches(name, _PARTS, n=1, cutoff=0.8)
+        if close and name not in _PARTS:
+            raise ConfigError(f"nothing reads {name}; did you mean {close[0]}?")
+    referred = set(_references(config))
+    _check_names(config.dataloader, "dataloader", _LOADERS, referred)
+    if isinstance(config.get("test_time_augmentation"), DictConfig):
+        _check_names(config.test_time_augmentation, "test_time_augmentation", _TTA, referred)
+    _check_train(config.train, referred)
+    for part in _PARTS:
+        if part != "train" and part in config:
+            _check_arguments(config[part], part)
+
+
+def _references(node: Any) -> Iterator[str]:
+    """Return the keys that a config refers to by "${...}" with their whole names."""
+    if isinstance(node, (DictConfig, ListConfig)):
+        node = OmegaConf.to_container(node, resolve=False)
+    if isinstance(node, str):
+        yield from re.findall(r"\$\{\s*([\w.]+)\s*\}", node)
+    elif isinstance(node, (dict, list, tuple)):
+        for child in node.values() if isinstance(node, dict) else node:
+            yield from _references(child)
+
+
+def _check_names(node: DictConfig, group: str, known: tuple[str, ...], referred: set[str]) -> None:
+    for name in map(str, node):
+        if name not in known and f"{group}.{name}" not in referred:
+            raise ConfigError(
+                f"nothing reads {group}.{name}; {nearest_known(name, known, f'{group}.')}"
+            )
+
+
+def _check_train(train: DictConfig, referred: set[str]) -> None:
+    for name in _NEEDED_OF_TRAIN:
+        if train.get(name) is None:
+            raise ConfigError(f"a run needs train.{name} in its config")
+    known = OmegaConf.structured(TrainSettings)
+    try:
+        given = OmegaConf.to_container(train, resolve=True)
+        given = {k: v for k, v in given.items() if k in known or f"train.{k}" not in referred}
+        settings = OmegaConf.merge(known, given)
+    except ConfigKeyError as error:
+        place, _, name = error.full_key.rpartition(".")
+        keys = OmegaConf.select(known, place) if place else known
+        prefix = f"train.{place}." if place else "train."
+        raise ConfigError(
+            f"nothing reads {prefix}{name}; {nearest_known(name, map(str, keys), prefix)}"
+        ) from error
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"train.{error.full_key}: {str(error).partition(chr(10))[0]}") from error
+    for key, value in _leaves(given, ""):
+        typed = OmegaConf.select(settings, key)
+        if typed != value or isinstance(typed, str) != isinstance(value, str):
+            raise ConfigError(f"train.{key} is {value!r}; it must be {typed!r}")
+    arguments = (*inspect.signature(DistributedDataParallel).parameters, "fp16_compression")
+    _check_names(train.ddp, "train.ddp", arguments, referred)
+    for key in _POSITIVE:
+        value = OmegaConf.select(settings, key)
+        if value is not None and value < 1:
+            raise ConfigError(f"train.{key} is {value}; it must be at least 1")
+    for key, choices in _CHOICES.items():
+        value = OmegaConf.select(settings, key)
+        if value is not None and value not in choices:
+            raise ConfigError(f"train.{key} is {value!r}; it must be one of {', '.join(choices)}")
+    if not settings.output_dir.strip():
+        raise ConfigError("train.output_dir is empty; give a folder to write to")
+
+
+def _leaves(group: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in group.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _check_arguments(node: Any, path: str) -> None:
+    """Refuse keys that are no argument of what their node builds."""
+    if not isinstance(node, (DictConfig, ListConfig)) or node._is_none():
+        return
+    if isinstance(node, DictConfig) and "_target_" in node and not takes_any(node):
+        arguments = arguments_of(node)
+        for name in map(str, node):
+            if name not in arguments and name != "_target_":
+                raise ConfigError(
+                    f"nothing reads {path}.{name}; {nearest_known(name, arguments, f'{path}.')}"
+                )
+    for name in node if isinstance(node, DictConfig) else range(len(node)):
+        if not OmegaConf.is_interpolation(node, name) and not OmegaConf.is_missing(node, name):
+            _check_arguments(node[name], f"{path}.{name}")
