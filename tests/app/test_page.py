@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ pytest.importorskip("gradio", reason="needs the extra 'app'")
 
 import gradio
 
-from aiparsing_d2.app.page import Page
+from aiparsing_d2.app.page import Page, serving
 
 
 @pytest.fixture
@@ -118,3 +120,14 @@ def test_the_part_is_shown_and_offered(page, upload):
     for nothing in (page.show_part(upload, None), page.show_part(None, "0/Coat")):
         assert nothing[page.part_results]["visible"] is False
         assert list(nothing) == [page.part_results]
+
+
+def test_a_taken_port_is_named_and_nothing_is_left(parser):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(OSError, match=f"cannot listen at 127.0.0.1, port {port}: "):
+            with serving(parser, port=port):
+                pass
+    assert "GRADIO_TEMP_DIR" not in os.environ
