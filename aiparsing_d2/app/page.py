@@ -119,7 +119,7 @@ class Page:
         self.part_downloads = [mask_download, cutout_download]
 
     def _connect(self) -> None:
-        chosen = [self.upload, self.shown, self.threshold, self.labels]
+        chosen = [self.upload, self.shown, self.threshold, self.labels, self.part]
         seen = [self.upload, self.status, self.shown, self.drawing, self.legend, self.part]
         seen += self.downloads
         self.file.change(
@@ -167,7 +167,12 @@ class Page:
         yield {self.upload: upload, self.results: gr.update(visible=True)}
 
     def show(
-        self, upload: Upload | None, shown: int, threshold: float, labels: bool
+        self,
+        upload: Upload | None,
+        shown: int,
+        threshold: float,
+        labels: bool,
+        part: str | None = None,
     ) -> dict[Any, Any]:
         """Draw those who are to be shown, and make the files to download."""
         if upload is None:
@@ -176,6 +181,9 @@ class Page:
         people = upload.people(threshold)
         if shown >= len(people):
             shown = _EVERYBODY
+        parts = _part_choices(people)
+        if part not in [value for _, value in parts]:
+            part = None
         drawn = people if shown == _EVERYBODY else upload.person(shown)
         folder = self._new_folder()
         files = [
@@ -188,16 +196,19 @@ class Page:
             self.shown: gr.update(choices=_people_choices(people), value=shown),
             self.drawing: str(files[0]),
             self.legend: _legend(drawn) if labels else "",
-            self.part: gr.update(choices=_part_choices(people)),
+            self.part: gr.update(choices=parts, value=part),
             **{button: str(file) for button, file in zip(self.downloads, files, strict=True)},
         }
 
     def pick(
-        self, upload: Upload, shown: int, threshold: float, event: gr.SelectData
+        self, upload: Upload | None, shown: int, threshold: float, event: gr.SelectData
     ) -> str | None:
         """Choose the part that was clicked, in pixels of the drawing."""
+        if upload is None:  # forgotten
+            return None
         people = range(len(upload.people(threshold))) if shown == _EVERYBODY else [shown]
-        part = upload.part_at(*event.index, people)
+        x, y = event.index
+        part = upload.part_at(x, y, people)
         return None if part is None else "/".join(map(str, part))
 
     def show_part(self, upload: Upload | None, part: str | None) -> dict[Any, Any]:

@@ -103,12 +103,19 @@ def test_the_threshold_takes_people_away_and_brings_them(page, upload):
     assert len(again[page.shown]["choices"]) == 3
 
 
+def test_a_part_stays_chosen_as_long_as_it_is_there(page, upload):
+    assert page.show(upload, -1, 0.3, True, "1/Face")[page.part]["value"] == "1/Face"
+    assert page.show(upload, 0, 0.3, False, "1/Face")[page.part]["value"] == "1/Face"
+    assert page.show(upload, -1, 0.5, True, "1/Face")[page.part]["value"] is None
+
+
 def test_a_click_chooses_the_part(page, upload):
     scale = 1000 / 60
     assert page.pick(upload, -1, 0.3, clicked(27 * scale, 20 * scale)) == "0/Coat"
     assert page.pick(upload, 1, 0.3, clicked(27 * scale, 20 * scale)) == "1/Face"
     assert page.pick(upload, -1, 0.5, clicked(45 * scale, 20 * scale)) is None
     assert page.pick(upload, -1, 0.3, clicked(2, 2)) is None
+    assert page.pick(None, -1, 0.3, clicked(2, 2)) is None
 
 
 def test_the_part_is_shown_and_offered(page, upload):
