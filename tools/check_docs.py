@@ -14,6 +14,7 @@ HTML comment on the line before a block changes what is done with it:
 
 * ``<!-- docs-check: run -->`` runs a ``bash`` block, in the same folder;
 * ``<!-- docs-check: config configs/NAME.py -->`` saves a ``python`` block there and loads it;
+* ``<!-- docs-check: save NAME.py -->`` saves a ``python`` block there, for the commands after it;
 * ``<!-- docs-check: skip, REASON -->`` does nothing but count it.
 """
 
@@ -384,11 +385,14 @@ def check_block(block: Block, folder: Path) -> str:
     if (block.language, block.action) == ("bash", "run"):
         run_here(["bash", "-euo", "pipefail", "-c", block.code], folder)
         return "run"
-    if (block.language, block.action) == ("python", "config"):
+    if block.language == "python" and block.action in ("config", "save"):
         file = folder / block.argument
         file.write_text(block.code, encoding="utf-8")
-        load_lazy_config(str(file))
-        return "run"
+        if block.action == "config":
+            load_lazy_config(str(file))
+            return "run"
+        compile(block.code, block.argument, "exec")
+        return "checked"
     if block.action:
         raise DocumentError(f"no {block.action!r} for a block of {block.language!r}")
     if block.language == "bash":

@@ -114,6 +114,15 @@ def test_marked_shell_block_is_run(check, tmp_path):
     assert len(errors) == 1 and "none" in errors[0]
 
 
+def test_saved_python_is_there_for_the_commands_after_it(check):
+    save = "<!-- docs-check: save made.py -->\n```python\n{}\n```\n"
+    run = "<!-- docs-check: run -->\n```bash\npython made.py\n```\n"
+    assert check(save.format("x = 1") + run) == ({"checked": 1, "run": 1}, [])
+    assert "raise SystemExit(3)" not in check(save.format("raise SystemExit(3)"))[1]  # not run
+    _, (error,) = check(save.format("x = 1 +"))
+    assert "page.md:3: SyntaxError" in error
+
+
 def test_block_to_skip_needs_a_reason(check):
     assert check("<!-- docs-check: skip, wants a GPU -->\n```bash\nx\n```\n") == (
         {"skipped": 1},

@@ -1,0 +1,140 @@
+"""What happens on the page, without a browser."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+pytest.importorskip("gradio", reason="needs the extra 'app'")
+
+import gradio
+
+from aiparsing_d2.app.page import Page, serving
+
+
+@pytest.fixture
+def page(parser, tmp_path):
+    folder = tmp_path / "files"
+    folder.mkdir()
+    return Page(parser, folder, 0.3)
+
+
+def clicked(x: float, y: float) -> gradio.SelectData:
+    return gradio.SelectData(None, {"index": [x, y], "value": None})
+
+
+@pytest.fixture
+def upload(page, picture_file):
+    *_, last = page.parse(str(picture_file), 0.3)
+    return last[page.upload]
+
+
+def test_a_picture_shows_the_results(page, picture_file):
+    first, last = page.parse(str(picture_file), 0.3)
+    assert "Looking for people in on the beach.png" in first[page.status]
+    assert first[page.results]["visible"] is False and last[page.results]["visible"] is True
+    assert len(last[page.upload].found) == 2
+
+
+def test_taking_the_file_away_clears_the_page(page):
+    (cleared,) = page.parse(None, 0.3)
+    assert cleared[page.upload] is None and cleared[page.status] == ""
+    assert cleared[page.results]["visible"] is False
+    assert cleared[page.part]["value"] is None and cleared[page.part]["choices"] == []
+
+
+def test_an_error_is_told_as_text(page, tmp_path):
+    file = tmp_path / "<b>x.jpg"
+    file.write_text("hello")
+    first, last = page.parse(str(file), 0.3)
+    assert first[page.upload] is None and page.results not in last
+    assert "<b>" not in first[page.status] + last[page.status]
+    assert "&lt;b&gt;x.jpg is not a readable image" in last[page.status]
+
+
+def test_everybody_and_one_person(page, upload):
+    everybody = page.show(upload, -1, 0.3, True)
+    assert everybody[page.status] == "<p>2 people in a picture of 60 × 40 pixels.</p>"
+    assert everybody[page.shown]["choices"] == [
+        ("Everybody (2)", -1),
+        ("Person 1 (0.90)", 0),
+        ("Person 2 (0.40)", 1),
+    ]
+    assert [name for name, _ in everybody[page.part]["choices"]] == [
+        "Person 1: everything",
+        "Person 1: Hair",
+        "Person 1: Coat",
+        "Person 2: everything",
+        "Person 2: Face",
+    ]
+    legend = everybody[page.legend]
+    assert [name in legend for name in ("Hair", "Coat", "Face", "Pants")] == [True] * 3 + [False]
+
+    second = page.show(upload, 1, 0.3, True)
+    assert second[page.shown]["value"] == 1
+    assert "Face" in second[page.legend] and "Hair" not in second[page.legend]
+    drawing, data, labels = (Path(second[button]) for button in page.downloads)
+    assert second[page.drawing] == str(drawing)
+    assert len(json.loads(data.read_text())["people"]) == 1
+    with Image.open(drawing) as one, Image.open(labels) as map_:
+        assert one.size == (1000, 667) and map_.size == (60, 40)
+
+
+def test_labels_off(page, upload):
+    with_labels, without = (page.show(upload, -1, 0.3, labels) for labels in (True, False))
+    assert without[page.legend] == ""
+    drawings = [Path(values[page.drawing]).read_bytes() for values in (with_labels, without)]
+    assert drawings[0] != drawings[1]
+
+
+def test_the_threshold_takes_people_away_and_brings_them(page, upload):
+    fewer = page.show(upload, 1, 0.5, True)
+    assert fewer[page.shown]["value"] == -1  # the second is not there any more
+    assert fewer[page.status].startswith("<p>1 person ")
+    nobody = page.show(upload, -1, 0.95, True)
+    assert "Nobody was found with a score of 0.95" in nobody[page.status]
+    assert nobody[page.part]["choices"] == [] and Path(nobody[page.drawing]).is_file()
+    again = page.show(fewer[page.upload], -1, 0.3, True)
+    assert len(again[page.shown]["choices"]) == 3
+
+
+def test_a_part_stays_chosen_as_long_as_it_is_there(page, upload):
+    assert page.show(upload, -1, 0.3, True, "1/Face")[page.part]["value"] == "1/Face"
+    assert page.show(upload, 0, 0.3, False, "1/Face")[page.part]["value"] == "1/Face"
+    assert page.show(upload, -1, 0.5, True, "1/Face")[page.part]["value"] is None
+
+
+def test_a_click_chooses_the_part(page, upload):
+    scale = 1000 / 60
+    assert page.pick(upload, -1, 0.3, clicked(27 * scale, 20 * scale)) == "0/Coat"
+    assert page.pick(upload, 1, 0.3, clicked(27 * scale, 20 * scale)) == "1/Face"
+    assert page.pick(upload, -1, 0.5, clicked(45 * scale, 20 * scale)) is None
+    assert page.pick(upload, -1, 0.3, clicked(2, 2)) is None
+    assert page.pick(None, -1, 0.3, clicked(2, 2)) is None
+
+
+def test_the_part_is_shown_and_offered(page, upload):
+    shown = page.show_part(upload, "0/Coat")
+    assert shown[page.part_results]["visible"] is True
+    assert shown[page.mask] == shown[page.part_downloads[0]]
+    assert Path(shown[page.cutout]).name == "on the beach.person1.Coat.cutout.png"
+    assert "whole" in page.show_part(upload, "1/")[page.mask]
+    for nothing in (page.show_part(upload, None), page.show_part(None, "0/Coat")):
+        assert nothing[page.part_results]["visible"] is False
+        assert list(nothing) == [page.part_results]
+
+
+def test_a_taken_port_is_named_and_nothing_is_left(parser):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(OSError, match=f"cannot listen at 127.0.0.1, port {port}: "):
+            with serving(parser, port=port):
+                pass
+    assert "GRADIO_TEMP_DIR" not in os.environ

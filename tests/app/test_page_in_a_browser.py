@@ -1,0 +1,126 @@
+"""The page in Chromium: files go in and come out, and nothing is asked of other machines."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+
+import numpy as np
+import pytest
+from PIL import Image
+from two_people import COAT, part_maps
+
+pytest.importorskip("gradio", reason="needs the extra 'app'")
+sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+
+pytestmark = pytest.mark.slow  # half a minute, most of it for starting Gradio and the browser
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if CHROMIUM is None:
+        pytest.skip("needs Chromium")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def address(browser, parser, monkeypatch):
+    """The server, which talks to this machine only."""
+    from aiparsing_d2.app.page import serving
+
+    asked = []
+    connect, look_up = socket.socket.connect, socket.getaddrinfo
+
+    def noted_connect(self, address):
+        if self.family != socket.AF_UNIX:
+            asked.append(address[0])
+        return connect(self, address)
+
+    def noted_look_up(host, *args, **options):
+        asked.append(host)
+        return look_up(host, *args, **options)
+
+    monkeypatch.setattr(socket.socket, "connect", noted_connect)
+    monkeypatch.setattr(socket, "getaddrinfo", noted_look_up)
+    with serving(parser, threshold=0.3) as address:
+        assert address.startswith("http://127.0.0.1:")
+        yield address
+    assert "127.0.0.1" in asked  # Gradio looks whether its server answers
+    assert set(asked) <= {"127.0.0.1", "localhost", "::1", None}
+
+
+@pytest.fixture(params=SIZES)
+def tab(request, browser, address):
+    width, height = SIZES[request.param]
+    tab = browser.new_page(viewport={"width": width, "height": height})
+    tab.set_default_timeout(15_000)
+    asked = []
+    tab.on("request", lambda call: asked.append(call.url))
+    tab.goto(address)
+    yield tab
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width  # nothing sticks out
+    outside = [url for url in asked if not url.startswith((address, "data:", "blob:"))]
+    assert asked and outside == []
+    tab.close()
+
+
+def upload(tab, file) -> None:
+    tab.set_input_files("#file input[type=file]", file)
+
+
+def download(tab, button: str, folder):
+    with tab.expect_download() as event:
+        tab.click(f"#download-{button}")
+    file = folder / event.value.suggested_filename
+    event.value.save_as(file)
+    return file
+
+
+def test_from_a_picture_to_a_mask(tab, picture_file, tmp_path):
+    assert not tab.is_visible("#drawing")
+    upload(tab, picture_file)
+    drawing = tab.locator("#drawing img")
+    drawing.wait_for()
+    sync_api.expect(tab.locator("#status")).to_contain_text("2 people")
+    sync_api.expect(tab.locator("#legend")).to_contain_text("Coat")
+    tab.wait_for_function("document.querySelector('#drawing img').naturalWidth == 1000")
+    box = drawing.bounding_box()
+    drawing.click(position={"x": box["width"] * 20.5 / 60, "y": box["height"] * 25.5 / 40})
+    sync_api.expect(tab.locator("#part input")).to_have_value("Person 1: Coat")
+    tab.locator("#mask img").wait_for()
+    with Image.open(download(tab, "mask", tmp_path)) as mask:
+        assert (np.array(mask) == 255 * (part_maps()[0] == COAT)).all()
+    assert download(tab, "cutout", tmp_path).name.endswith("Coat.cutout.png")
+
+    tab.click("#shown input")
+    tab.get_by_role("option", name="Person 2").click()
+    sync_api.expect(tab.locator("#legend")).not_to_contain_text("Coat")
+    sync_api.expect(tab.locator("#legend")).to_contain_text("Face")
+    (person,) = json.loads(download(tab, "json", tmp_path).read_text())["people"]
+    assert person["score"] == pytest.approx(0.4)
+
+    tab.fill("#threshold input[type=number]", "0.5")
+    tab.press("#threshold input[type=number]", "Enter")
+    sync_api.expect(tab.locator("#status")).to_contain_text("1 person")
+    sync_api.expect(tab.locator("#shown input")).to_have_value("Everybody (1)")
+    tab.uncheck("#labels input")
+    sync_api.expect(tab.locator("#legend")).not_to_contain_text("Coat")
+
+
+def test_what_is_no_picture_is_told(tab, tmp_path, picture_file):
+    file = tmp_path / "holiday.jpg"
+    file.write_text("hello")
+    upload(tab, file)
+    sync_api.expect(tab.get_by_role("alert")).to_contain_text("holiday.jpg is not a readable image")
+    assert not tab.is_visible("#drawing")
+    tab.click("#file button[aria-label='Clear']")
+    sync_api.expect(tab.locator("#status")).to_have_text("")
+    upload(tab, picture_file)
+    tab.locator("#drawing img").wait_for()
