@@ -11,11 +11,21 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from . import app, compose, convert_weights, evaluate, parse, prepare, train
+from . import analyze, app, benchmark, compose, convert_weights, evaluate, parse, prepare, train
 
 __all__ = ["main"]
 
-_COMMANDS = (parse, app, prepare, compose, train, evaluate, convert_weights)
+_COMMANDS = (
+    parse,
+    app,
+    prepare,
+    compose,
+    train,
+    evaluate,
+    convert_weights,
+    analyze,
+    benchmark,
+)
 
 
 class _CommandParser(argparse.ArgumentParser):
@@ -26,7 +36,7 @@ class _CommandParser(argparse.ArgumentParser):
     ) -> tuple[argparse.Namespace, list[str]]:
         # argparse takes the first row of overrides for all, and leaves the others.
         namespace, rest = super().parse_known_args(args, namespace)
-        if rest and hasattr(namespace, "opts") and not any(word.startswith("-") for word in rest):
+        if rest and hasattr(namespace, "opts") and not any(word[0] == "-" for word in rest):
             namespace.opts, rest = [*namespace.opts, *rest], []
         return namespace, rest
 

@@ -150,7 +150,7 @@ def test_unclear_block_is_an_error(check, block, message):
     ("span", "kind"),
     [
         ("make test", "inline command"),
-        ("python tools/analyze_model.py --config-file CONFIG", "inline command"),
+        ("aiparsing analyze --config-file CONFIG", "inline command"),
         ("python -m aiparsing_d2 convert-weights authors", "inline command"),
         ("aiparsing COMMAND ...", "inline command"),
         ("model.roi_heads.parsing_head.num_classes=5", "config key"),

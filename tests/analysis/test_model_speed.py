@@ -1,34 +1,29 @@
-import importlib.util
 import json
-import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
 from detectron2.structures import Boxes, Instances, pairwise_iou
 
-TOOL = Path(__file__).parents[2] / "tools" / "benchmark.py"
+from aiparsing_d2.analysis import training_speed
+from aiparsing_d2.analysis.drawn_inputs import people_boxes
+from aiparsing_d2.analysis.measured_models import MODELS
+from aiparsing_d2.analysis.measuring import PRECISIONS, Case, compare, measure
+from aiparsing_d2.analysis.training_speed import ProposalsAroundPeople
+from aiparsing_d2.cli import benchmark, main
+
 CPU = torch.device("cpu")
 TINY = "--device cpu --image-size 96 128 --repeats 1 --warm-up 0 --max-seconds 600".split()
 NAMES = ["AIParsing", "AIParsing-light", "Parsing R-CNN", "Mask R-CNN"]
 
 
-@pytest.fixture(scope="module")
-def tool():
-    spec = importlib.util.spec_from_file_location("benchmark", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses look up their annotations
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
-def run(tool, tmp_path):
+def run(tmp_path):
     """Runs a command and reads what it wrote."""
 
     def run(command, *arguments):
-        tool.main([command, *TINY, *arguments, "--output", str(tmp_path)])
+        arguments = [*TINY, *arguments, "--output", str(tmp_path)]
+        assert main(["benchmark", command, *arguments]) == 0
         return json.loads((tmp_path / f"benchmark_{command}.json").read_text())
 
     return run
@@ -63,17 +58,17 @@ def test_models(run, tmp_path, capsys):
         pytest.param(["aiparsing", "parsing-rcnn"], marks=pytest.mark.slow),
     ],
 )
-def test_train(tool, run, tmp_path, monkeypatch, models):
+def test_train(run, tmp_path, monkeypatch, models):
     # Few RoIs are fast: the person, and one box near by.
-    monkeypatch.setattr(tool.ProposalsAroundPeople, "COPIES", 1)
-    build = tool.build
+    monkeypatch.setattr(ProposalsAroundPeople, "COPIES", 1)
+    build = training_speed.build
 
     def build_small(*args):
         model = build(*args)
         model.roi_heads.parsing_batch_size_per_image = 2
         return model
 
-    monkeypatch.setattr(tool, "build", build_small)
+    monkeypatch.setattr(training_speed, "build", build_small)
     arguments = "--batch-sizes 2 --num-people 1 --precisions fp32 --models".split()
     rows = run("train", *arguments, *models)["rows"]
     assert [row["key"] for row in rows] == models
@@ -87,10 +82,9 @@ def test_train(tool, run, tmp_path, monkeypatch, models):
     assert f"| {rows[0]['model']} " in (tmp_path / "benchmark_train.md").read_text()
 
 
-def test_an_earlier_result_is_kept(tool, run, tmp_path, capsys):
+def test_an_earlier_result_is_kept(tmp_path, capsys):
     (tmp_path / "benchmark_models.md").write_text("earlier")
-    with pytest.raises(SystemExit):
-        run("models")
+    assert main(["benchmark", "models", *TINY, "--output", str(tmp_path)]) == 1
     assert "benchmark_models.md exists" in capsys.readouterr().err
     assert (tmp_path / "benchmark_models.md").read_text() == "earlier"
 
@@ -108,7 +102,7 @@ class Counter:
     count = 1
 
 
-def case_of(tool, seconds, calls=None, name="", error=None, output=1.0):
+def case_of(seconds, calls=None, name="", error=None, output=1.0):
     def run(clock):
         if calls is not None:
             calls.append(name)
@@ -117,29 +111,29 @@ def case_of(tool, seconds, calls=None, name="", error=None, output=1.0):
         clock.marks = [("", 0.0), ("stage", next(seconds))]
         return torch.tensor(output)
 
-    return tool.Case(run, Counter(), resident=0)
+    return Case(run, Counter(), resident=0)
 
 
-def test_models_take_turns_and_are_compared_in_pairs(tool):
+def test_models_take_turns_and_are_compared_in_pairs():
     calls = []
     cases = {
-        name: case_of(tool, iter([9.0, *seconds]), calls, name)
+        name: case_of(iter([9.0, *seconds]), calls, name)
         for name, seconds in {
             "aiparsing": [1.0, 2.0, 4.0],
             "mask-rcnn": [2.0, 3.0, 16.0],
             "parsing-rcnn": [2.0, 2.0, 2.0],
         }.items()
     }
-    results = tool.measure(cases, CPU, warm_up=1, repeats=3, deadline=time.monotonic() + 60)
+    results = measure(cases, CPU, warm_up=1, repeats=3, deadline=time.monotonic() + 60)
     assert calls == list(cases) * 4
     assert results["aiparsing"].totals == [1000, 2000, 4000]
-    assert tool.compare(results, "mask-rcnn") == {
+    assert compare(results, "mask-rcnn") == {
         "median": 2.0,
         "low": 1.5,
         "high": 4.0,
         "tie": False,
     }
-    assert tool.compare(results, "parsing-rcnn") == {
+    assert compare(results, "parsing-rcnn") == {
         "median": 1.0,
         "low": 0.5,
         "high": 2.0,
@@ -156,29 +150,29 @@ def test_models_take_turns_and_are_compared_in_pairs(tool):
         ({"output": float("inf")}, "infinite or NaN values"),
     ],
 )
-def test_a_failure_ends_only_that_model(tool, failure, shown):
+def test_a_failure_ends_only_that_model(failure, shown):
     cases = {
-        "aiparsing": case_of(tool, iter([1.0]), **failure),
-        "mask-rcnn": case_of(tool, iter([1.0, 1.0])),
+        "aiparsing": case_of(iter([1.0]), **failure),
+        "mask-rcnn": case_of(iter([1.0, 1.0])),
     }
-    results = tool.measure(cases, CPU, warm_up=0, repeats=2, deadline=time.monotonic() + 60)
+    results = measure(cases, CPU, warm_up=0, repeats=2, deadline=time.monotonic() + 60)
     assert results["aiparsing"].error == shown and not results["aiparsing"].times
     assert len(results["mask-rcnn"].times) == 2
-    assert tool.compare(results, "mask-rcnn") is None
+    assert compare(results, "mask-rcnn") is None
 
 
-def test_mistakes_end_the_run(tool):
-    case = case_of(tool, iter([]), error=RuntimeError("shapes differ"))
+def test_mistakes_end_the_run():
+    case = case_of(iter([]), error=RuntimeError("shapes differ"))
     with pytest.raises(RuntimeError, match="shapes differ"):
-        tool.measure({"x": case}, CPU, warm_up=0, repeats=1, deadline=time.monotonic() + 60)
+        measure({"x": case}, CPU, warm_up=0, repeats=1, deadline=time.monotonic() + 60)
 
 
-def test_proposals_around_people_are_positives(tool):
+def test_proposals_around_people_are_positives():
     """Four people fill the 128 positives that Mask R-CNN trains on."""
-    people = tool.people_boxes(4, (800, 1216))
+    people = people_boxes(4, (800, 1216))
     target = Instances((800, 1216), gt_boxes=Boxes(people))
     generator = torch.nn.Identity()
-    added = tool.ProposalsAroundPeople(torch.nn.ModuleDict({"proposal_generator": generator}))
+    added = ProposalsAroundPeople(torch.nn.ModuleDict({"proposal_generator": generator}))
     added.set_people([{"instances": target}], CPU)
     (boxes,) = added.boxes
     assert boxes.shape == (128, 4)
@@ -186,9 +180,20 @@ def test_proposals_around_people_are_positives(tool):
     assert 0.65 < iou.min() < iou.max() < 1
 
 
-def test_people_are_the_same_whatever_their_number(tool):
-    boxes = tool.people_boxes(50, (800, 1216))
-    assert torch.equal(tool.people_boxes(5, (800, 1216)), boxes[:5])
+def test_people_are_the_same_whatever_their_number():
+    boxes = people_boxes(50, (800, 1216))
+    assert torch.equal(people_boxes(5, (800, 1216)), boxes[:5])
     inside = Boxes(boxes.clone())
     inside.clip((800, 1216))
     assert torch.equal(inside.tensor, boxes) and inside.nonempty().all()
+
+
+def test_the_command_line_names_all_models_and_precisions():
+    assert benchmark.MODELS == tuple(MODELS)
+    assert benchmark.PRECISIONS == PRECISIONS
+
+
+@pytest.mark.parametrize("device", ["mps", "nonsense", "cuda:99"])
+def test_a_device_that_cannot_be_measured_is_told(capsys, device):
+    assert main(["benchmark", "models", "--device", device]) == 1
+    assert f"error: --device {device}: " in capsys.readouterr().err

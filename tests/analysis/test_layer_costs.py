@@ -1,26 +1,22 @@
-import importlib.util
-import sys
 from dataclasses import astuple
 from pathlib import Path
 
 import pytest
 from detectron2.config import LazyConfig
 
+from aiparsing_d2.analysis import layer_costs
+from aiparsing_d2.cli import main
+from aiparsing_d2.modeling.roi_heads import PGEC
+
 ROOT = Path(__file__).parents[2]
 YAML = str(ROOT / "configs/yaml/cihp/aiparsing_R_50_FPN_cihp_75ep.yaml")
 _CLASSES = "MODEL.ROI_PARSING_HEAD.NUM_CLASSES"
-TOOL = ROOT / "tools" / "analyze_model.py"
 DEMO = str(ROOT / "configs/demo/aiparsing_tiny_FPN_drawn_cihp.py")
 PARSING_RCNN = str(ROOT / "configs/common/models/parsing_rcnn_fpn.py")
 
 
-@pytest.fixture(scope="module")
-def tool():
-    spec = importlib.util.spec_from_file_location("analyze_model", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses look up their annotations
-    spec.loader.exec_module(module)
-    return module
+def build(config_file, overrides):
+    return layer_costs.build_untrained(layer_costs.read_config(config_file, overrides))
 
 
 # The sizes that the figures below are counted from.
@@ -38,14 +34,14 @@ SIZES = [
 
 
 @pytest.fixture(scope="module")
-def demo_model(tool):
-    return tool.build_untrained(tool.read_config(DEMO, SIZES))
+def demo_model():
+    return build(DEMO, SIZES)
 
 
 @pytest.fixture(scope="module")
-def demo_costs(tool, demo_model):
+def demo_costs(demo_model):
     """Of a 96x128 image with two people."""
-    return {cost.name: cost for cost in tool.analyze(demo_model, (96, 128), num_people=2)}
+    return {cost.name: cost for cost in layer_costs.analyze(demo_model, (96, 128), num_people=2)}
 
 
 def test_the_stages_are_the_whole_model(demo_model, demo_costs):
@@ -121,8 +117,8 @@ def test_costs_by_hand(demo_costs, stage, parameters, multiply_adds, activations
     assert cost.activations == activations
 
 
-def test_only_parsing_grows_with_the_people(tool, demo_model, demo_costs):
-    for cost in tool.analyze(demo_model, (96, 128), num_people=6):
+def test_only_parsing_grows_with_the_people(demo_model, demo_costs):
+    for cost in layer_costs.analyze(demo_model, (96, 128), num_people=6):
         before = demo_costs[cost.name]
         factor = 1 if cost.name in ("backbone body", "FPN", "detection head") else 3
         assert cost.multiply_adds == factor * before.multiply_adds
@@ -130,10 +126,12 @@ def test_only_parsing_grows_with_the_people(tool, demo_model, demo_costs):
 
 
 @pytest.fixture(scope="module")
-def parsing_rcnn_costs(tool):
+def parsing_rcnn_costs():
     """Of a 224x224 image, one small RoI and three proposals."""
-    cfg = tool.read_config(PARSING_RCNN, ["model.roi_heads.parsing_pooler.output_size=8"])
-    return tool.analyze(tool.build_untrained(cfg), (224, 224), num_people=1, num_proposals=3)
+    cfg = layer_costs.read_config(PARSING_RCNN, ["model.roi_heads.parsing_pooler.output_size=8"])
+    return layer_costs.analyze(
+        layer_costs.build_untrained(cfg), (224, 224), num_people=1, num_proposals=3
+    )
 
 
 def test_two_stage_model(parsing_rcnn_costs):
@@ -151,15 +149,17 @@ def test_two_stage_model(parsing_rcnn_costs):
     assert not {"edge predictor", "score head"} & set(costs)
 
 
-def test_yacs_files_give_the_same(tool, parsing_rcnn_costs):
+def test_yacs_files_give_the_same(parsing_rcnn_costs):
     yaml = str(ROOT / "configs/yaml/cihp/parsing_rcnn_R_50_FPN_cihp_75ep.yaml")
-    cfg = tool.read_config(yaml, ["MODEL.ROI_PARSING_HEAD.POOLER_RESOLUTION", "8"])
-    costs = tool.analyze(tool.build_untrained(cfg), (224, 224), num_people=1, num_proposals=3)
+    cfg = layer_costs.read_config(yaml, ["MODEL.ROI_PARSING_HEAD.POOLER_RESOLUTION", "8"])
+    costs = layer_costs.analyze(
+        layer_costs.build_untrained(cfg), (224, 224), num_people=1, num_proposals=3
+    )
     assert list(map(astuple, costs)) == list(map(astuple, parsing_rcnn_costs))
 
 
 @pytest.mark.parametrize("in_channels, out_channels, paper", [(64, 64, "-"), (256, 512, "1.2")])
-def test_printed_beside_the_paper(tool, tmp_path, capsys, in_channels, out_channels, paper):
+def test_printed_beside_the_paper(tmp_path, capsys, in_channels, out_channels, paper):
     # As a run saves it.
     saved = tmp_path / "config.yaml"
     LazyConfig.save(LazyConfig.load(DEMO), str(saved))
@@ -169,7 +169,7 @@ def test_printed_beside_the_paper(tool, tmp_path, capsys, in_channels, out_chann
         f"model.roi_heads.parsing_head.context.out_channels={out_channels}",
         "model.roi_heads.parsing_pooler.output_size=14",
     ]
-    assert tool.main([*options, *overrides]) == 0
+    assert main(["analyze", *options, *overrides]) == 0
     printed = capsys.readouterr().out
     rows = {
         cells[0]: cells[1:]
@@ -203,15 +203,15 @@ def test_printed_beside_the_paper(tool, tmp_path, capsys, in_channels, out_chann
         ("configs/yaml/cihp/aiparsing_light_R_50_FPN_cihp_75ep.yaml", [], (600, 900)),
     ],
 )
-def test_the_image_is_as_large_as_at_test(tool, config_file, overrides, size):
-    cfg = tool.read_config(str(ROOT / config_file), overrides)
-    assert tool.image_size_at_test(cfg) == size
+def test_the_image_is_as_large_as_at_test(config_file, overrides, size):
+    cfg = layer_costs.read_config(str(ROOT / config_file), overrides)
+    assert layer_costs.image_size_at_test(cfg) == size
 
 
-def test_the_image_size_can_be_given(tool, capsys):
+def test_the_image_size_can_be_given(capsys):
     options = ["--config-file", DEMO, "--num-people", "1"]
     for given, said in (([], "192 x 288"), (["--image-size", "64", "96"], "64 x 96")):
-        assert tool.main([*options, *given]) == 0
+        assert main(["analyze", *options, *given]) == 0
         assert f"one image of {said} pixels" in capsys.readouterr().out
 
 
@@ -219,26 +219,31 @@ def test_the_image_size_can_be_given(tool, capsys):
     ("overrides", "stated"),
     [([], True), (["MODEL.RESNETS.DEPTH", "101"], False), ([_CLASSES, "59"], False)],
 )
-def test_published_parameters_stand_beside_their_own_models_only(tool, overrides, stated):
+def test_published_parameters_stand_beside_their_own_models_only(overrides, stated):
     """Table IX is of ResNet-50 and 20 classes."""
-    assert tool.is_of_table_ix(tool.build_untrained(tool.read_config(YAML, overrides))) == stated
+    assert (
+        layer_costs.is_of_table_ix(
+            layer_costs.build_untrained(layer_costs.read_config(YAML, overrides))
+        )
+        == stated
+    )
 
 
 @pytest.mark.parametrize("roi_size, paper", [(14, 1.2), (32, 6.4), (48, 14.5)])
-def test_pgec_agrees_with_table_v(tool, roi_size, paper):
-    pgec = tool.PGEC(in_channels=256, roi_size=roi_size)
-    multiply_adds = tool.pgec_multiply_adds(pgec, 256, roi_size)
+def test_pgec_agrees_with_table_v(roi_size, paper):
+    pgec = PGEC(in_channels=256, roi_size=roi_size)
+    multiply_adds = layer_costs.pgec_multiply_adds(pgec, 256, roi_size)
     # A 3x3 and four 1x1 convolutions of 256 channels, and a 3x3 one that merges five of them.
     assert multiply_adds == roi_size**2 * (9 * 256**2 + 4 * 256**2 + 9 * 5 * 256 * 512)
     assert round(multiply_adds / 2**30, 1) == paper
-    assert float(tool.PAPER_PGEC_MULTIPLY_ADDS[roi_size]) == paper
+    assert float(layer_costs.PAPER_PGEC_MULTIPLY_ADDS[roi_size]) == paper
 
 
 @pytest.mark.parametrize(
     "config_file, overrides, message",
     [
-        ("missing.py", [], "No such file or directory: 'missing.py'"),
-        ("missing.yaml", [], "No such file or directory: 'missing.yaml'"),
+        ("missing.py", [], "there is no file missing.py, and no config 'missing.py' in"),
+        ("missing.yaml", [], "there is no file missing.yaml, and no config 'missing.yaml' in"),
         (str(ROOT / "README.md"), [], "has to be a python or yaml file"),
         (str(ROOT / "configs/common/optim.py"), [], "optim.py: ValueError: it defines no model"),
         (
@@ -257,29 +262,29 @@ def test_pgec_agrees_with_table_v(tool, roi_size, paper):
         (YAML, ["MODEL.COLOUR"], "Override list has odd length"),
     ],
 )
-def test_tells_what_is_wrong_with_a_config(tool, capfd, caplog, config_file, overrides, message):
-    assert tool.main(["--config-file", config_file, *overrides]) == 2
+def test_tells_what_is_wrong_with_a_config(capfd, caplog, config_file, overrides, message):
+    assert main(["analyze", "--config-file", config_file, *overrides]) == 1
     printed = capfd.readouterr()
     assert not printed.out and not caplog.messages
     (line,) = printed.err.splitlines()
     assert line.startswith(f"error: {config_file}: ") and message in line
 
 
-def test_tells_what_cannot_be_analysed(tool, tmp_path, capsys):
+def test_tells_what_cannot_be_analysed(tmp_path, capsys):
     no_detector = tmp_path / "identity.yaml"
     no_detector.write_text("model: {_target_: torch.nn.Identity}\n")
-    assert tool.main(["--config-file", str(no_detector)]) == 2
+    assert main(["analyze", "--config-file", str(no_detector)]) == 1
     assert "its model has no FPN or no parsing branch" in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        tool.main(["--config-file", DEMO, "--num-people", "0"])
+        main(["analyze", "--config-file", DEMO, "--num-people", "0"])
     with pytest.raises(SystemExit):
-        tool.main(["--config-file", DEMO, "--image-size", "0", "64"])
+        main(["analyze", "--config-file", DEMO, "--image-size", "0", "64"])
 
 
-def test_mistakes_in_the_tool_keep_their_traceback(tool, monkeypatch):
+def test_mistakes_in_the_tool_keep_their_traceback(monkeypatch):
     def broken(*_):
         raise TypeError("a bug")
 
-    monkeypatch.setattr(tool, "analyze", broken)
+    monkeypatch.setattr(layer_costs, "analyze", broken)
     with pytest.raises(TypeError, match="a bug"):
-        tool.main(["--config-file", DEMO])
+        main(["analyze", "--config-file", DEMO])

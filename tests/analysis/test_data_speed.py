@@ -1,28 +1,23 @@
-import importlib.util
 import re
-from pathlib import Path
 
 import pytest
 import torch
 
-TOOL = Path(__file__).parents[2] / "tools" / "benchmark_data.py"
+from aiparsing_d2.cli import main
 
 
-@pytest.fixture
-def benchmark(monkeypatch):
-    spec = importlib.util.spec_from_file_location("benchmark_data", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    # What the tool sets for its process.
-    monkeypatch.setenv("FVCORE_CACHE", "")
+@pytest.fixture(autouse=True)
+def threads():
+    """What the command sets for its process."""
     num_threads = torch.get_num_threads()
-    yield module
+    yield
     torch.set_num_threads(num_threads)
 
 
-def test_prints_all_figures_and_leaves_nothing(benchmark, tmp_path, monkeypatch, capsys):
+def test_prints_all_figures_and_leaves_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    benchmark.main("--images 9 --size 64 80 --repeats 1 --mapped-images 1".split())
+    arguments = "--images 9 --size 64 80 --repeats 1 --mapped-images 1".split()
+    assert main(["benchmark", "data", *arguments]) == 0
     lines = capsys.readouterr().out.splitlines()
     figures = [re.search(r" ([\d.]+) (s|images/s)$", line) for line in lines]
     assert [figure[2] for figure in figures] == ["s", "s", "images/s", "images/s"]

@@ -1,10 +1,4 @@
-#!/usr/bin/env python
-r"""Count a model's parameters, multiply-adds and activations, beside the paper's Tables V and IX.
-
-    python tools/analyze_model.py --config-file configs/cihp/aiparsing_R_50_FPN_cihp_75ep.py
-    python tools/analyze_model.py --config-file configs/....py --image-size 600 1000 \
-        --num-people 10 model.roi_heads.parsing_pooler.output_size=48
-    python tools/analyze_model.py --config-file configs/yaml/....yaml MODEL.RESNETS.DEPTH 101
+"""Parameters, multiply-adds and activations of a model, beside the paper's Tables V and IX.
 
 Needs no weights and no data. The layers run once, at test, on one black image and a given number of
 people. Left out is what costs little or depends on the pixels: box selection, RoI pooling, pasting.
@@ -12,35 +6,38 @@ people. Left out is what costs little or depends on the pixels: box selection, R
 
 from __future__ import annotations
 
-import argparse
-import logging
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
-
-import aiparsing_d2  # isort: skip  # noqa: F401  before Detectron2: ignores its deprecation warnings
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode, get_cfg, instantiate
 from detectron2.data.detection_utils import build_augmentation
 from detectron2.data.transforms import apply_augmentations
-from detectron2.modeling import build_model
+from detectron2.modeling import GeneralizedRCNN, build_model
+from detectron2.modeling.poolers import ROIPooler
 from detectron2.structures import Boxes, Instances
 from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis
 from fvcore.nn.jit_analysis import JitModelAnalysis
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from tabulate import tabulate
 from torch import Tensor, nn
-from yaml import YAMLError
 
 from aiparsing_d2.config import add_aiparsing_config
 from aiparsing_d2.engine import apply_overrides, read_config_file
 from aiparsing_d2.modeling.roi_heads import PGEC
 from aiparsing_d2.structures import ROIPartLogits
+
+__all__ = [
+    "StageCost",
+    "analyze",
+    "build_untrained",
+    "cost_table",
+    "image_size_at_test",
+    "paper_table",
+    "read_config",
+]
 
 # Table V by RoI size: multiply-adds of PGEC, in units of 2 ** 30, and the channels they are for.
 PAPER_PGEC_MULTIPLY_ADDS = {14: "1.2", 32: "6.4", 48: "14.5"}
@@ -50,20 +47,6 @@ PAPER_PARAMETERS = "AIParsing 50.2, AIParsing-light 28.5, Parsing R-CNN 54.3"
 
 # Height and width of a photo of the usual 3:2, in pixels.
 PHOTO_SIZE = (800, 1200)
-
-# What a mistake in a config or an override leads to.
-CONFIG_ERRORS = (
-    AssertionError,
-    HydraException,
-    ImportError,
-    KeyError,
-    OmegaConfBaseException,
-    OSError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    YAMLError,
-)
 
 
 @dataclass(frozen=True)
@@ -94,7 +77,7 @@ class StageCost:
 class TestedLayers(nn.Module):
     """The layers that run at test, for inputs of any content."""
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: GeneralizedRCNN):
         """
         Args:
             model: a ``GeneralizedRCNN`` with a parsing branch.
@@ -104,7 +87,9 @@ class TestedLayers(nn.Module):
         self.proposal_generator = model.proposal_generator
         self.roi_heads = model.roi_heads
 
-    def forward(self, image: Tensor, people: Tensor, proposals: Tensor | None) -> tuple[Tensor]:
+    def forward(
+        self, image: Tensor, people: Tensor, proposals: Tensor | None
+    ) -> tuple[Tensor, ...]:
         """
         Args:
             image: (1, 3, H, W), normalised and padded.
@@ -138,7 +123,7 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
             yield from tensors_in(item)
 
 
-def stages_of(model: nn.Module) -> list[Stage]:
+def stages_of(model: GeneralizedRCNN) -> list[Stage]:
     """Return the model's stages from image to result; together they are the whole model."""
     head = "roi_heads.parsing_head"
     parts = {
@@ -165,7 +150,7 @@ def stages_of(model: nn.Module) -> list[Stage]:
 
 @torch.no_grad()
 def analyze(
-    model: nn.Module, image_size: tuple[int, int], num_people: int, num_proposals: int = 1000
+    model: GeneralizedRCNN, image_size: tuple[int, int], num_people: int, num_proposals: int = 1000
 ) -> list[StageCost]:
     """
     Args:
@@ -181,7 +166,7 @@ def analyze(
     heads = model.roi_heads
     shapes = model.backbone.output_shape()
 
-    def pooled(count: int, in_features: Sequence[str], pooler: nn.Module) -> Tensor:
+    def pooled(count: int, in_features: Sequence[str], pooler: ROIPooler) -> Tensor:
         return torch.zeros(count, shapes[in_features[0]].channels, *pooler.output_size)
 
     image = model.preprocess_image([{"image": torch.zeros(3, *image_size)}]).tensor
@@ -243,7 +228,7 @@ def read_config(config_file: str, overrides: Sequence[str]) -> DictConfig | CfgN
     raise ValueError("it defines no model: give a file with `model` or `MODEL`")
 
 
-def build_untrained(cfg: DictConfig | CfgNode) -> nn.Module:
+def build_untrained(cfg: DictConfig | CfgNode) -> GeneralizedRCNN:
     """Return the config's model with random weights, on the CPU.
 
     Raises:
@@ -292,14 +277,14 @@ def cost_table(costs: Sequence[StageCost]) -> str:
     )
 
 
-def is_of_table_ix(model: nn.Module) -> bool:
+def is_of_table_ix(model: GeneralizedRCNN) -> bool:
     """Whether a model has the body, ResNet-50, and the 20 classes of the paper's models there."""
     stage = getattr(getattr(model.backbone, "bottom_up", None), "res4", None)
     is_resnet_50 = isinstance(stage, nn.Sequential) and len(stage) == 6
     return is_resnet_50 and model.roi_heads.parsing_head.num_classes == 20
 
 
-def paper_table(model: nn.Module, costs: Sequence[StageCost]) -> str:
+def paper_table(model: GeneralizedRCNN, costs: Sequence[StageCost]) -> str:
     """Markdown: the figures that the paper states too."""
     trainable = sum(cost.trainable for cost in costs)
     stated = PAPER_PARAMETERS if is_of_table_ix(model) else "-"
@@ -320,57 +305,3 @@ def paper_table(model: nn.Module, costs: Sequence[StageCost]) -> str:
         )
     headers = ["table", "figure", "this model", "paper"]
     return tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True)
-
-
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--config-file", metavar="FILE", required=True)
-    parser.add_argument(
-        "--image-size",
-        nargs=2,
-        type=int,
-        metavar=("HEIGHT", "WIDTH"),
-        help="of the network's input, in pixels; default: of a 3:2 photo as the config resizes it "
-        "at test, 800 1200 for the paper's models and 600 900 for AIParsing-light",
-    )
-    parser.add_argument(
-        "--num-people",
-        type=int,
-        default=4,
-        help="boxes that are parsed (CIHP has 3.5 people an image); default: %(default)s",
-    )
-    parser.add_argument(
-        "--num-proposals",
-        type=int,
-        default=1000,
-        help="boxes that reach the box head, if there is one; default: %(default)s",
-    )
-    parser.add_argument("overrides", nargs="*", help="config overrides, as in the examples")
-    args = parser.parse_intermixed_args(argv)
-    if min(*(args.image_size or ()), args.num_people, args.num_proposals) < 1:
-        parser.error("sizes and numbers must be positive")
-    return args
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    args = parse_args(argv)
-    # It logs what the message below says.
-    logging.getLogger("detectron2.config.instantiate").setLevel(logging.CRITICAL)
-    try:
-        cfg = read_config(args.config_file, args.overrides)
-        model = build_untrained(cfg)
-        height, width = args.image_size or image_size_at_test(cfg)
-    except CONFIG_ERRORS as e:
-        message = " ".join(str(e).split())
-        print(f"error: {args.config_file}: {type(e).__name__}: {message}", file=sys.stderr)
-        return 2
-    print(f"Running one image of {height} x {width} pixels with {args.num_people} people ...")
-    costs = analyze(model, (height, width), args.num_people, args.num_proposals)
-    print(f"\n{cost_table(costs)}\n\n{paper_table(model, costs)}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

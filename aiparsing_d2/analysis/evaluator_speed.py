@@ -1,0 +1,183 @@
+"""Speed of scoring images, and what scoring them leaves in memory.
+
+Made-up images are scored with all metrics: ground truth as full-size maps, predictions as cropped
+maps, as they reach the evaluator. Reading files is not part of it. Figures are in CPU time, so that
+other programs on the machine disturb them little; a repeat goes over all images of a case.
+
+The floor is what any exact evaluator has to do at least: count the labels of every person inside
+its window, and those of the whole image, once each.
+"""
+
+from __future__ import annotations
+
+import pickle
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from tabulate import tabulate
+from tqdm import tqdm
+
+from aiparsing_d2.evaluation import CroppedMaps, GroundTruth, ParsingMetrics, Prediction
+
+__all__ = ["ImageKind", "measure_memory", "measure_scoring"]
+
+
+class Image(NamedTuple):
+    """An image to score, and all label maps that this takes to count."""
+
+    ground_truth: GroundTruth
+    prediction: Prediction
+    label_maps: list[np.ndarray]
+
+
+@dataclass(frozen=True)
+class ImageKind:
+    """What the images are like.
+
+    Attributes:
+        height, width: in pixels.
+        classes: the background included.
+        people: annotated, in each image.
+        predictions: predicted people.
+    """
+
+    height: int
+    width: int
+    classes: int
+    people: int
+    predictions: int
+
+
+def measure_scoring(kind: ImageKind, repeats: int) -> str:
+    """Return a table in Markdown: scoring, and the floor, for people of two kinds.
+
+    Args:
+        kind: of the images.
+        repeats: of which the medians are shown.
+    """
+    rows = []
+    for case, fill in (("side by side", False), ("everybody fills the image", True)):
+        images = _make_images(kind, fill)
+        metrics = ParsingMetrics(kind.classes)
+
+        def score(image: Image, metrics: ParsingMetrics = metrics) -> None:
+            metrics.add_image(str(metrics.num_images), image.ground_truth, image.prediction)
+
+        scoring = _seconds_per_item(score, images, repeats)
+        floor = _seconds_per_item(_count_labels, images, repeats)
+        rows.append([case, 1 / scoring, 1000 * scoring, 1000 * floor, scoring / floor])
+    headers = ["people", "images/s", "ms/image", "floor ms", "times the floor"]
+    return tabulate(rows, headers, tablefmt="pipe", floatfmt=".1f")
+
+
+def measure_memory(kind: ImageKind, num_images: int) -> str:
+    """Score images, and return a sentence on what this leaves in memory.
+
+    Args:
+        kind: of the images.
+        num_images: how many.
+    """
+    images = _make_images(kind, fill=False)
+    metrics = ParsingMetrics(kind.classes)
+    warm_up = min(100, num_images // 2)
+    for i in tqdm(range(num_images), unit="image", leave=False):
+        if i == warm_up:
+            peak_before = _peak_memory()
+        image = images[i % len(images)]
+        metrics.add_image(f"{i:07d}", image.ground_truth, image.prediction)
+    grown = _peak_memory() - peak_before
+    record = len(pickle.dumps(metrics)) / num_images
+    start = time.process_time()
+    metrics.compute()
+    return (
+        f"Peak memory grew by {grown / 2**20:.1f} MiB from image {warm_up} to {num_images} "
+        f"({grown / (num_images - warm_up):.0f} bytes per image; a pickled record has "
+        f"{record:.0f}). Computing the metrics of all took {time.process_time() - start:.1f} s."
+    )
+
+
+def _make_images(kind: ImageKind, fill: bool, number: int = 8) -> list[Image]:
+    """Images of people made of parts: upright ones side by side, or each as large as the image."""
+    rng = np.random.default_rng(0)
+    height, width, persons = kind.height, kind.width, kind.people
+    images: list[Image] = []
+    for _ in range(number):
+        gt_maps = np.zeros((persons, height, width), dtype=np.uint8)
+        for p, gt in enumerate(gt_maps):
+            if fill:
+                gt[:] = _draw_parts(rng, height, width, kind.classes)
+            else:
+                h, w = int(height * rng.uniform(0.5, 0.85)), int(width / persons * 0.9)
+                y = rng.integers(0, height - h + 1)
+                x = min(int(width * p / persons), width - w)
+                gt[y : y + h, x : x + w] = _draw_parts(rng, h, w, kind.classes)
+        maps = np.zeros((kind.predictions, height, width), dtype=np.uint8)
+        for n, found in enumerate(maps):
+            shift = tuple(rng.integers(-4, 5, size=2))
+            found[:] = np.roll(gt_maps[n % persons], shift, axis=(0, 1))
+        category_map = np.zeros((height, width), dtype=np.uint8)
+        for gt in gt_maps:
+            np.copyto(category_map, gt, where=gt > 0)
+        scores = rng.uniform(0.05, 1, kind.predictions)
+        part_scores = scores[:, None] * rng.random((kind.predictions, kind.classes - 1))
+        cropped = _crop(maps)
+        boxes = cropped.windows.astype(np.float64)
+        images.append(
+            Image(
+                GroundTruth(gt_maps, category_map),
+                Prediction(cropped, scores, part_scores, boxes),
+                [*_crop(gt_maps).maps, *cropped.maps, category_map],
+            )
+        )
+    return images
+
+
+def _draw_parts(rng: np.random.Generator, height: int, width: int, classes: int) -> np.ndarray:
+    """Return a body of sixteen parts: bands of random heights, each split in two."""
+    body = np.zeros((height, width), dtype=np.uint8)
+    edges = np.sort(rng.integers(1, height, size=7))
+    for top, bottom in zip([0, *edges], [*edges, height]):
+        middle = rng.integers(0, width)
+        body[top:bottom, :middle] = rng.integers(1, classes)
+        body[top:bottom, middle:] = rng.integers(1, classes)
+    return body
+
+
+def _crop(maps: np.ndarray) -> CroppedMaps:
+    crops, windows = [], []
+    for part_map in maps:
+        ys, xs = np.nonzero(part_map)
+        x0, y0, x1, y1 = xs.min(), ys.min(), xs.max() + 1, ys.max() + 1
+        windows.append((x0, y0, x1, y1))
+        crops.append(np.ascontiguousarray(part_map[y0:y1, x0:x1]))
+    return CroppedMaps(crops, np.array(windows, dtype=np.int64).reshape(-1, 4))
+
+
+def _count_labels(image: Image) -> None:
+    for label_map in image.label_maps:
+        np.bincount(label_map.ravel())
+
+
+def _seconds_per_item(work: Callable[[Any], None], items: Sequence[Any], repeats: int) -> float:
+    """Median CPU time."""
+    for item in items:
+        work(item)  # the first pass is slower
+    times = []
+    for _ in range(repeats):
+        start = time.process_time()
+        for item in items:
+            work(item)
+        times.append((time.process_time() - start) / len(items))
+    return statistics.median(times)
+
+
+def _peak_memory() -> int:
+    """Highest resident memory of this process so far, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak

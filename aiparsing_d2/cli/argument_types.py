@@ -1,0 +1,19 @@
+"""Kinds of numbers on the command line."""
+
+from __future__ import annotations
+
+import argparse
+
+__all__ = ["positive"]
+
+
+def positive(text: str) -> int:
+    """Read a positive integer.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    value = int(text) if text.isdecimal() else 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive integer")
+    return value

@@ -1,0 +1,295 @@
+"""``benchmark``: measure speed and memory of models, data sets and the evaluator.
+
+::
+
+    python -m aiparsing_d2 benchmark models --output output/benchmark
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .argument_types import positive
+
+if TYPE_CHECKING:
+    from aiparsing_d2.analysis.measuring import Settings
+
+__all__ = ["add_parser", "run_data", "run_evaluate", "run_models"]
+
+# Those of analysis, which is not imported for --help.
+MODELS = ("aiparsing", "aiparsing-light", "parsing-rcnn", "mask-rcnn")
+PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
+# The fast ones first: where the time is over, the slowest are left out.
+TRAINING_PRECISIONS = ("bf16", "tf32", "fp32")
+
+_HOW_MODELS = """\
+Needs no weights and no data: pictures are drawn, weights are random with a fixed seed, and what
+would depend on weights is forced. At test the detector's work is done, then the given number of
+people takes the place of what it found; while training, boxes around the people join its proposals,
+so that the branches train on as many RoIs as they do once the detector finds people.
+
+Models take turns, so that what disturbs the machine disturbs all of them. A ratio is the median of
+the ratios of neighbours in time, with the least and the greatest; "tie" where these span 1.
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Add the command to the parser of ``aiparsing``."""
+    parser = subparsers.add_parser(
+        "benchmark",
+        help="measure speed and memory of models, data sets and the evaluator",
+        description="Measure speed and memory.",
+        epilog="example:\n  aiparsing benchmark models --models aiparsing-light --people 4",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    kinds = parser.add_subparsers(title="what is measured", metavar="WHAT", required=True)
+
+    models = _add_kind(
+        kinds,
+        "models",
+        "inference, model beside model",
+        f"{_HOW_MODELS}\nexample:\n  aiparsing benchmark models --output output/benchmark",
+    )
+    models.add_argument("--people", type=positive, nargs="+", default=[1, 5, 20, 50], metavar="N")
+    _add_model_arguments(models, PRECISIONS, repeats=10)
+
+    train = _add_kind(
+        kinds,
+        "train",
+        "a training step, model beside model",
+        f"{_HOW_MODELS}\nexample:\n"
+        "  aiparsing benchmark train --batch-sizes 2 8 --precisions tf32 bf16",
+    )
+    train.add_argument(
+        "--batch-sizes", type=positive, nargs="+", default=[2, 8, 16], metavar="N", help="images"
+    )
+    train.add_argument(
+        "--num-people", type=int, choices=range(1, 7), default=4, help="in each image"
+    )
+    _add_model_arguments(train, TRAINING_PRECISIONS, repeats=5)
+
+    data = _add_kind(
+        kinds,
+        "data",
+        "indexing a data set, and making training samples of it",
+        "A data set in CIHP's layout is written to a temporary folder, a few drawn scenes over and "
+        "over.\nMappers are timed in CPU time of one thread.\n\n"
+        "example:\n  aiparsing benchmark data --images 500",
+    )
+    data.add_argument(
+        "--images", type=positive, default=5000, metavar="N", help="images of the data set"
+    )
+    data.add_argument(
+        "--size", type=positive, nargs=2, default=(400, 500), metavar=("H", "W"), help="in pixels"
+    )
+    _add_repeats(data, 5)
+    data.add_argument(
+        "--mapped-images",
+        type=positive,
+        default=24,
+        metavar="N",
+        help="images that a mapper is timed on",
+    )
+    data.set_defaults(run=run_data)
+
+    evaluate = _add_kind(
+        kinds,
+        "evaluate",
+        "scoring images, and what it leaves in memory",
+        "Made-up images are scored with all metrics, in CPU time. The floor is what any exact "
+        "evaluator has\nto do at least: count the labels of every person in its window, and those "
+        "of the image, once each.\n\n"
+        "example:\n  aiparsing benchmark evaluate --images 200 --repeats 1",
+    )
+    for name, default, help in (
+        ("--height", 400, "in pixels"),
+        ("--width", 500, "in pixels"),
+        ("--classes", 20, "the background included"),
+        ("--persons", 4, "annotated people per image"),
+        ("--predictions", 5, "predicted people per image"),
+    ):
+        evaluate.add_argument(name, type=positive, default=default, metavar="N", help=help)
+    _add_repeats(evaluate, 7)
+    evaluate.add_argument(
+        "--images",
+        type=int,
+        default=5000,
+        metavar="N",
+        help="images of the memory figures; 0 leaves them out",
+    )
+    evaluate.set_defaults(run=run_evaluate)
+
+
+def _add_kind(
+    kinds: argparse._SubParsersAction, name: str, what: str, epilog: str
+) -> argparse.ArgumentParser:
+    return kinds.add_parser(
+        name,
+        help=what,
+        description=f"Measure {what}.",
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def _add_repeats(parser: argparse.ArgumentParser, default: int) -> None:
+    parser.add_argument(
+        "--repeats",
+        type=positive,
+        default=default,
+        metavar="N",
+        help="the median of these is reported; default: %(default)s",
+    )
+
+
+def _add_model_arguments(
+    parser: argparse.ArgumentParser, precisions: tuple[str, ...], repeats: int
+) -> None:
+    parser.add_argument(
+        "--models", nargs="+", choices=MODELS, default=list(MODELS), help="default: all"
+    )
+    parser.add_argument(
+        "--precisions",
+        nargs="+",
+        choices=precisions,
+        default=list(precisions),
+        help="tf32: float32 with TF32 convolutions and products; bf16, fp16: autocast; default: "
+        "those that the device has",
+    )
+    parser.add_argument("--channels-last", action="store_true", help="memory format of the weights")
+    parser.add_argument(
+        "--image-size",
+        type=positive,
+        nargs=2,
+        default=(800, 1216),
+        metavar=("H", "W"),
+        help="in pixels",
+    )
+    _add_repeats(parser, repeats)
+    parser.add_argument(
+        "--warm-up", type=int, default=2, metavar="N", help="rounds before; default: %(default)s"
+    )
+    parser.add_argument("--device", help="cpu or cuda; default: a GPU where there is one")
+    parser.add_argument("--num-threads", type=positive, metavar="N", help="of PyTorch on the CPU")
+    parser.add_argument(
+        "--max-seconds",
+        type=float,
+        default=80,
+        metavar="S",
+        help="no round is begun after these; what is missing is listed; default: %(default)s",
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="for benchmark_WHAT.json and .md"
+    )
+    parser.set_defaults(run=run_models)
+
+
+def run_models(args: argparse.Namespace) -> int:
+    """Run ``models`` or ``train``; returns the exit status."""
+    from aiparsing_d2.analysis.report import describe_machine
+    from aiparsing_d2.whole_files import whole_file
+
+    name = "train" if hasattr(args, "batch_sizes") else "models"
+    files = [args.output / f"benchmark_{name}.{kind}" for kind in ("json", "md") if args.output]
+    start = time.monotonic()
+    try:
+        for file in files:
+            if file.exists():
+                raise FileExistsError(f"{file} exists; give another --output")
+        settings = _read_settings(args, start + args.max_seconds)
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    if name == "train":
+        from aiparsing_d2.analysis.training_speed import measure_training
+
+        report = measure_training(settings, args.batch_sizes, args.num_people)
+    else:
+        from aiparsing_d2.analysis.inference_speed import measure_inference
+
+        report = measure_inference(settings, args.people)
+    machine = {**describe_machine(settings), "seconds": round(time.monotonic() - start, 1)}
+    text = report.markdown(machine)
+    print(text, end="")
+    if files:
+        content = {
+            "command": name,
+            "machine": machine,
+            "notes": report.notes,
+            "rows": report.rows,
+            "left_out": report.left_out,
+        }
+        for file, written in zip(files, (json.dumps(content, indent=1), text)):
+            with whole_file(file, overwrite=False) as stream:
+                stream.write(written)
+    return 0
+
+
+def _read_settings(args: argparse.Namespace, deadline: float) -> Settings:
+    """Set PyTorch up for a measurement.
+
+    Raises:
+        ValueError: the device is not there, or is not measured.
+    """
+    import torch
+
+    from aiparsing_d2.analysis.measuring import Settings
+
+    if args.warm_up < 0:
+        raise ValueError(f"--warm-up {args.warm_up} is negative")
+    try:
+        device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError:
+        raise ValueError(f"--device {args.device}: only cpu and cuda are measured") from None
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"--device {device}: only cpu and cuda are measured")
+    if device.type == "cuda":
+        device = torch.device("cuda", device.index or 0)
+        if device.index >= torch.cuda.device_count():
+            raise ValueError(f"--device {args.device}: PyTorch sees no such GPU")
+        torch.cuda.set_device(device)
+    if args.num_threads:
+        torch.set_num_threads(args.num_threads)
+    return Settings(
+        models=args.models,
+        precisions=args.precisions,
+        image_size=tuple(args.image_size),
+        device=device,
+        repeats=args.repeats,
+        warm_up=args.warm_up,
+        deadline=deadline,
+        channels_last=args.channels_last,
+    )
+
+
+def run_data(args: argparse.Namespace) -> int:
+    """Run ``data``; returns the exit status."""
+    from tabulate import tabulate
+
+    from aiparsing_d2.analysis.data_speed import measure_data
+
+    rows = measure_data(args.images, tuple(args.size), args.mapped_images, args.repeats)
+    print(tabulate(rows, tablefmt="plain"))
+    return 0
+
+
+def run_evaluate(args: argparse.Namespace) -> int:
+    """Run ``evaluate``; returns the exit status."""
+    import numpy as np
+
+    from aiparsing_d2.analysis.evaluator_speed import ImageKind, measure_memory, measure_scoring
+
+    kind = ImageKind(args.height, args.width, args.classes, args.persons, args.predictions)
+    print(
+        f"{kind.height} x {kind.width} pixels, {kind.classes} classes, {kind.people} people, "
+        f"{kind.predictions} predictions, numpy {np.__version__}"
+    )
+    print(measure_scoring(kind, args.repeats))
+    if args.images > 0:
+        print(measure_memory(kind, args.images))
+    return 0
