@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.engine import default_argument_parser
 from detectron2.utils.events import EventWriter, get_event_storage
 from small_runs import DEMO, SMALL_OVERRIDES
 
+from aiparsing_d2.cli import make_parser
 from aiparsing_d2.data.dataset_mapper import ParsingDatasetMapper
 from aiparsing_d2.data.datasets import register_cihp
-from aiparsing_d2.engine import ConfigError, NonFiniteError, parse_arguments, training
+from aiparsing_d2.engine import ConfigError, NonFiniteError, training
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -61,10 +61,8 @@ def run(datasets, tmp_path):
             f"train.output_dir={output_dir}",
         ]
         # Arguments stand behind these: flags and overrides in any order.
-        args = parse_arguments(
-            default_argument_parser(), ["--config-file", str(config), *overrides, *arguments]
-        )
-        training.main(args)
+        command = ["train", "--config-file", str(config), *overrides, *arguments]
+        training.main(make_parser().parse_args(command))
         return output_dir
 
     return call
@@ -254,7 +252,7 @@ def test_a_continued_run_does_without_its_initial_weights(run):
 
 def test_a_yacs_config_is_refused():
     config = REPOSITORY / "configs/yaml/cihp/aiparsing_R_50_FPN_cihp_75ep.yaml"
-    args = default_argument_parser().parse_args(["--config-file", str(config)])
+    args = make_parser().parse_args(["train", "--config-file", str(config)])
     with pytest.raises(ValueError, match="yacs config.*aiparsing_R_50_FPN_cihp_75ep.py"):
         training.main(args)
 

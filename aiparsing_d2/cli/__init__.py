@@ -11,9 +11,22 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from . import analyze, app, benchmark, compose, convert_weights, evaluate, parse, prepare, train
+from aiparsing_d2 import __version__
 
-__all__ = ["main"]
+from . import (
+    analyze,
+    app,
+    benchmark,
+    compose,
+    convert_weights,
+    doctor,
+    evaluate,
+    parse,
+    prepare,
+    train,
+)
+
+__all__ = ["main", "make_parser"]
 
 _COMMANDS = (
     parse,
@@ -25,6 +38,7 @@ _COMMANDS = (
     convert_weights,
     analyze,
     benchmark,
+    doctor,
 )
 
 
@@ -36,9 +50,27 @@ class _CommandParser(argparse.ArgumentParser):
     ) -> tuple[argparse.Namespace, list[str]]:
         # argparse takes the first row of overrides for all, and leaves the others.
         namespace, rest = super().parse_known_args(args, namespace)
-        if rest and hasattr(namespace, "opts") and not any(word[0] == "-" for word in rest):
+        if rest and hasattr(namespace, "opts") and not any(word.startswith("-") for word in rest):
             namespace.opts, rest = [*namespace.opts, *rest], []
         return namespace, rest
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Make the parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="aiparsing",
+        description="Parse people in pictures; prepare data sets of instance-level human parsing, "
+        "train on them, evaluate results and convert weights.",
+        epilog="example:\n  aiparsing parse photo.jpg --output parsed/",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"aiparsing_d2 {__version__}")
+    subparsers = parser.add_subparsers(
+        title="commands", metavar="COMMAND", required=True, parser_class=_CommandParser
+    )
+    for command in _COMMANDS:
+        command.add_parser(subparsers)
+    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,17 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0 if all went well, 130 if the user interrupted, else what the command
         gives.
     """
-    parser = argparse.ArgumentParser(
-        prog="aiparsing",
-        description="Parse people in pictures; prepare data sets of instance-level human parsing, "
-        "train on them, evaluate results and convert weights.",
-    )
-    subparsers = parser.add_subparsers(
-        title="commands", metavar="COMMAND", required=True, parser_class=_CommandParser
-    )
-    for command in _COMMANDS:
-        command.add_parser(subparsers)
-    args = parser.parse_args(argv)
+    args = make_parser().parse_args(argv)
     try:
         return args.run(args)
     except KeyboardInterrupt:

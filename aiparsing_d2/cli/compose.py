@@ -21,6 +21,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="make a validation set of crowds, or of people cut by the picture's edges",
         description="Make a validation set, in CIHP's layout, from the photographs of a registered "
         "data set. The same call makes the same images; an interrupted one goes on.",
+        epilog="example:\n  aiparsing compose crowds --dataset ccp_val --output datasets/ccp_crowd",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "composition",

@@ -32,6 +32,13 @@ Every tensor of IN has to fit a parameter of the config's model and, from the au
 parameter has to be filled; else nothing is written. What IN holds besides (an optimiser's state, an
 iteration, a classifier) is named and dropped. Start from the result, or evaluate it, with
 train.init_checkpoint=OUT.
+
+examples:
+  aiparsing convert-weights authors model_final.pth output/authors_R_50_cihp.pth \\
+      --config-file cihp/aiparsing_R_50_FPN_cihp_authors
+  aiparsing convert-weights torchvision resnet50.pth output/torchvision_R_50.pth \\
+      --config-file cihp/aiparsing_R_50_FPN_cihp_75ep \\
+      --set model.backbone.bottom_up.stages.stride_in_1x1=False
 """
 
 
@@ -41,6 +48,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "convert-weights",
         help="bring weights of the paper's authors or of torchvision under this project's names",
         description="Convert other projects' weights.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     sources = parser.add_subparsers(title="sources", metavar="SOURCE", required=True)
     for name, title in _SOURCES.items():
@@ -54,7 +63,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         source.add_argument("input", type=Path, metavar="IN", help="a .pth file")
         source.add_argument("output", type=Path, metavar="OUT", help="the .pth file to write")
         source.add_argument(
-            "--config-file", required=True, metavar="FILE", help="LazyConfig the weights are for"
+            "--config-file",
+            required=True,
+            metavar="FILE",
+            help="LazyConfig the weights are for, or its name in the zoo",
         )
         source.add_argument(
             "--set",
@@ -96,9 +108,10 @@ def _convert(args: argparse.Namespace) -> None:
     from aiparsing_d2 import checkpoint
     from aiparsing_d2.checkpoint.settings import differing_settings, differing_stride
     from aiparsing_d2.engine import apply_overrides, load_lazy_config
+    from aiparsing_d2.model_zoo import find_config_file
 
     file = checkpoint.read_weights(args.input)
-    config = apply_overrides(load_lazy_config(args.config_file), args.overrides)
+    config = apply_overrides(load_lazy_config(find_config_file(args.config_file)), args.overrides)
     if "model" not in config:
         raise ValueError(f"{args.config_file} has no model; give a config of a whole run")
     # Shapes are enough.

@@ -28,8 +28,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from aiparsing_d2.submissions.formats import SUBMISSION_FORMATS
-
 if TYPE_CHECKING:
     from aiparsing_d2.structures.part_labels import PartLabels
     from aiparsing_d2.submissions import ImageScores, Submission, SubmissionScores
@@ -37,6 +35,8 @@ if TYPE_CHECKING:
 
 __all__ = ["add_parser", "run"]
 
+# Those of submissions, which is not imported for --help.
+FORMATS = ("person_maps", "cihp", "vip", "lv_mhp_v2")
 # The layout of a folder -> a registered data set with the same labels and settings.
 _LAYOUTS = {"cihp": "cihp_val", "lv_mhp_v2": "lv_mhp_v2_val", "vip": "vip_val"}
 _SHEET_FILE_NAME = "worst_images.png"
@@ -55,6 +55,9 @@ files in OUTPUT:
   scores.json, scores.csv, scores.md   every figure, in percent
   images.csv                           figures of each image, the worst first
   worst_images.png                     image, ground truth and prediction of the worst
+
+example:
+  aiparsing evaluate --dataset cihp_val --predictions results/ --output scores/
 """
 
 
@@ -83,9 +86,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
     results = parser.add_argument_group("results")
     results.add_argument("--predictions", type=Path, required=True, metavar="DIR")
-    results.add_argument(
-        "--format", choices=list(SUBMISSION_FORMATS), help="default: what the folder looks like"
-    )
+    results.add_argument("--format", choices=FORMATS, help="default: what the folder looks like")
     results.add_argument(
         "--missing",
         choices=("raise", "empty"),

@@ -43,6 +43,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "prepare",
         help="check a downloaded data set, write annotations in COCO's format and statistics",
         description="Check a data set as downloaded, write COCO-style annotations and statistics.",
+        epilog="example:\n  aiparsing prepare cihp datasets/CIHP --output prepared/cihp",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     data_sets = parser.add_subparsers(title="data sets", metavar="DATA_SET", required=True)
     for name, (title, layout) in _DATA_SETS.items():
@@ -51,7 +53,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
             name,
             help=f"{title}: a folder of {contents}",
             description=f"Prepare {title}.",
-            epilog=_EPILOG,
+            epilog=f"{_EPILOG}\nexample:\n"
+            f"  aiparsing prepare {name} datasets/{title} --output prepared/{name}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         data_set.add_argument("root", type=Path, metavar="ROOT", help=f"the folder of {contents}")
@@ -68,8 +71,10 @@ def _add_ccp(data_sets: argparse._SubParsersAction) -> None:
         help=f"Clothing Co-Parsing: a folder of {contents}",
         description="Write Clothing Co-Parsing as a data set in CIHP's layout. The folder of the "
         "authors' repository (bearpaw/clothing-co-parsing) is read as it is.",
-        epilog="An interrupted run goes on where it was when the same command is given again. "
-        "The exit status is 0 if the data set was written, and 1 if not.",
+        epilog="An interrupted run goes on where it was when the same command is given again.\n"
+        "The exit status is 0 if the data set was written, and 1 if not.\n\n"
+        "example:\n  aiparsing prepare ccp clothing-co-parsing --output datasets/ccp",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("root", type=Path, metavar="ROOT", help=f"the folder of {contents}")
     parser.add_argument(

@@ -1,11 +1,12 @@
-"""``train``: train or evaluate the model of a LazyConfig, on CPU or GPU.
+"""``train`` and ``eval``: train the model of a LazyConfig, or evaluate it, on CPU or GPU.
 
 ::
 
     python -m aiparsing_d2 train --config-file cihp/aiparsing_R_50_FPN_cihp_75ep --num-gpus 8
     torchrun --nproc_per_node 8 -m aiparsing_d2 train --config-file my_config.py
+    python -m aiparsing_d2 eval --config-file my_config.py --weights output/my_run/model_best.pth
 
-``train_net.py`` in a clone is the same.
+``train_net.py`` in a clone is ``train``.
 """
 
 from __future__ import annotations
@@ -15,39 +16,72 @@ import sys
 
 __all__ = ["add_parser", "run"]
 
-_EPILOG = """\
+_PROCESSES = """\
+in processes that torchrun starts, on one machine or several, on GPUs or the CPU:
+  torchrun --nproc_per_node 8 -m aiparsing_d2 {command} --config-file ...
+"""
+
+_TRAIN_EPILOG = f"""\
 train on one machine:
   aiparsing train --config-file cihp/aiparsing_R_50_FPN_cihp_75ep --num-gpus 8
-in processes that torchrun starts, on one machine or several, on GPUs or the CPU:
-  torchrun --nproc_per_node 8 -m aiparsing_d2 train --config-file ...
-continue an interrupted run:
+{_PROCESSES.format(command="train")}continue an interrupted run:
   the same with --resume
-evaluate:
-  the same with --eval-only train.init_checkpoint=/path/to/model.pth
-evaluate with test-time augmentation too:
-  append test_time_augmentation.enabled=True
 another batch size, with rate, length and periods scaled alike:
   append train.scale_to_batch_size=2
 override any key:
   append e.g. train.device=cpu dataloader.train.total_batch_size=4
   (a key that the config does not have is refused; +key=value adds it)
+
+example, on drawn scenes (python -m aiparsing_d2.drawn_scenes --output datasets/drawn_cihp):
+  aiparsing train --config-file demo/aiparsing_tiny_FPN_drawn_cihp train.max_iter=20
+"""
+
+_EVAL_EPILOG = f"""\
+Figures are printed, and written with the results to the folder eval/ in train.output_dir.
+
+{_PROCESSES.format(command="eval")}with test-time augmentation too:
+  append test_time_augmentation.enabled=True
+
+example, of the run that 'aiparsing train --help' ends with:
+  aiparsing eval --config-file demo/aiparsing_tiny_FPN_drawn_cihp \\
+      --weights output/train_demo/model_final.pth
 """
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
-    """Add the command to the parser of ``aiparsing``."""
-    parser = subparsers.add_parser(
+    """Add the commands to the parser of ``aiparsing``."""
+    train = subparsers.add_parser(
         "train",
-        help="train or evaluate the model of a config",
-        description="Train or evaluate the model of a LazyConfig, on CPU or GPU.",
-        epilog=_EPILOG,
+        help="train the model of a config",
+        description="Train the model of a LazyConfig, on CPU or GPU.",
+        epilog=_TRAIN_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    train.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    train.add_argument(
+        "--eval-only", action="store_true", help="evaluate train.init_checkpoint, as eval does"
+    )
+    _add_common_arguments(train)
+    train.set_defaults(weights=None)
+
+    evaluate = subparsers.add_parser(
+        "eval",
+        help="evaluate the model of a config",
+        description="Evaluate the model of a LazyConfig on the data set of its dataloader.test.",
+        epilog=_EVAL_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    evaluate.add_argument(
+        "--weights", metavar="FILE", help="what to evaluate; default: train.init_checkpoint"
+    )
+    _add_common_arguments(evaluate)
+    evaluate.set_defaults(resume=False, eval_only=True)
+
+
+def _add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config-file", required=True, metavar="FILE", help="a LazyConfig, or its name in the zoo"
     )
-    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
-    parser.add_argument("--eval-only", action="store_true", help="evaluate only")
     parser.add_argument("--num-gpus", type=int, default=1, metavar="N", help="GPUs per machine")
     parser.add_argument("--num-machines", type=int, default=1, metavar="N")
     parser.add_argument("--machine-rank", type=int, default=0, metavar="RANK")
@@ -62,7 +96,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command; returns the exit status."""
+    """Run a command; returns the exit status."""
     from aiparsing_d2.checkpoint import WeightFileError
     from aiparsing_d2.data.annotations import AnnotationError
     from aiparsing_d2.data.id_lists import IdListError
@@ -76,6 +110,8 @@ def run(args: argparse.Namespace) -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    if args.weights is not None:
+        args.opts.append(f"train.init_checkpoint={_quoted(args.weights)}")
     try:
         launch(
             main,
@@ -95,3 +131,8 @@ def run(args: argparse.Namespace) -> int:
         print(f"Interrupted. To go on: {resume_command()}", file=sys.stderr)
         return 130
     return 0
+
+
+def _quoted(text: str) -> str:
+    """Return a text as a value in Hydra's grammar, where backslashes count before quotes only."""
+    return "'" + text.replace("'", r"\'") + "'"

@@ -17,7 +17,7 @@ from .gradient_clipping import clip_gradients
 from .launch import check_device, create_ddp_model, launch
 from .lazy_config import load_lazy_config
 from .mixed_precision import build_trainer
-from .overrides import apply_overrides, parse_arguments
+from .overrides import apply_overrides
 from .seeded_iterations import SeededIterations
 from .step_statistics import StepStatistics
 from .termination import SaveOnTermination, Terminated, resume_command
@@ -47,7 +47,6 @@ __all__ = [
     "keep_registrations",
     "launch",
     "load_lazy_config",
-    "parse_arguments",
     "read_config_file",
     "register_by_config_file",
     "remove_unfinished",

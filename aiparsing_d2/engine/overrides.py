@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import copy
 import inspect
 import math
@@ -23,7 +22,7 @@ from aiparsing_d2.data.json_files import shortened
 from .config_error import ConfigError, nearest_known
 from .config_file import check_targets
 
-__all__ = ["apply_overrides", "parse_arguments"]
+__all__ = ["apply_overrides"]
 
 # The sign that lets a key be new, and the key, in which "[0]" may stand for ".0".
 _KEY = re.compile(r"(\+\+?|)\s*([^\s.=\[\]+~'\"]+(?:\.[^\s.=\[\]'\"]+|\[\d+\])*)")
@@ -31,27 +30,6 @@ _BOOLEANS = {
     **dict.fromkeys(("true", "yes", "on", "1"), True),
     **dict.fromkeys(("false", "no", "off", "0"), False),
 }
-
-
-def parse_arguments(
-    parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None
-) -> argparse.Namespace:
-    """Parse a command line on which flags stand before, between or behind the overrides.
-
-    Args:
-        parser: Detectron2's ``default_argument_parser``, or one whose last argument is ``opts``
-            too and takes all that follows.
-        arguments: default: those of the process.
-    """
-    args = parser.parse_args(arguments)
-    overrides: list[str] = []
-    while args.opts:
-        is_flag = [word.startswith("-") for word in args.opts]
-        num_overrides = is_flag.index(True) if any(is_flag) else len(args.opts)
-        overrides += args.opts[:num_overrides]
-        args = parser.parse_args(args.opts[num_overrides:], namespace=args)
-    args.opts = overrides
-    return args
 
 
 def apply_overrides(config: DictConfig, overrides: Sequence[str]) -> DictConfig:

@@ -19,6 +19,11 @@ FOLDER = Path(__file__).parent / "weights"
 _CHECKSUMS = "SHA256SUMS"
 
 
+def list_shipped_weights(folder: Path = FOLDER) -> list[str]:
+    """Return the names of the configs that the package carries weights for, sorted."""
+    return sorted(name.removesuffix(".safetensors") for name in _read_checksums(folder))
+
+
 def find_shipped_weights(name: str, folder: Path = FOLDER) -> Path | None:
     """Find the weights that the package carries for a config.
 

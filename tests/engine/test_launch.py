@@ -17,9 +17,10 @@ from aiparsing_d2.engine import ConfigError, check_device, launch
 # on the way.
 TRAIN_AND_EVALUATE = f"""
 import json, os, sys
-from detectron2.engine import default_argument_parser, launch as detectron2_launch
+from detectron2.engine import launch as detectron2_launch
 from detectron2.utils import comm
-from aiparsing_d2.engine import launch, parse_arguments, training
+from aiparsing_d2.cli import make_parser
+from aiparsing_d2.engine import launch, training
 from aiparsing_d2.engine.launch import _call
 
 def main(output_dir):
@@ -28,9 +29,8 @@ def main(output_dir):
     overrides = ["train.output_dir=" + output_dir, "train.max_iter=2"]
     weights = "train.init_checkpoint=" + os.path.join(output_dir, "model_final.pth")
     for arguments in ([], ["--eval-only", weights]):
-        training.main(
-            parse_arguments(default_argument_parser(), [*{SMALL!r}, *overrides, *arguments])
-        )
+        command = ["train", *{SMALL!r}, *overrides, *arguments]
+        training.main(make_parser().parse_args(command))
         comm.synchronize()
 
 if __name__ == "__main__":

@@ -3,13 +3,12 @@
 import copy
 
 import pytest
-from detectron2.engine import default_argument_parser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from aiparsing_d2 import model_zoo
-from aiparsing_d2.engine import ConfigError, apply_overrides, parse_arguments
+from aiparsing_d2.engine import ConfigError, apply_overrides
 
 
 @pytest.fixture(scope="module")
@@ -167,13 +166,3 @@ def test_whatever_is_typed_is_taken_or_told_in_one_line(key, value):
         apply_overrides(config, [key + value])
     except ConfigError as error:
         assert "\n" not in str(error)
-
-
-def test_flags_before_between_and_behind_overrides():
-    words = ["--resume", "a=1", "--num-gpus", "2", "b=2", "--eval-only", "c=3"]
-    args = parse_arguments(default_argument_parser(), words)
-    assert (args.resume, args.eval_only, args.num_gpus) == (True, True, 2)
-    assert args.opts == ["a=1", "b=2", "c=3"]
-    assert parse_arguments(default_argument_parser(), ["--resume"]).opts == []
-    with pytest.raises(SystemExit):
-        parse_arguments(default_argument_parser(), ["a=1", "--no-such-flag"])

@@ -161,3 +161,27 @@ def test_the_configs_are_installed(tmp_path):
     LazyConfig.save(model_zoo.get_config(NAME), str(elsewhere / "from_clone.yaml"))
     from_clone = LazyConfig.load(str(elsewhere / "from_clone.yaml"))
     assert OmegaConf.to_yaml(saved) == OmegaConf.to_yaml(from_clone)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        "cihp/aiparsing_R_50_FPN_cihp_75ep",
+        "cihp/aiparsing_R_50_FPN_cihp_75ep.py",
+        "configs/cihp/aiparsing_R_50_FPN_cihp_75ep.py",
+    ],
+)
+def test_a_config_is_found_by_its_name_anywhere(config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    expected = model_zoo.get_config_file("cihp/aiparsing_R_50_FPN_cihp_75ep")
+    assert model_zoo.find_config_file(config) == expected
+
+
+def test_a_file_counts_before_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = "cihp/aiparsing_R_50_FPN_cihp_75ep.py"
+    (tmp_path / "cihp").mkdir()
+    (tmp_path / name).touch()
+    assert model_zoo.find_config_file(name) == name
+    with pytest.raises(ValueError, match="no file cihp/aiparsing_R_50.py, and no config .* mean"):
+        model_zoo.find_config_file("cihp/aiparsing_R_50.py")
