@@ -8,6 +8,7 @@ import logging
 import os
 from collections import OrderedDict
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -36,6 +37,7 @@ from .config_file import saving_whole_configs
 from .consistency import check_consistency, evaluator_nodes
 from .data_set_registration import keep_registrations
 from .ema import ExponentialMovingAverage
+from .finite_steps import FiniteStepTrainer
 from .gradient_clipping import clip_gradients
 from .launch import check_device, create_ddp_model
 from .lazy_config import load_lazy_config
@@ -46,7 +48,16 @@ from .seeded_iterations import SeededIterations
 from .step_statistics import StepStatistics
 from .termination import SaveOnTermination
 
-__all__ = ["build_train_loader", "do_test", "do_test_with_tta", "do_train", "main"]
+__all__ = [
+    "TrainingRun",
+    "build_train_loader",
+    "do_test",
+    "do_test_with_tta",
+    "do_train",
+    "main",
+    "prepare_training",
+    "read_config",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -102,8 +113,27 @@ def build_train_loader(cfg: DictConfig) -> Iterable[list[dict[str, Any]]]:
     return ContinuedBatches(instantiate({**parts, "mapper": mapper}), mapper)
 
 
-def do_train(args: argparse.Namespace, cfg: DictConfig) -> None:
-    """Train a model.
+@dataclass
+class TrainingRun:
+    """What :func:`prepare_training` has made of a config.
+
+    Attributes:
+        trainer: with all hooks but the writers of metrics.
+        train_loader: what it reads.
+        evaluated_model: what is evaluated: the model in training, or its average.
+        checkpointer: of both.
+        start_iter: the first iteration to come.
+    """
+
+    trainer: FiniteStepTrainer
+    train_loader: Iterable[list[dict[str, Any]]]
+    evaluated_model: nn.Module
+    checkpointer: FittingCheckpointer
+    start_iter: int
+
+
+def prepare_training(args: argparse.Namespace, cfg: DictConfig) -> TrainingRun:
+    """Build all that a training needs, and load what it starts from or goes on with.
 
     Args:
         args: with ``resume`` (bool).
@@ -126,7 +156,7 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> None:
                 writers (list): instantiate to Detectron2's EventWriters; optional
                 channels_last (bool): memory layout of the weights; optional
                 seed (int): of all random numbers; negative: another one each run; optional
-                scale_to_batch_size (int): applied by main before this; optional
+                scale_to_batch_size (int): applied by read_config before this; optional
     """
     model = instantiate(cfg.model)
     logger.info("Model:\n%s", model)
@@ -200,22 +230,51 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> None:
         trainer.register_hooks([SeededIterations(cfg.train.seed)])
     if args.resume and comm.is_main_process():
         remove_unfinished(cfg.train.output_dir, start_iter)
-    if start_iter >= cfg.train.max_iter:
+    return TrainingRun(trainer, train_loader, evaluated_model, checkpointer, start_iter)
+
+
+def do_train(args: argparse.Namespace, cfg: DictConfig) -> None:
+    """Train a model.
+
+    Args:
+        args, cfg: see :func:`prepare_training`.
+    """
+    run = prepare_training(args, cfg)
+    if run.start_iter >= cfg.train.max_iter:
         logger.info(
             "The run in %s has finished its %d iterations; evaluating it",
             cfg.train.output_dir,
             cfg.train.max_iter,
         )
-        checkpointer.complete()
-        do_test(cfg, evaluated_model)
+        run.checkpointer.complete()
+        do_test(cfg, run.evaluated_model)
         return
     if comm.is_main_process():
         # The writers open their files, which may have been replaced just now.
         writers = default_writers(cfg.train.output_dir, cfg.train.max_iter)
         writers += [instantiate(writer) for writer in cfg.train.get("writers", [])]
-        trainer.register_hooks([hooks.PeriodicWriter(writers, period=cfg.train.log_period)])
-    trainer.register_hooks([SaveOnTermination(checkpointer)])
-    trainer.train(start_iter, cfg.train.max_iter)
+        run.trainer.register_hooks([hooks.PeriodicWriter(writers, period=cfg.train.log_period)])
+    run.trainer.register_hooks([SaveOnTermination(run.checkpointer)])
+    run.trainer.train(run.start_iter, cfg.train.max_iter)
+
+
+def read_config(args: argparse.Namespace) -> DictConfig:
+    """Read the config of a run, with its overrides, and check that its parts fit together.
+
+    Args:
+        args: of the command line: ``config_file``, ``opts`` and ``eval_only``.
+
+    Raises:
+        ConfigError: they do not.
+    """
+    cfg = load_lazy_config(args.config_file)
+    cfg = apply_overrides(cfg, args.opts)
+    check_settings(cfg, evaluation_only=args.eval_only)
+    if cfg.train.get("scale_to_batch_size"):
+        cfg = scale_to_batch_size(cfg, cfg.train.scale_to_batch_size)
+    check_consistency(cfg, evaluation_only=args.eval_only)
+    keep_registrations(cfg)
+    return cfg
 
 
 def main(args: argparse.Namespace) -> None:
@@ -228,13 +287,7 @@ def main(args: argparse.Namespace) -> None:
         ConfigError: the settings, or the weights, do not fit.
         OSError: a file is missing, or there already.
     """
-    cfg = load_lazy_config(args.config_file)
-    cfg = apply_overrides(cfg, args.opts)
-    check_settings(cfg, evaluation_only=args.eval_only)
-    if cfg.train.get("scale_to_batch_size"):
-        cfg = scale_to_batch_size(cfg, cfg.train.scale_to_batch_size)
-    check_consistency(cfg, evaluation_only=args.eval_only)
-    keep_registrations(cfg)
+    cfg = read_config(args)
     if args.eval_only and not cfg.train.init_checkpoint:
         raise ConfigError(
             "--eval-only needs weights: give train.init_checkpoint=/path/to/model.pth"
