@@ -11,9 +11,7 @@ its window, and those of the whole image, once each.
 from __future__ import annotations
 
 import pickle
-import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,6 +21,7 @@ import numpy as np
 from tabulate import tabulate
 from tqdm import tqdm
 
+from aiparsing_d2.engine.dry_run import peak_resident_memory
 from aiparsing_d2.evaluation import CroppedMaps, GroundTruth, ParsingMetrics, Prediction
 
 __all__ = ["ImageKind", "measure_memory", "measure_scoring"]
@@ -88,10 +87,10 @@ def measure_memory(kind: ImageKind, num_images: int) -> str:
     warm_up = min(100, num_images // 2)
     for i in tqdm(range(num_images), unit="image", leave=False):
         if i == warm_up:
-            peak_before = _peak_memory()
+            peak_before = peak_resident_memory()
         image = images[i % len(images)]
         metrics.add_image(f"{i:07d}", image.ground_truth, image.prediction)
-    grown = _peak_memory() - peak_before
+    grown = peak_resident_memory() - peak_before
     record = len(pickle.dumps(metrics)) / num_images
     start = time.process_time()
     metrics.compute()
@@ -175,9 +174,3 @@ def _seconds_per_item(work: Callable[[Any], None], items: Sequence[Any], repeats
             work(item)
         times.append((time.process_time() - start) / len(items))
     return statistics.median(times)
-
-
-def _peak_memory() -> int:
-    """Highest resident memory of this process so far, in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import traceback
 
 __all__ = ["add_parser", "run"]
 
@@ -24,7 +25,9 @@ in processes that torchrun starts, on one machine or several, on GPUs or the CPU
 _TRAIN_EPILOG = f"""\
 train on one machine:
   aiparsing train --config-file cihp/aiparsing_R_50_FPN_cihp_75ep --num-gpus 8
-{_PROCESSES.format(command="train")}continue an interrupted run:
+{_PROCESSES.format(command="train")}try all that it takes, for a minute, before:
+  the same with --dry-run
+continue an interrupted run:
   the same with --resume
 another batch size, with rate, length and periods scaled alike:
   append train.scale_to_batch_size=2
@@ -61,6 +64,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     train.add_argument(
         "--eval-only", action="store_true", help="evaluate train.init_checkpoint, as eval does"
     )
+    train.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="make every stage of the training once, write nothing that stays, and estimate time, "
+        "memory and disk of the run",
+    )
     _add_common_arguments(train)
     train.set_defaults(weights=None)
 
@@ -75,7 +84,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--weights", metavar="FILE", help="what to evaluate; default: train.init_checkpoint"
     )
     _add_common_arguments(evaluate)
-    evaluate.set_defaults(resume=False, eval_only=True)
+    evaluate.set_defaults(resume=False, eval_only=True, dry_run=False)
 
 
 def _add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -97,37 +106,57 @@ def _add_common_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run a command; returns the exit status."""
+    import torch
+
     from aiparsing_d2.checkpoint import WeightFileError
     from aiparsing_d2.data.annotations import AnnotationError
     from aiparsing_d2.data.id_lists import IdListError
     from aiparsing_d2.data.json_files import JsonError
-    from aiparsing_d2.engine import ConfigError, NonFiniteError, launch, resume_command
-    from aiparsing_d2.engine.training import main
+    from aiparsing_d2.engine import (
+        ConfigError,
+        NonFiniteError,
+        dry_run,
+        launch,
+        resume_command,
+        training,
+    )
     from aiparsing_d2.model_zoo import find_config_file
+
+    told = (
+        *(ConfigError, NonFiniteError, OSError, WeightFileError),
+        *(AnnotationError, IdListError, JsonError),
+    )
 
     try:
         args.config_file = find_config_file(args.config_file)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    if args.dry_run and (args.resume or args.eval_only):
+        print("error: --dry-run is of a new training: leave the other flag out", file=sys.stderr)
+        return 1
     if args.weights is not None:
         args.opts.append(f"train.init_checkpoint={_quoted(args.weights)}")
     try:
         launch(
-            main,
+            dry_run.main if args.dry_run else training.main,
             args.num_gpus,
             num_machines=args.num_machines,
             machine_rank=args.machine_rank,
             dist_url=args.dist_url,
             args=(args,),
         )
-    except (
-        *(ConfigError, NonFiniteError, OSError, WeightFileError),
-        *(AnnotationError, IdListError, JsonError),
-    ) as error:
+    except dry_run.DryRunError as error:
+        if not isinstance(error.__cause__, (*told, torch.cuda.OutOfMemoryError)):
+            traceback.print_exception(error.__cause__)
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except told as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
+        if args.dry_run:
+            raise
         print(f"Interrupted. To go on: {resume_command()}", file=sys.stderr)
         return 130
     return 0

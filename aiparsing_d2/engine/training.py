@@ -119,14 +119,12 @@ class TrainingRun:
 
     Attributes:
         trainer: with all hooks but the writers of metrics.
-        train_loader: what it reads.
         evaluated_model: what is evaluated: the model in training, or its average.
         checkpointer: of both.
         start_iter: the first iteration to come.
     """
 
     trainer: FiniteStepTrainer
-    train_loader: Iterable[list[dict[str, Any]]]
     evaluated_model: nn.Module
     checkpointer: FittingCheckpointer
     start_iter: int
@@ -230,7 +228,7 @@ def prepare_training(args: argparse.Namespace, cfg: DictConfig) -> TrainingRun:
         trainer.register_hooks([SeededIterations(cfg.train.seed)])
     if args.resume and comm.is_main_process():
         remove_unfinished(cfg.train.output_dir, start_iter)
-    return TrainingRun(trainer, train_loader, evaluated_model, checkpointer, start_iter)
+    return TrainingRun(trainer, evaluated_model, checkpointer, start_iter)
 
 
 def do_train(args: argparse.Namespace, cfg: DictConfig) -> None:
