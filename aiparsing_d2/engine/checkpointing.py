@@ -387,5 +387,5 @@ def check_init_checkpoint(checkpoint: str) -> None:
             f"{os.path.abspath(file)}, the weights to start from, does not exist. Train the config "
             "that leaves it there, convert the authors' weights by 'python -m aiparsing_d2 "
             "convert-weights authors', or give another file: train.init_checkpoint=... to "
-            "train_net.py, weights=... to model_zoo."
+            "'aiparsing train', weights=... to model_zoo."
         )

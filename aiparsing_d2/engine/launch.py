@@ -69,7 +69,7 @@ def launch(
                 f"Give --num-gpus {num_gpus} or less"
                 if num_gpus
                 else "Leave --num-gpus out; several processes train on the CPU by "
-                "'torchrun --nproc_per_node N train_net.py ...'"
+                "'torchrun --nproc_per_node N -m aiparsing_d2 train ...'"
             )
         )
     if num_gpus_per_machine * num_machines == 1:

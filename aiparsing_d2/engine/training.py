@@ -307,7 +307,7 @@ def main(args: argparse.Namespace) -> None:
     if args.eval_only:
         use_tta = cfg.get("test_time_augmentation", {}).get("enabled")
         if use_tta and "wrapper" not in cfg.test_time_augmentation:
-            raise ValueError(
+            raise ConfigError(
                 f"{args.config_file} has no test_time_augmentation to enable; import one of "
                 "configs/common/tta.py there"
             )

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from small_runs import SMALL_OVERRIDES, draw_data_set
 
 import aiparsing_d2
-from aiparsing_d2.cli import evaluate, main, make_parser
+from aiparsing_d2.cli import evaluate, main, make_parser, train
 from aiparsing_d2.data.datasets import datasets_root, register_all_cihp
+from aiparsing_d2.engine import apply_overrides
 from aiparsing_d2.submissions import SUBMISSION_FORMATS
 
 
@@ -92,6 +94,13 @@ def test_an_unknown_flag_is_no_override(words, capsys):
 def test_words_that_no_command_takes_are_refused():
     with pytest.raises(SystemExit, match="2"):
         make_parser().parse_args(["doctor", "a=1"])
+
+
+@pytest.mark.parametrize("name", ["run 1/model.pth", "it's=a,[b].pth", "größe{1}.pth", "a#b:c.pth"])
+def test_weights_may_have_any_name(name):
+    config = OmegaConf.create({"train": {"init_checkpoint": ""}})
+    apply_overrides(config, [f"train.init_checkpoint={train._quoted(name)}"])
+    assert config.train.init_checkpoint == name
 
 
 def test_formats_named_for_the_help_are_all_there_are():
