@@ -87,6 +87,7 @@ class TrainSettings:
     )
     eval_period: int = 5000
     log_period: int = 20
+    writers: list[Any] = field(default_factory=list)
     channels_last: bool = False
     seed: int = -1
     scale_to_batch_size: int | None = None
