@@ -37,7 +37,7 @@ def examples(program: str) -> list[list[str]]:
     _, _, text = PARSERS[program].format_help().rpartition("example")
     text = text.replace("\\\n", " ")
     return [
-        shlex.split(line.partition("<")[0])
+        shlex.split(line.partition("<")[0], comments=True)
         for line in text.splitlines()
         if line.startswith("  aiparsing ")
     ]
