@@ -91,7 +91,7 @@ class Journal:
         return entries
 
     def _read_entries(
-        self, complete: bytes, header: dict[str, Any]
+        self, complete: bytes, header: Mapping[str, Any]
     ) -> dict[tuple[str, str], dict[str, Any]]:
         found, *entries = (
             self._parse(number, line) for number, line in enumerate(complete.splitlines(), start=1)
