@@ -98,7 +98,8 @@ class Journal:
         )
         if found != header:
             told = ", ".join(
-                f"{key} {shortened(found.get(key))} instead of {shortened(header.get(key))}"
+                f"{key if key in header else shortened(key)} {shortened(found.get(key))} "
+                f"instead of {shortened(header.get(key))}"
                 for key in {**header, **found}
                 if found.get(key) != header.get(key)
             )
