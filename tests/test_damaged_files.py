@@ -34,7 +34,7 @@ from aiparsing_d2.engine.checkpointing import newest_whole_checkpoint, remove_un
 from aiparsing_d2.engine.run_settings import check_settings
 from aiparsing_d2.inference import ParsedImage
 from aiparsing_d2.preparation import JournalError
-from aiparsing_d2.preparation.ccp.conversion import FolderInUseError, _read_manifest, _read_mat
+from aiparsing_d2.preparation.ccp.conversion import FolderInUseError, _read_manifest
 from aiparsing_d2.preparation.composed_scenes import _claim
 from aiparsing_d2.preparation.inventory import ImageFiles
 from aiparsing_d2.preparation.journal import Journal
@@ -597,16 +597,6 @@ def test_manifests(tmp_path, content):
     path = write(tmp_path / "composition.json", content)
     check(lambda: _claim(tmp_path, wanted), (JsonError, FileExistsError), tmp_path)
     check(lambda: _read_manifest(path, wanted), FolderInUseError, tmp_path)
-
-
-@fuzz
-@given(data=st.data())
-def test_mat(tmp_path, data):
-    scipy_io = pytest.importorskip("scipy.io")
-    path = tmp_path / "a.mat"
-    scipy_io.savemat(path, {"groundtruth": LABELS}, do_compression=data.draw(st.booleans()))
-    path.write_bytes(data.draw(damaged(path.read_bytes())))
-    check(lambda: _read_mat(path, "groundtruth"), ValueError, path)
 
 
 def test_best_record(tmp_path):

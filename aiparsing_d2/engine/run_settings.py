@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -169,8 +169,14 @@ def _check_train(train: DictConfig, referred: set[str]) -> None:
             raise ConfigError(f"a run needs train.{name} in its config")
     known = OmegaConf.structured(TrainSettings)
     try:
-        given = OmegaConf.to_container(train, resolve=True)
-        given = {k: v for k, v in given.items() if k in known or f"train.{k}" not in referred}
+        given = {
+            key: OmegaConf.to_container(value, resolve=True)
+            if OmegaConf.is_config(value)
+            else value
+            for key, value in ((str(key), train[key]) for key in train)
+            # What a writer is built from may be objects, which settings have not.
+            if key != "writers" and (key in known or f"train.{key}" not in referred)
+        }
         settings = OmegaConf.merge(known, given)
     except ConfigKeyError as error:
         place, _, name = error.full_key.rpartition(".")
@@ -195,6 +201,7 @@ def _check_train(train: DictConfig, referred: set[str]) -> None:
         value = OmegaConf.select(settings, key)
         if value is not None and value not in choices:
             raise ConfigError(f"train.{key} is {value!r}; it must be one of {', '.join(choices)}")
+    _check_arguments(train.get("writers"), "train.writers")
     if not settings.output_dir.strip():
         raise ConfigError("train.output_dir is empty; give a folder to write to")
 
@@ -218,6 +225,7 @@ def _check_arguments(node: Any, path: str) -> None:
                 raise ConfigError(
                     f"nothing reads {path}.{name}; {nearest_known(name, arguments, f'{path}.')}"
                 )
-    for name in node if isinstance(node, DictConfig) else range(len(node)):
+    names: Iterable[Any] = node if isinstance(node, DictConfig) else range(len(node))
+    for name in names:
         if not OmegaConf.is_interpolation(node, name) and not OmegaConf.is_missing(node, name):
             _check_arguments(node[name], f"{path}.{name}")

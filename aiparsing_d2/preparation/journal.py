@@ -91,14 +91,15 @@ class Journal:
         return entries
 
     def _read_entries(
-        self, complete: bytes, header: dict[str, Any]
+        self, complete: bytes, header: Mapping[str, Any]
     ) -> dict[tuple[str, str], dict[str, Any]]:
         found, *entries = (
             self._parse(number, line) for number, line in enumerate(complete.splitlines(), start=1)
         )
         if found != header:
             told = ", ".join(
-                f"{key} {shortened(found.get(key))} instead of {shortened(header.get(key))}"
+                f"{key if key in header else shortened(key)} {shortened(found.get(key))} "
+                f"instead of {shortened(header.get(key))}"
                 for key in {**header, **found}
                 if found.get(key) != header.get(key)
             )

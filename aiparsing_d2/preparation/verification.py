@@ -283,8 +283,9 @@ class _Examination:
     def _check_instances(self, category_map: np.ndarray, human_map: np.ndarray) -> None:
         """Check the PNG and the txt in Instance_ids against the label maps and each other."""
         instance_map = None
+        size = category_map.shape[0], category_map.shape[1]
         if self._files.instance_map is not None:
-            instance_map = self._read_instance_map(self._files.instance_map, category_map.shape)
+            instance_map = self._read_instance_map(self._files.instance_map, size)
         shown = set()
         if instance_map is not None:
             shown = set(np.unique(instance_map).tolist()) - {0}
@@ -315,7 +316,7 @@ class _Examination:
             reason = f"its txt does not have the instance(s) {_some(sorted(parts - instances))}"
             self._found(Kind.PIXELS_WITHOUT_LINE, self._files.instance_map, reason)
 
-    def _read_instance_map(self, file: str, size: tuple[int, ...]) -> np.ndarray | None:
+    def _read_instance_map(self, file: str, size: tuple[int, int]) -> np.ndarray | None:
         """Decode a PNG of instances, int64 (H, W). Unlike labels, these may have 16 bits."""
         try:
             with open_image(self._path(file), image_size=size) as image:

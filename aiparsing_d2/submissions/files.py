@@ -95,7 +95,7 @@ class SubmissionFolder:
                 header = file.read(26)
             if header.startswith(_PNG_SIGNATURE) and header[24:] == _GREY_16_BIT:
                 return _read_sixteen_bits(path, image_size)
-            return read_label_png(path, image_size=tuple(image_size))
+            return read_label_png(path, image_size=image_size)
         except (AnnotationError, UnreadableImageError) as error:
             raise SubmissionError(str(error)) from error
         except OSError as error:
