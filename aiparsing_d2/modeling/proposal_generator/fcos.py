@@ -192,7 +192,7 @@ class FCOSProposalGenerator(nn.Module):
     def detect(
         self, features: dict[str, Tensor], image_sizes: list[tuple[int, int]]
     ) -> list[tuple[Tensor, Tensor]]:
-        """Give what :meth:`forward` does as tensors, which a graph may have any number of people of.
+        """Give what :meth:`forward` does as tensors, for graphs: these count nobody.
 
         Args:
             features: (N, C, H_l, W_l) per name in ``in_features``.
