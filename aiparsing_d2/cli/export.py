@@ -14,9 +14,9 @@ from pathlib import Path
 __all__ = ["add_parser", "run"]
 
 _EPILOG = """\
-The graph takes a picture of any size and gives any number of people. DIR/model.json says how a
-picture is resized for it and what its outputs are; beside an ONNX file lies parse_onnx.py, a script
-that parses pictures with numpy, onnxruntime and Pillow alone. The file is loaded again and compared
+The graph takes a picture of any size and gives any number of people. A JSON file beside it says how
+a picture is resized for it and what its outputs are; beside an ONNX file lies parse_onnx.py, which
+parses pictures with numpy, onnxruntime and Pillow alone. The file is loaded again and compared
 with the model before it is kept. ONNX needs pip install 'aiparsing_d2[export]'.
 
 examples:

@@ -21,7 +21,6 @@ from .verification import check_graph, check_pictures
 
 __all__ = ["FORMATS", "export_predictor"]
 
-_DESCRIPTION = "model.json"
 _RUNNER = "parse_onnx.py"
 
 
@@ -57,7 +56,7 @@ def export_predictor(
     """
     graph_format = FORMATS[format_name]
     target = folder / graph_format.file_name
-    files = [target, folder / _DESCRIPTION]
+    files = [target, folder / f"{target.name}.json"]
     if format_name == "onnx":
         files.append(folder / _RUNNER)
     for file in files:
@@ -80,7 +79,7 @@ def export_predictor(
             ) from error
         numbers = check_graph(parser, graph_format.load(file), pictures)
         file.replace(target)
-    with whole_file(folder / _DESCRIPTION) as stream:
+    with whole_file(files[1]) as stream:
         json.dump(description, stream, indent=1)
     if format_name == "onnx":
         shutil.copyfile(Path(__file__).with_name(_RUNNER), folder / _RUNNER)

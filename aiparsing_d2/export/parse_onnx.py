@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Parse pictures with an exported model: people and their parts, without torch.
 
-Lies beside model.onnx and model.json, which it reads; needs numpy, onnxruntime and Pillow only.
+Lies beside model.onnx and model.onnx.json, which it reads; needs only numpy, onnxruntime, Pillow.
 
     python parse_onnx.py photo.jpg other.png --output parsed/
 
@@ -28,7 +28,7 @@ class Parser:
     """The model of a folder that ``aiparsing export`` wrote."""
 
     def __init__(self, folder: Path = FOLDER):
-        self.about = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+        self.about = json.loads((folder / "model.onnx.json").read_text(encoding="utf-8"))
         there = onnxruntime.get_available_providers()
         providers = [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in there]
         self.session = onnxruntime.InferenceSession(
@@ -40,7 +40,7 @@ class Parser:
 
         Args:
             picture: of any mode, turned already.
-            score_threshold: lowest score of a person; that of model.json if not given.
+            score_threshold: lowest score of a person; that of model.onnx.json if not given.
 
         Returns:
             For each person "box" (x0, y0, x1, y1), "score", "detection_score", with a score head
@@ -206,7 +206,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("pictures", nargs="+", type=Path, metavar="PICTURE")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--threshold", type=float, metavar="T", help="default: that of model.json")
+    parser.add_argument(
+        "--threshold", type=float, metavar="T", help="default: that of model.onnx.json"
+    )
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
     parse = Parser()

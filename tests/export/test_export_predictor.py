@@ -115,7 +115,7 @@ def test_a_picture_of_a_few_pixels(predictor, exported, format_name):
 
 def test_torch_export_says_which_pictures_are_too_small(exported):
     folder = exported("torch-export")
-    least = json.loads((folder / "model.json").read_text())["least_side"]
+    least = json.loads((folder / "model.pt2.json").read_text())["least_side"]
     run = FORMATS["torch-export"].load(folder / "model.pt2")
     run(np.zeros((least, least, 3), np.uint8), 0.0)
     with pytest.raises((AssertionError, RuntimeError)):
@@ -197,7 +197,7 @@ def test_the_script_pastes_as_the_library_does(weights, inclusive_boxes, tmp_pat
 
 
 def test_what_the_files_say(predictor, exported):
-    about = json.loads((exported("onnx") / "model.json").read_text())
+    about = json.loads((exported("onnx") / "model.onnx.json").read_text())
     assert about["part_names"] == list(predictor.part_labels.names)
     assert about["resize"] == {"short_side": 192, "longest_side": 288, "interpolation": "bilinear"}
     assert about["normalized_in_the_graph"]["channel_order"] == "BGR"
@@ -246,8 +246,8 @@ def test_the_command(weights, tmp_path, capsys):
     assert main(command) == 0
     assert "model.torchscript" in capsys.readouterr().out
     assert sorted(file.name for file in (tmp_path / "new").iterdir()) == [
-        "model.json",
         "model.torchscript",
+        "model.torchscript.json",
     ]
     assert main(command) == 1
     assert "exists; give another folder" in capsys.readouterr().err
