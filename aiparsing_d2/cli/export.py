@@ -21,8 +21,8 @@ with the model before it is kept. ONNX needs pip install 'aiparsing_d2[export]'.
 
 examples:
   aiparsing export --output exported/
-  aiparsing export --config-file output/run/config.yaml --weights output/run/model_final.pth \\
-      --format torchscript --output exported/
+  aiparsing export --model demo/aiparsing_tiny_FPN_drawn_cihp --format torchscript \\
+      --weights output/train_demo/model_final.pth --output exported/
 """
 
 # Of aiparsing_d2.export.FORMATS, which imports torch.
