@@ -69,7 +69,7 @@ def _resize(predictor: ParsingPredictor) -> dict[str, Any]:
     if len(augmentations) == 1 and type(augmentations[0]) is T.ResizeShortestEdge:
         resize = augmentations[0]
         sides = set(resize.short_edge_length)
-        if len(sides) == 1 and resize.interp == Image.BILINEAR:
+        if len(sides) == 1 and resize.interp == Image.Resampling.BILINEAR:
             return {
                 "short_side": int(sides.pop()),
                 "longest_side": int(resize.max_size),

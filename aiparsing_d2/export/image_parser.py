@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from detectron2.modeling import GeneralizedRCNN
@@ -25,7 +27,9 @@ class ImageParser(nn.Module):
             torch.export takes for another case than a single cell.
     """
 
-    def __init__(self, model: nn.Module, image_format: str):
+    model: Any
+
+    def __init__(self, model: Any, image_format: str):
         """
         Args:
             model: an AIParsing: :class:`FCOSProposalGenerator`, :class:`OneStageParsingROIHeads`
@@ -60,7 +64,7 @@ class ImageParser(nn.Module):
             * part logits (N, C, M, M) over the boxes, before their upsampling.
         """
         features = self._features(image)
-        boxes, scores = self._detect(features, image.shape[:2], score_threshold)
+        boxes, scores = self._detect(features, (image.shape[0], image.shape[1]), score_threshold)
         heads = self.model.roi_heads
         (name,), (pooler,) = heads.parsing_in_features, heads.parsing_pooler.level_poolers
         rois = F.pad(boxes, (1, 0))  # all of the image 0
@@ -83,7 +87,7 @@ class ImageParser(nn.Module):
     def _features(self, image: Tensor) -> dict[str, Tensor]:
         """Normalise, pad and encode as ``GeneralizedRCNN`` does one picture."""
         model = self.model
-        height, width = image.shape[:2]
+        height, width = image.shape[0], image.shape[1]
         pixels = image.permute(2, 0, 1).float()
         if self.is_bgr:
             pixels = pixels.flip(0)
@@ -114,7 +118,7 @@ class ImageParser(nn.Module):
         return boxes[kept], scores[kept]
 
 
-def _check_exportable(model: nn.Module, image_format: str) -> None:
+def _check_exportable(model: Any, image_format: str) -> None:
     if image_format not in ("BGR", "RGB"):
         raise ValueError(f"models that read {image_format} are not exported, only BGR and RGB")
     if not isinstance(model, GeneralizedRCNN):
