@@ -11,6 +11,7 @@ from typing import Any, TypeAlias, overload
 import numpy as np
 import torch
 from detectron2.config import CfgNode, get_cfg, instantiate
+from detectron2.data import transforms as T
 from detectron2.data.detection_utils import convert_PIL_to_numpy
 from detectron2.data.transforms import AugInput
 from detectron2.modeling import build_model
@@ -88,6 +89,16 @@ class ParsingPredictor:
         self.model, self._mapper, self.part_labels = build(config, str(device))
         FittingCheckpointer(self.model).load(str(weights))
         self.model.eval()
+
+    @property
+    def image_format(self) -> str:
+        """Order of the channels that the model reads: "BGR" or "RGB", or "L"."""
+        return self._mapper.image_format
+
+    @property
+    def augmentations(self) -> list[T.Augmentation]:
+        """What is done to a picture before the model sees it."""
+        return list(self._mapper.augmentations.augs)
 
     @property
     def score_threshold(self) -> float:

@@ -176,25 +176,47 @@ class FCOSProposalGenerator(nn.Module):
             (logit of cls * centre-ness, so its sigmoid is the box score), best first; and the
             losses, empty at test.
         """
+        predictions = self._predict(features)
+        losses = {}
+        if self.training:
+            if gt_instances is None:
+                raise ValueError("FCOSProposalGenerator needs gt_instances while training")
+            losses = self.losses(*predictions, gt_instances)
+        found = self.predict_proposals(*predictions, images.image_sizes)
+        proposals = [
+            Instances(image_size, proposal_boxes=Boxes(boxes), objectness_logits=logits)
+            for image_size, (boxes, logits) in zip(images.image_sizes, found)
+        ]
+        return proposals, losses
+
+    def detect(
+        self, features: dict[str, Tensor], image_sizes: list[tuple[int, int]]
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Give what :meth:`forward` does as tensors, for graphs: these count nobody.
+
+        Args:
+            features: (N, C, H_l, W_l) per name in ``in_features``.
+            image_sizes: (H, W) of the N images.
+
+        Returns:
+            Per image (P, 4) boxes and (P,) logits of their scores, best first.
+        """
+        return self.predict_proposals(*self._predict(features), image_sizes)
+
+    def _predict(
+        self, features: dict[str, Tensor]
+    ) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
+        """Per level: locations (H * W, 2); logits, distances, centre-ness (N, H * W, 1 / 4 / 1)."""
         levels = select_feature_maps(features, self.in_features, type(self).__name__, _FEATURE_KEYS)
         locations = [
             feature_locations(level.shape[-2], level.shape[-1], stride, level.device)
             for level, stride in zip(levels, self.strides)
         ]
-        # per level (N, 1 or 4, H, W) -> (N, H * W, 1 or 4)
         logits, distances, centerness = (
             [level.flatten(2).transpose(1, 2) for level in predictions]
             for predictions in self.head(levels)
         )
-        losses = {}
-        if self.training:
-            if gt_instances is None:
-                raise ValueError("FCOSProposalGenerator needs gt_instances while training")
-            losses = self.losses(locations, logits, distances, centerness, gt_instances)
-        proposals = self.predict_proposals(
-            locations, logits, distances, centerness, images.image_sizes
-        )
-        return proposals, losses
+        return locations, logits, distances, centerness
 
     def losses(
         self,
@@ -271,8 +293,8 @@ class FCOSProposalGenerator(nn.Module):
         distances: list[Tensor],
         centerness: list[Tensor],
         image_sizes: list[tuple[int, int]],
-    ) -> list[Instances]:
-        """Decode, threshold and suppress; see :meth:`forward`."""
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Decode, threshold and suppress; see :meth:`detect`."""
         topk = self.post_nms_topk[0 if self.training else 1]
         boxes, scores = [], []
         for level_locations, level_logits, level_distances, level_centerness in zip(
@@ -283,7 +305,10 @@ class FCOSProposalGenerator(nn.Module):
             # What is no candidate, NaN among it, comes last.
             score = score.where(probability > self.score_thresh, -1)
             score, order = score.sort(dim=1, descending=True, stable=True)
-            score, order = score[:, : self.pre_nms_topk], order[:, : self.pre_nms_topk]
+            num_chosen = self.pre_nms_topk
+            if not torch.jit.is_tracing():  # which would take the smaller number for a constant
+                num_chosen = torch.sym_min(num_chosen, score.shape[1])
+            score, order = score[:, :num_chosen], order[:, :num_chosen]
             chosen = level_distances.gather(1, order[:, :, None].expand(-1, -1, 4))
             boxes.append(boxes_from_distances(level_locations[order], chosen))
             scores.append(score)
@@ -291,7 +316,7 @@ class FCOSProposalGenerator(nn.Module):
 
     def _suppress(
         self, boxes: Tensor, scores: Tensor, image_sizes: list[tuple[int, int]], topk: int
-    ) -> list[Instances]:
+    ) -> list[tuple[Tensor, Tensor]]:
         """Clip boxes to their images, and suppress those that overlap better ones.
 
         Args:
@@ -310,27 +335,24 @@ class FCOSProposalGenerator(nn.Module):
         is_candidate &= ~(boxes.isnan().any(dim=2) | scores.isnan())
         # From a box's right and bottom sides to where its pixels end.
         beyond = int(self.inclusive_boxes)
-        limits = boxes.new_tensor([(width, height) * 2 for height, width in image_sizes]) - beyond
+        limits = _limits(image_sizes, boxes) - beyond
         boxes = torch.minimum(boxes.clamp(min=0), limits[:, None])
         areas = boxes + boxes.new_tensor([0, 0, beyond, beyond])
         is_candidate &= (areas[:, :, 2:] > areas[:, :, :2]).all(dim=2)
-        return [
-            self._best(*image, topk)
-            for image in zip(boxes, areas, scores, is_candidate, image_sizes)
-        ]
+        return [self._best(*image, topk) for image in zip(boxes, areas, scores, is_candidate)]
 
     def _best(
-        self,
-        boxes: Tensor,
-        areas: Tensor,
-        scores: Tensor,
-        is_candidate: Tensor,
-        image_size: tuple[int, int],
-        topk: int,
-    ) -> Instances:
+        self, boxes: Tensor, areas: Tensor, scores: Tensor, is_candidate: Tensor, topk: int
+    ) -> tuple[Tensor, Tensor]:
         chosen = is_candidate.nonzero().squeeze(1)
         keep = chosen[nms(areas[chosen], scores[chosen], self.nms_thresh)[:topk]]
-        proposals = Instances(image_size)
-        proposals.proposal_boxes = Boxes(boxes[keep])
-        proposals.objectness_logits = torch.logit(scores[keep], eps=_PROBABILITY_EPS)
-        return proposals
+        return boxes[keep], torch.logit(scores[keep], eps=_PROBABILITY_EPS)
+
+
+def _limits(image_sizes: list[tuple[int, int]], boxes: Tensor) -> Tensor:
+    """Give (N, 4) of the dtype of boxes, the largest coordinates: width, height, width, height."""
+    limits = [(width, height) * 2 for height, width in image_sizes]
+    if torch.jit.is_tracing() or torch.compiler.is_compiling():
+        # A graph would have what new_tensor makes as constants.
+        return torch.stack([torch.stack([boxes.new_full((), x) for x in row]) for row in limits])
+    return boxes.new_tensor(limits)

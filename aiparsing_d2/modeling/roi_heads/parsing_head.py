@@ -210,10 +210,14 @@ class EdgeGuidedParsingHead(nn.Module):
         """
         if self.training:
             return self.losses(x, instances)
-        # All at once would take gigabytes in a crowd, and no less time.
-        several = [self._predict(some) for some in x.split(_PEOPLE_AT_ONCE)]
-        predictions = {name: torch.cat([some[name] for some in several]) for name in several[0]}
-        counts = [len(i) for i in instances]
+        if torch.jit.is_tracing():  # any number of steps cannot be traced
+            predictions = self.predict(x)
+        else:
+            # All at once would take gigabytes in a crowd, and no less time.
+            several = [self.predict(some) for some in x.split(_PEOPLE_AT_ONCE)]
+            predictions = {name: torch.cat([some[name] for some in several]) for name in several[0]}
+        # Not len(), which is a constant to a tracer.
+        counts = [i.__len__() for i in instances]
         for name, values in predictions.items():
             for instances_per_image, value in zip(instances, values.split(counts)):
                 if name != "pred_mious":
@@ -221,8 +225,16 @@ class EdgeGuidedParsingHead(nn.Module):
                 instances_per_image.set(name, value)
         return instances
 
-    def _predict(self, x: Tensor) -> dict[str, Tensor]:
-        """Compute what :meth:`forward` gives of some of the people at test, by its names."""
+    def predict(self, x: Tensor) -> dict[str, Tensor]:
+        """Compute what :meth:`forward` gives at test, by its names, as tensors.
+
+        Args:
+            x: (R, in_channels, S, S) pooled features.
+
+        Returns:
+            ``pred_part_logits`` (R, C, 2 S, 2 S), ``pred_edge_logits`` (R, 2, 2 S, 2 S) on request
+            and ``pred_mious`` (R,) with a score head.
+        """
         features = self.encode(x)
         predictions = {"pred_part_logits": self.parsing_predictor(features)}
         if self.edges_at_test:

@@ -1,0 +1,83 @@
+"""An exported file scores what its model scores."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import Boxes, Instances
+from PIL import Image
+from small_runs import environment
+
+from aiparsing_d2.data.dataset_mapper import ParsingDatasetMapper
+from aiparsing_d2.data.datasets import register_cihp
+from aiparsing_d2.evaluation import ParsingEvaluator
+from aiparsing_d2.export import export_predictor
+from aiparsing_d2.inference import ParsingPredictor
+from aiparsing_d2.structures import PartMaps
+from aiparsing_d2.structures.part_labels import CIHP_PART_LABELS
+
+DATA_SET = "drawn_for_exported_metrics"
+
+
+@pytest.fixture
+def drawn_val(tmp_path):
+    command = [sys.executable, "-m", "aiparsing_d2.drawn_scenes", "--output", tmp_path / "drawn"]
+    command += ["--train", "0", "--val", "8"]
+    subprocess.run(command, check=True, capture_output=True, env=environment(tmp_path))
+    register_cihp(DATA_SET, tmp_path / "drawn", "val", part_labels=CIHP_PART_LABELS)
+    yield DatasetCatalog.get(DATA_SET)
+    DatasetCatalog.remove(DATA_SET)
+    MetadataCatalog.remove(DATA_SET)
+
+
+def as_instances(people: list[dict], image_size: tuple[int, int]) -> Instances:
+    maps = [torch.from_numpy(person["map"]) for person in people]
+    windows = torch.tensor([person["window"] for person in people]).reshape(-1, 4)
+
+    def tensor(name: str) -> torch.Tensor:
+        return torch.tensor(np.array([person[name] for person in people]), dtype=torch.float32)
+
+    return Instances(
+        image_size,
+        pred_boxes=Boxes(tensor("box").reshape(-1, 4)),
+        scores=tensor("score"),
+        box_scores=tensor("detection_score"),
+        pred_part_maps=PartMaps(maps, windows, image_size),
+        pred_part_scores=tensor("part_scores"),
+    )
+
+
+@pytest.mark.slow
+def test_metrics_of_the_shipped_weights_on_drawn_pictures(drawn_val, tmp_path, monkeypatch):
+    """All metrics, from everybody down to a score of 0, through the script without this package."""
+    predictor = ParsingPredictor(device="cpu", score_threshold=0.0)
+    export_predictor(predictor, tmp_path / "exported", "onnx")
+    monkeypatch.syspath_prepend(tmp_path / "exported")
+    import parse_onnx
+
+    parser = parse_onnx.Parser()
+    mapper: ParsingDatasetMapper = predictor._mapper
+    scores = {}
+    for way in ("model", "exported"):
+        evaluator = ParsingEvaluator(DATA_SET, distributed=False)
+        for record in drawn_val:
+            if way == "model":
+                with torch.no_grad():
+                    outputs = predictor.model([mapper(record)])
+            else:
+                picture = Image.open(record["file_name"])
+                size = (picture.height, picture.width)
+                outputs = [{"instances": as_instances(parser.all_people(picture), size)}]
+            evaluator.process([record], outputs)
+        scores[way] = evaluator.evaluate()
+    print(scores["model"])
+    assert scores["model"]["parsing"]["mIoU"] > 10  # percent: the weights find the people
+    for group, figures in scores["model"].items():
+        for name, figure in figures.items():
+            # 1e-3 of a figure in 0..1
+            assert scores["exported"][group][name] == pytest.approx(figure, abs=0.1, nan_ok=True)
