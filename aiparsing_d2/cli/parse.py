@@ -9,18 +9,23 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import glob
+import os
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from aiparsing_d2.data.layouts import IMAGE_SUFFIXES
+from .stop_signals import StopSignals
 
 if TYPE_CHECKING:
-    from aiparsing_d2.inference import ParsingPredictor
+    from aiparsing_d2.inference import ParsedImage, ParsingPredictor
+    from aiparsing_d2.inference.overlapped_parsing import Outcome
 
 __all__ = ["add_parser", "run"]
 
@@ -48,8 +53,8 @@ examples:
 
 _NAMES_SHOWN = 5
 
-# Of pictures in folders; a file that is named itself may have any.
-_SUFFIXES = (*IMAGE_SUFFIXES, ".bmp", ".tif", ".tiff", ".webp")
+# After which the next picture cannot be written either.
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -64,10 +69,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "inputs",
         nargs="+",
-        type=Path,
         metavar="INPUT",
         help="a picture; a folder, in which and below which all pictures are taken; a pattern such "
-        "as 'in/**/*.jpg'; - for names read from standard input, one a line",
+        "as 'in/**/*.jpg'; a list, whose name ends in .txt and which has one name a line; - for "
+        "such a list from standard input",
     )
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="for the results")
     config = parser.add_mutually_exclusive_group()
@@ -122,105 +127,165 @@ def _threshold(text: str) -> float:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
+    from aiparsing_d2.inference.overlapped_parsing import parse_overlapped
+    from aiparsing_d2.inference.picture_files import PictureFile, find_pictures, missing_kinds
     from aiparsing_d2.inference.saving import save
 
-    problems: list[str] = []
-    pictures = _name_results(args, problems)
-    tasks = {picture: task for picture, task in pictures.items() if task[1]}
+    rank, num_ranks = (int(os.environ.get(key, n)) for key, n in (("RANK", 0), ("WORLD_SIZE", 1)))
+    report = _Report()
+    # All processes find the same pictures; one tells what is wrong with the inputs.
+    note = report.note if rank == 0 else lambda problem: None
+    pictures = find_pictures(_expand(args.inputs, note), args.output, args.save, note)
+    tasks: dict[PictureFile, list[str]] = {}
+    for picture in pictures[rank::num_ranks]:
+        kinds = args.save if args.overwrite else missing_kinds(picture, args.output, args.save)
+        if kinds:
+            tasks[picture] = kinds
+        else:
+            report.num_kept += 1
     try:
-        args.output.mkdir(parents=True, exist_ok=True)
+        _check_writable(args.output)
         predictor = _make_predictor(args) if tasks else None
     except (OSError, ValueError) as error:
         print(f"aiparsing parse: {error}", file=sys.stderr)
         return 1
-    num_people = num_parsed = 0
-    without_people = []
-    for picture, (name, kinds) in tqdm(tasks.items(), "Parsing", unit="picture", disable=not tasks):
-        try:
-            parsed = predictor(picture)
-            save(parsed, args.output, name, kinds)
-        except Exception as error:  # whatever is wrong with one must not cost the others
-            reason = str(error) or type(error).__name__
-            problems.append(reason if str(picture) in reason else f"{picture}: {reason}")
-            continue
-        num_people += len(parsed)
-        if not len(parsed):
-            without_people.append(str(picture))
-        num_parsed += 1
-    for problem in problems:
-        print(problem, file=sys.stderr)
-    if without_people:
-        shown = ", ".join(without_people[:_NAMES_SHOWN])
-        more = f" and {len(without_people) - _NAMES_SHOWN} more" * (
-            len(without_people) > _NAMES_SHOWN
+
+    def write(picture: PictureFile, parsed: ParsedImage) -> int:
+        save(parsed, args.output, picture.name, tasks[picture])
+        return len(parsed)
+
+    with StopSignals() as stop, _progress_bar(len(tasks), is_shown=tasks and rank == 0) as bar:
+        for outcome in parse_overlapped(
+            predictor,
+            tasks,
+            read=lambda picture: picture.path,
+            write=write,
+            is_ended=lambda: bool(stop or report.disk_error),
+        ):
+            report.add(outcome)
+            bar.update()
+    report.print_summary(args.output, f"rank {rank} of {num_ranks}: " if num_ranks > 1 else "")
+    if stop or report.disk_error:
+        reason = f"Ended, since {report.disk_error}" if report.disk_error else "Interrupted"
+        anew = "with --overwrite starts anew" if args.overwrite else "goes on from here"
+        print(
+            f"{reason}: {report.num_parsed} of {len(tasks)} pictures are done; the same command "
+            f"{anew}.",
+            file=sys.stderr,
         )
-        print(f"Nobody found in {shown}{more}; a lower --threshold finds more", file=sys.stderr)
-    counts = [f"{num_people} people in {num_parsed} pictures"]
-    if num_kept := len(pictures) - len(tasks):
-        counts.append(f"{num_kept} kept as they were (--overwrite makes them anew)")
-    if problems:
-        counts.append(f"{len(problems)} failed")
-    print(f"{args.output}: {', '.join(counts)}")
-    return 1 if problems else 0
+    if stop:
+        return stop.exit_status
+    if num_ranks > 1:
+        _wait_for_other_ranks()
+    return 1 if report.num_failed else 0
 
 
-def _name_results(
-    args: argparse.Namespace, problems: list[str]
-) -> dict[Path, tuple[str, list[str]]]:
-    """Find the pictures, what their results are called, and the kinds that are still to be made."""
-    from aiparsing_d2.inference.saving import result_files
+class _Report:
+    """Counts what was done, and names what went wrong as soon as it does.
 
-    owners: dict[str, Path] = {}
-    results = {}
-    for given in _expand(args.inputs, problems):
-        if not given.exists():
-            problems.append(f"{given}: there is no such file or folder")
-            continue
-        root = given if given.is_dir() else given.parent
-        pictures = _list_pictures(given, args.output) if given.is_dir() else [given]
-        if not pictures:
-            problems.append(f"{given}: no pictures ({', '.join(_SUFFIXES)}) in this folder")
-        for picture in pictures:
-            name = picture.relative_to(root).with_name(picture.stem).as_posix()
-            owner = owners.setdefault(name, picture)
-            if owner is not picture:
-                if owner.resolve() != picture.resolve():
-                    problems.append(
-                        f"{picture}: {owner} has the same name, so its results too: rename one, or "
-                        "give the folder above both"
-                    )
-                continue
-            files = result_files(args.output, name, args.save)
-            missing = [k for k, file in files.items() if args.overwrite or not file.exists()]
-            results[picture] = name, missing
-    return results
+    Attributes:
+        num_kept, num_parsed, num_failed: pictures; the last counts other problems too.
+        disk_error: why nothing more can be written, or "".
+    """
+
+    def __init__(self) -> None:
+        self.num_kept = self.num_parsed = self.num_failed = 0
+        self.disk_error = ""
+        self._num_people = 0
+        self._without_people: list[str] = []
+        self._num_without_people = 0
+
+    def note(self, problem: str) -> None:
+        self.num_failed += 1
+        tqdm.write(printable(problem), file=sys.stderr)
+
+    def add(self, outcome: Outcome) -> None:
+        path, error = outcome.task.path, outcome.error
+        if error is not None:
+            reason = str(error) or type(error).__name__
+            self.note(reason if path in reason else f"{path}: {reason}")
+            if getattr(error, "errno", None) in _DISK_ERRORS:
+                self.disk_error = os.strerror(error.errno).lower()
+            return
+        self.num_parsed += 1
+        self._num_people += outcome.result
+        if not outcome.result:
+            self._num_without_people += 1
+            if self._num_without_people <= _NAMES_SHOWN:
+                self._without_people.append(path)
+
+    def print_summary(self, output: Path, prefix: str) -> None:
+        if self._without_people:
+            shown = printable(", ".join(self._without_people))
+            num_more = self._num_without_people - len(self._without_people)
+            more = f" and {num_more} more" if num_more else ""
+            print(f"Nobody found in {shown}{more}; a lower --threshold finds more", file=sys.stderr)
+        counts = [f"{self._num_people} people in {self.num_parsed} pictures"]
+        if self.num_kept:
+            counts.append(f"{self.num_kept} kept as they were (--overwrite makes them anew)")
+        if self.num_failed:
+            counts.append(f"{self.num_failed} failed")
+        print(f"{printable(str(output))}: {prefix}{', '.join(counts)}")
 
 
-def _expand(inputs: list[Path], problems: list[str]) -> Iterator[Path]:
+def printable(text: str) -> str:
+    """Give a text, such as the name of a file, with what cannot be printed escaped, as newlines."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _expand(inputs: list[str], note: Callable[[str], object]) -> Iterator[str]:
     """Give the files and folders that the inputs stand for."""
     for given in inputs:
-        if str(given) == "-":
-            names = [line.rstrip("\r\n") for line in sys.stdin if line.strip()]
-            if not names:
-                problems.append("-: no names on standard input")
-            yield from map(Path, names)
-        elif glob.has_magic(str(given)) and not given.exists():
-            found = sorted(glob.glob(str(given), recursive=True))
+        if given == "-":
+            yield from _names_in(sys.stdin.buffer.read(), "-: no names on standard input", note)
+        elif given.lower().endswith(".txt"):
+            try:
+                names = Path(given).read_bytes()
+            except OSError as error:
+                note(f"{given}: {error.strerror}")
+            else:
+                yield from _names_in(names, f"{given}: no names in this list", note)
+        elif glob.has_magic(given) and not os.path.lexists(given):
+            found = sorted(glob.glob(given, recursive=True))
             if not found:
-                problems.append(f"{given}: nothing has such a name")
-            yield from map(Path, found)
+                note(f"{given}: nothing has such a name")
+            yield from found
         else:
             yield given
 
 
-def _list_pictures(folder: Path, output: Path) -> list[Path]:
-    """List the pictures in and below a folder, those among the results left out."""
-    output = output.resolve()
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in _SUFFIXES and output not in path.resolve().parents
+def _names_in(content: bytes, message: str, note: Callable[[str], object]) -> list[str]:
+    """Read names of which each ends with a line or, as those of find -print0, with a 0."""
+    text = content.decode("utf-8-sig", "surrogateescape")
+    lines = text.split("\0") if "\0" in text else text.replace("\r\n", "\n").split("\n")
+    names = [line for line in lines if line.strip()]
+    if not names:
+        note(message)
+    return names
+
+
+def _check_writable(folder: Path) -> None:
+    """Make the folder of the results, if need be, and see whether files can be made in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=folder).close()
+
+
+def _progress_bar(total: int, is_shown: bool) -> tqdm:
+    # In a log, a line now and then.
+    seconds = 0.5 if sys.stderr.isatty() else 30
+    return tqdm(
+        total=total, desc="Parsing", unit="picture", mininterval=seconds, disable=not is_shown
     )
+
+
+def _wait_for_other_ranks() -> None:
+    """Wait until all have done their work: torchrun ends them when one exits with an error."""
+    import torch.distributed as dist
+
+    if dist.is_torchelastic_launched():
+        dist.init_process_group("gloo", timeout=timedelta(days=30))
+        dist.barrier()
+        dist.destroy_process_group()
 
 
 def _make_predictor(args: argparse.Namespace) -> ParsingPredictor:

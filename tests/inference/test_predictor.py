@@ -224,7 +224,9 @@ def test_yacs(tmp_path, picture_file, monkeypatch):
 
 
 def test_channels_in_the_configs_order(predictor):
-    seen = predictor._prepare(np.full((80, 80, 3), (255, 0, 0), np.uint8))
+    seen = predictor.prepare(
+        np.full((80, 80, 3), (255, 0, 0), np.uint8), channel_order="RGB"
+    ).tensor
     assert predictor._mapper.image_format == "BGR" and seen[:, 0, 0].tolist() == [0, 0, 255]
 
 
