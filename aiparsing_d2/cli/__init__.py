@@ -11,11 +11,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from . import compose, convert_weights, evaluate, parse, prepare, train
+from . import compose, convert_weights, evaluate, parse, parse_many, prepare, train
 
 __all__ = ["main"]
 
-_COMMANDS = (parse, prepare, compose, train, evaluate, convert_weights)
+_COMMANDS = (parse, parse_many, prepare, compose, train, evaluate, convert_weights)
 
 
 class _CommandParser(argparse.ArgumentParser):

@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import glob
 import os
 import sys
@@ -17,7 +16,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
@@ -53,9 +52,6 @@ examples:
 
 _NAMES_SHOWN = 5
 
-# After which the next picture cannot be written either.
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
-
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Add the command to the parser of ``aiparsing``."""
@@ -75,6 +71,15 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "such a list from standard input",
     )
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="for the results")
+    add_model_arguments(parser)
+    parser.add_argument("--overwrite", action="store_true", help="replace earlier results")
+    parser.set_defaults(run=run)
+
+
+def add_model_arguments(
+    parser: argparse.ArgumentParser, save_default: tuple[str, ...] = ("overlay", "json")
+) -> None:
+    """Add the arguments that say what parses, and what is kept of it."""
     config = parser.add_mutually_exclusive_group()
     config.add_argument(
         "--model",
@@ -96,12 +101,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--save",
         type=_kinds,
-        default=["overlay", "json"],
+        default=save_default,
         metavar="KIND,...",
-        help="of the kinds below; default: overlay,json",
+        help=f"kinds of results; default: {','.join(save_default) or 'none'}",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace earlier results")
-    parser.set_defaults(run=run)
 
 
 def _kinds(text: str) -> list[str]:
@@ -132,10 +135,10 @@ def run(args: argparse.Namespace) -> int:
     from aiparsing_d2.inference.saving import save
 
     rank, num_ranks = (int(os.environ.get(key, n)) for key, n in (("RANK", 0), ("WORLD_SIZE", 1)))
-    report = _Report()
+    report = ParsingReport()
     # All processes find the same pictures; one tells what is wrong with the inputs.
     note = report.note if rank == 0 else lambda problem: None
-    pictures = find_pictures(_expand(args.inputs, note), args.output, args.save, note)
+    pictures = find_pictures(expand_inputs(args.inputs, note), args.output, args.save, note)
     tasks: dict[PictureFile, list[str]] = {}
     for picture in pictures[rank::num_ranks]:
         kinds = args.save if args.overwrite else missing_kinds(picture, args.output, args.save)
@@ -154,7 +157,7 @@ def run(args: argparse.Namespace) -> int:
         save(parsed, args.output, picture.name, tasks[picture])
         return len(parsed)
 
-    with StopSignals() as stop, _progress_bar(len(tasks), is_shown=tasks and rank == 0) as bar:
+    with StopSignals() as stop, progress_bar(len(tasks), is_shown=tasks and rank == 0) as bar:
         for outcome in parse_overlapped(
             predictor,
             tasks,
@@ -180,7 +183,7 @@ def run(args: argparse.Namespace) -> int:
     return 1 if report.num_failed else 0
 
 
-class _Report:
+class ParsingReport:
     """Counts what was done, and names what went wrong as soon as it does.
 
     Attributes:
@@ -204,7 +207,7 @@ class _Report:
         if error is not None:
             reason = str(error) or type(error).__name__
             self.note(reason if path in reason else f"{path}: {reason}")
-            if getattr(error, "errno", None) in _DISK_ERRORS:
+            if outcome.is_disk_error:
                 self.disk_error = os.strerror(error.errno).lower()
             return
         self.num_parsed += 1
@@ -233,7 +236,7 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def _expand(inputs: list[str], note: Callable[[str], object]) -> Iterator[str]:
+def expand_inputs(inputs: list[str], note: Callable[[str], object]) -> Iterator[str]:
     """Give the files and folders that the inputs stand for."""
     for given in inputs:
         if given == "-":
@@ -245,7 +248,7 @@ def _expand(inputs: list[str], note: Callable[[str], object]) -> Iterator[str]:
                 note(f"{given}: {error.strerror}")
             else:
                 yield from _names_in(names, f"{given}: no names in this list", note)
-        elif glob.has_magic(given) and not os.path.lexists(given):
+        elif "://" not in given and glob.has_magic(given) and not os.path.lexists(given):
             found = sorted(glob.glob(given, recursive=True))
             if not found:
                 note(f"{given}: nothing has such a name")
@@ -270,7 +273,7 @@ def _check_writable(folder: Path) -> None:
     tempfile.TemporaryFile(dir=folder).close()
 
 
-def _progress_bar(total: int, is_shown: bool) -> tqdm:
+def progress_bar(total: int, is_shown: bool) -> tqdm:
     # In a log, a line now and then.
     seconds = 0.5 if sys.stderr.isatty() else 30
     return tqdm(
@@ -288,14 +291,25 @@ def _wait_for_other_ranks() -> None:
         dist.destroy_process_group()
 
 
-def _make_predictor(args: argparse.Namespace) -> ParsingPredictor:
-    from aiparsing_d2.inference import ParsingPredictor
-
-    settings = {
+def predictor_arguments(args: argparse.Namespace) -> dict[str, Any]:
+    """Give what the command line says of :class:`~aiparsing_d2.inference.ParsingPredictor`."""
+    arguments = {
         "config": args.model or args.config_file,
         "weights": args.weights,
         "device": args.device,
         "score_threshold": args.threshold,
     }
     # What is not given is the predictor's own default.
-    return ParsingPredictor(**{key: value for key, value in settings.items() if value is not None})
+    return {key: value for key, value in arguments.items() if value is not None}
+
+
+def _make_predictor(args: argparse.Namespace) -> ParsingPredictor:
+    import torch
+
+    from aiparsing_d2.inference import ParsingPredictor
+
+    arguments = predictor_arguments(args)
+    if "LOCAL_RANK" in os.environ and args.device is None and torch.cuda.is_available():
+        local_rank = int(os.environ["LOCAL_RANK"])
+        arguments["device"] = f"cuda:{local_rank % torch.cuda.device_count()}"
+    return ParsingPredictor(**arguments)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from .parsed_image import ParsedImage
 from .pictures import Picture
@@ -16,6 +17,8 @@ __all__ = ["Outcome", "parse_overlapped"]
 
 # Each holds a picture; decoding and encoding leave Python's lock to the model most of the time.
 _NUM_READERS = _NUM_WRITERS = 3
+
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 Task = TypeVar("Task")
 
@@ -29,9 +32,14 @@ class Outcome(NamedTuple):
         error: why there is no result, or None.
     """
 
-    task: object
-    result: object
+    task: Any
+    result: Any
     error: Exception | None
+
+    @property
+    def is_disk_error(self) -> bool:
+        """Whether the next picture cannot be written either."""
+        return isinstance(self.error, OSError) and self.error.errno in _DISK_ERRORS
 
 
 def parse_overlapped(
@@ -92,7 +100,7 @@ def _failed(error: Exception) -> Future:
     return future
 
 
-def _outcome(task: object, future: Future) -> Outcome:
+def _outcome(task: Any, future: Future) -> Outcome:
     error = future.exception()
     if error is None:
         return Outcome(task, future.result(), None)

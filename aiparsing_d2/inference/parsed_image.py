@@ -104,10 +104,15 @@ class ParsedImage:
         ]
 
     def to_json(self, **options: Any) -> str:
-        """Write everything but the image as JSON.
+        """Write :meth:`to_dict` as JSON.
 
         Args:
             options: of ``json.dumps``, e.g. ``indent=2``.
+        """
+        return json.dumps(self.to_dict(), **options)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give everything but the image as values that JSON knows.
 
         Returns:
             "height", "width", "part_names" (by label) and "people": "box" (XYXY), "score",
@@ -116,13 +121,12 @@ class ParsedImage:
             Segmentations are COCO's compressed run lengths.
         """
         height, width = self.image_size
-        content = {
+        return {
             "height": height,
             "width": width,
             "part_names": list(self.part_labels.names),
             "people": [_describe(person) for person in self],
         }
-        return json.dumps(content, **options)
 
     def to_coco(self, image_id: int | str = 1) -> list[dict[str, Any]]:
         """Give the people as results for COCO's tools, such as ``COCO.loadRes``.
@@ -320,7 +324,7 @@ def _check_labels(labels: np.ndarray, part_labels: PartLabels) -> None:
 
 
 def _describe(person: ParsedPerson) -> dict[str, Any]:
-    """Make a person's entry of :meth:`ParsedImage.to_json`."""
+    """Make a person's entry of :meth:`ParsedImage.to_dict`."""
     parts = {}
     areas = np.bincount(person.window_map.ravel())
     scores = person.part_scores

@@ -6,16 +6,25 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from aiparsing_d2.data.layouts import IMAGE_SUFFIXES
 
 from .saving import result_files
 
-__all__ = ["PICTURE_SUFFIXES", "PictureFile", "find_pictures", "missing_kinds"]
+__all__ = [
+    "PICTURE_SUFFIXES",
+    "PictureFile",
+    "find_files",
+    "find_pictures",
+    "missing_kinds",
+    "without_clashes",
+]
 
 PICTURE_SUFFIXES = (*IMAGE_SUFFIXES, ".bmp", ".tif", ".tiff", ".webp")
 """Of pictures in folders, in small letters; a file that is named itself may have any."""
+
+Picture = TypeVar("Picture")
 
 
 class PictureFile(NamedTuple):
@@ -51,22 +60,69 @@ def find_pictures(
     Returns:
         The pictures, each once, in an order that is the same at every call.
     """
-    kinds = tuple(kinds)
-    owners: dict[str, PictureFile] = {}
-    found = []
-    for given in inputs:
-        for picture in _pictures_of(given, os.path.realpath(output), note):
-            files = [str(file) for file in result_files("", picture.name, kinds).values()]
-            owner = next((owners[file] for file in files if file in owners), None)
-            if owner is None:
-                owners.update(dict.fromkeys(files, picture))
-                found.append(picture)
-            elif os.path.realpath(owner.path) != os.path.realpath(picture.path):
-                note(
-                    f"{picture.path}: {owner.path} has the same name, so its results too: rename "
-                    "one, or give the folder above both"
-                )
-    return found
+    pictures = (
+        PictureFile(path, os.path.splitext(name)[0])
+        for given in inputs
+        for path, name in find_files(given, output, PICTURE_SUFFIXES, note)
+    )
+    return list(without_clashes(pictures, kinds, note))
+
+
+def find_files(
+    given: str, output: str | os.PathLike, suffixes: tuple[str, ...], note: Callable[[str], object]
+) -> Iterator[tuple[str, str]]:
+    """Find the files of some kinds in and below a folder, or give a file of any kind itself.
+
+    Args:
+        given: the folder or file.
+        output: a folder in which nothing is looked for.
+        suffixes: in small letters.
+        note: see :func:`find_pictures`.
+
+    Yields:
+        Path of a file, and its name below the folder, or its bare name.
+    """
+    output = os.path.realpath(output)
+    if not os.path.isdir(given):
+        if _is_file(given, note):
+            yield given, os.path.basename(given)
+        return
+    real = os.path.realpath(given)
+    if real == output or real.startswith(os.path.join(output, "")):
+        note(f"{given}: what is in the folder of the results is not parsed; give another --output")
+        return
+    is_empty = True
+    for path in _files_below(given, output, note):
+        if os.path.splitext(path)[1].lower() in suffixes:
+            is_empty = False
+            if _is_file(path, note):
+                yield path, Path(path).relative_to(given).as_posix()
+    if is_empty:
+        note(f"{given}: no pictures ({', '.join(suffixes)}) in this folder")
+
+
+def without_clashes(
+    pictures: Iterable[Picture], kinds: Iterable[str], note: Callable[[str], object]
+) -> Iterator[Picture]:
+    """Leave out pictures that were there before, and those whose results would be another's.
+
+    Args:
+        pictures: with ``path`` and ``name`` as :class:`PictureFile` has them.
+        kinds: of results.
+        note: called with what is wrong with a picture.
+    """
+    owners: dict[str, str] = {}
+    for picture in pictures:
+        files = [str(file) for file in result_files("", picture.name, kinds).values()]
+        owner = next((owners[file] for file in files if file in owners), None)
+        if owner is None:
+            owners.update(dict.fromkeys(files, picture.path))
+            yield picture
+        elif os.path.realpath(owner) != os.path.realpath(picture.path):
+            note(
+                f"{picture.path}: {owner} has the same name, so its results too: rename one, or "
+                "give the folder above both"
+            )
 
 
 def missing_kinds(
@@ -75,26 +131,6 @@ def missing_kinds(
     """Name the kinds of results of a picture that are not there yet."""
     files = result_files(output, picture.name, kinds)
     return [kind for kind, file in files.items() if not os.path.exists(file)]
-
-
-def _pictures_of(given: str, output: str, note: Callable[[str], object]) -> Iterator[PictureFile]:
-    if not os.path.isdir(given):
-        if _is_file(given, note):
-            yield PictureFile(given, Path(given).stem)
-        return
-    real = os.path.realpath(given)
-    if real == output or real.startswith(os.path.join(output, "")):
-        note(f"{given}: what is in the folder of the results is not parsed; give another --output")
-        return
-    is_empty = True
-    for path in _files_below(given, output, note):
-        if path.lower().endswith(PICTURE_SUFFIXES) and os.path.splitext(path)[1]:
-            is_empty = False
-            if _is_file(path, note):
-                name = Path(path).relative_to(given).with_suffix("")
-                yield PictureFile(path, name.as_posix())
-    if is_empty:
-        note(f"{given}: no pictures ({', '.join(PICTURE_SUFFIXES)}) in this folder")
 
 
 def _is_file(path: str, note: Callable[[str], object]) -> bool:

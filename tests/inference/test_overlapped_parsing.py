@@ -93,8 +93,9 @@ def test_few_pictures_are_in_memory():
 
     def tasks():
         nonlocal taken
-        for taken in range(200):
+        while taken < 200:
             yield taken
+            taken += 1
 
     for outcome in parse_overlapped(StandIn(), tasks(), Picture, lambda number, parsed: None):
         most = max(most, len(Picture.live))
