@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from tqdm import tqdm
+
+from aiparsing_d2.parallel import WorkerDiedError
 
 from .parse import (
     add_model_arguments,
@@ -70,14 +73,14 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument(
         "--workers",
-        type=int,
+        type=functools.partial(_at_least, 0),
         default=1,
         metavar="N",
         help="processes, each with a model (default: %(default)s)",
     )
     parser.add_argument(
         "--block",
-        type=int,
+        type=functools.partial(_at_least, 1),
         default=128,
         metavar="N",
         help="pictures that a worker parses between two files of the table; what is lost at most "
@@ -87,8 +90,24 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.set_defaults(run=run)
 
 
+def _at_least(least: int, text: str) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least}")
+    return int(text)
+
+
 def run(args: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
+    try:
+        import pyarrow  # noqa: F401
+
+        if args.workers:
+            import ray  # noqa: F401
+    except ImportError as error:
+        needed = "this needs Ray and pyarrow: pip install 'aiparsing_d2[ray]'"
+        print(f"aiparsing parse-many: {needed} ({error})", file=sys.stderr)
+        return 1
+
     from aiparsing_d2.inference import ParsingPredictor
     from aiparsing_d2.inference.block_parsing import parse_blocks
     from aiparsing_d2.inference.parsed_table import names_in_table
@@ -117,7 +136,7 @@ def run(args: argparse.Namespace) -> int:
             "parts": list(predictor.part_labels.names),
         }
         done = names_in_table(output, settings)
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError) as error:
         print(f"aiparsing parse-many: {error}", file=sys.stderr)
         return 1
     found = list(find_stored_pictures(inputs, output, args.save or ["json"], note))
@@ -145,7 +164,7 @@ def run(args: argparse.Namespace) -> int:
                     note(problem)
     except KeyboardInterrupt:
         reason = "Interrupted"
-    except (OSError, ImportError) as error:
+    except (OSError, WorkerDiedError) as error:
         reason = f"Ended, since {error}"
     counts = [f"{num_people} people in {num_parsed} pictures"]
     if num_kept := len(found) - len(pictures):
@@ -175,14 +194,13 @@ def _ray(num_workers: int) -> Iterator[None]:
         yield
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        import ray
-    except ImportError as error:
-        raise ImportError("this needs Ray: pip install 'aiparsing_d2[ray]'") from error
+    import ray
+
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     here: dict[str, Any] = {"include_dashboard": False}
     if "RAY_ADDRESS" not in os.environ:
         here["num_cpus"] = max(num_workers, os.cpu_count() or 1)
-    ray.init(log_to_driver=False, logging_level="warning", **here)
+    ray.init(log_to_driver=False, logging_level="error", **here)
     try:
         yield
     finally:

@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from aiparsing_d2.parallel import WorkerDiedError
+
 from .overlapped_parsing import parse_overlapped
 from .parsed_image import ParsedImage
 from .parsed_table import make_row, write_rows
@@ -25,6 +27,9 @@ from .predictor import ParsingPredictor
 from .saving import save
 
 __all__ = ["BlockReport", "parse_blocks"]
+
+_MAX_RETRIES = 3
+"""Times that a block is begun again after its worker has died."""
 
 
 class BlockReport(NamedTuple):
@@ -64,8 +69,8 @@ def parse_blocks(
         Reports in the order in which blocks are done.
 
     Raises:
-        ImportError: Ray is not installed.
         OSError: the disk of the results is full, or cannot be written to.
+        WorkerDiedError: the workers of one block died again and again.
     """
     arguments = (make_predictor, output, tuple(kinds), settings)
     tasks = [{"block": json.dumps(block)} for block in blocks]
@@ -125,10 +130,8 @@ class _BlockParser:
 def _map_in_actors(
     tasks: list[dict[str, str]], arguments: tuple, num_workers: int
 ) -> Iterator[dict[str, str]]:
-    try:
-        import ray.data
-    except ImportError as error:
-        raise ImportError("this needs Ray: pip install 'aiparsing_d2[ray]'") from error
+    import ray.data
+
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -140,8 +143,14 @@ def _map_in_actors(
         num_cpus=1,
         num_gpus=num_gpus or None,
         compute=ray.data.ActorPoolStrategy(size=num_workers),
+        max_task_retries=_MAX_RETRIES,
     )
     try:
         yield from results.iter_rows()
     except ray.exceptions.RayTaskError as error:
         raise error.cause from error
+    except ray.exceptions.RayError as error:
+        raise WorkerDiedError(
+            f"one block's worker died {_MAX_RETRIES + 1} times, most often for lack of memory: use "
+            "fewer workers"
+        ) from error

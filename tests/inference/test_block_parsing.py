@@ -34,7 +34,10 @@ def model_arguments(tiny_weights) -> list[str]:
 
 
 @pytest.fixture
-def parse_many(model_arguments, tmp_path):
+def parse_many(model_arguments, tmp_path, predictor, monkeypatch):
+    """The command with a model that is there already."""
+    monkeypatch.setattr("aiparsing_d2.inference.ParsingPredictor", lambda **_: predictor)
+
     def run(*arguments: object, output: object = tmp_path / "out", workers: int = 0) -> int:
         options = ["--output", output, "--workers", workers, *model_arguments, *arguments]
         return main(["parse-many", *map(str, options)])
@@ -141,12 +144,14 @@ def test_goes_on_with_what_is_not_in_the_table(parse_many, inputs, tmp_path, cap
     assert read_table(tmp_path / "out").equals(read_table(tmp_path / "once"))
 
 
-def test_other_settings_are_not_mixed(parse_many, inputs, capsys):
+def test_other_settings_are_not_mixed(parse_many, inputs, predictor, monkeypatch, capsys):
     assert parse_many(inputs / "01.png") == 0
-    for changed in (["--threshold", 0.5], ["--save", "json"]):
-        assert parse_many(inputs, *changed) == 1
-        assert "was made with" in capsys.readouterr().err
-    assert parse_many(inputs / "02.png") == 0
+    assert parse_many(inputs, "--save", "json") == 1
+    assert "out was made with save [], not ['json']" in capsys.readouterr().err
+    monkeypatch.setattr(predictor, "score_threshold", 0.5)
+    assert parse_many(inputs) == 1
+    assert "out was made with threshold 0.0, not 0.5" in capsys.readouterr().err
+    monkeypatch.undo()
 
 
 def test_broken_pictures_and_shards(parse_many, inputs, tmp_path, capsys):
@@ -218,6 +223,13 @@ def test_full_disk(parse_many, inputs, monkeypatch, capsys):
     assert parse_many(inputs) == 1
     message = capsys.readouterr().err.splitlines()[-1]
     assert "No space left on device: 0 of 12 pictures are done" in message
+
+
+def test_a_model_that_is_not_there(model_arguments, inputs, tmp_path, capsys):
+    """Told before a worker is started."""
+    arguments = ["--output", str(tmp_path / "out"), *model_arguments, "--weights", "none.pth"]
+    assert main(["parse-many", str(inputs), *arguments]) == 1
+    assert "none.pth" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 def test_without_ray(parse_many, inputs, monkeypatch, capsys):
