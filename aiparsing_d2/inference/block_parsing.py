@@ -39,11 +39,13 @@ class BlockReport(NamedTuple):
         num_pictures: that were parsed.
         num_people: in them.
         problems: what is wrong with each of the others.
+        disk_error: why the results could not be written, and no others can be; or "".
     """
 
     num_pictures: int
     num_people: int
     problems: list[str]
+    disk_error: str = ""
 
 
 def parse_blocks(
@@ -79,7 +81,10 @@ def parse_blocks(
     else:
         results = _map_in_actors(tasks, arguments, num_workers)
     for result in results:
-        yield BlockReport(*json.loads(result["report"]))
+        report = BlockReport(*json.loads(result["report"]))
+        if report.disk_error:
+            raise OSError(report.disk_error)
+        yield report
 
 
 class _BlockParser:
@@ -105,13 +110,15 @@ class _BlockParser:
             if error is None:
                 rows.append(row)
             elif outcome.is_disk_error:
-                raise error
+                return _report(0, 0, [], str(error))
             else:
                 problems.append(f"{picture.path}: {str(error) or type(error).__name__}")
-        if rows:
-            write_rows(rows, self._output, self._settings)
-        num_people = sum(len(row["people"]) for row in rows)
-        return {"report": json.dumps(BlockReport(len(rows), num_people, problems))}
+        try:
+            if rows:
+                write_rows(rows, self._output, self._settings)
+        except OSError as error:
+            return _report(0, 0, [], str(error))
+        return _report(len(rows), sum(len(row["people"]) for row in rows), problems)
 
     def _write(self, picture: StoredPicture, parsed: ParsedImage) -> dict[str, Any]:
         file_system, folder = fsspec.core.url_to_fs(self._output)
@@ -125,6 +132,10 @@ class _BlockParser:
                         place = file.relative_to(local).as_posix()
                         file_system.pipe_file(f"{folder}/{place}", file.read_bytes())
         return make_row(parsed, picture.name, picture.path)
+
+
+def _report(*values: Any) -> dict[str, str]:
+    return {"report": json.dumps(BlockReport(*values))}
 
 
 def _map_in_actors(
@@ -147,9 +158,7 @@ def _map_in_actors(
     )
     try:
         yield from results.iter_rows()
-    except ray.exceptions.RayTaskError as error:
-        raise error.cause from error
-    except ray.exceptions.RayError as error:
+    except ray.exceptions.RayActorError as error:
         raise WorkerDiedError(
             f"one block's worker died {_MAX_RETRIES + 1} times, most often for lack of memory: use "
             "fewer workers"

@@ -266,6 +266,8 @@ def test_workers_of_ray_one_of_which_is_killed(parse_many, inputs, tmp_path, mon
     arguments = [tmp_path / "in", "--save", "json,parts", "--block", 4]
     assert parse_many(*arguments, output=tmp_path / "one") == 1
     marker = tmp_path / "killed"
+    monkeypatch.undo()
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     dying = functools.partial(DyingPredictor, marker)
     monkeypatch.setattr("aiparsing_d2.inference.ParsingPredictor", dying)
     assert parse_many(*arguments, workers=2) == 1
@@ -276,3 +278,9 @@ def test_workers_of_ray_one_of_which_is_killed(parse_many, inputs, tmp_path, mon
     tables = [path / "people.parquet" for path in (tmp_path / "out", tmp_path / "one")]
     contents = [{file.name: file.read_bytes() for file in table.iterdir()} for table in tables]
     assert contents[0] == contents[1] and len(contents[0]) == 4
+    # Results that cannot be written end the run.
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "people.parquet").touch()
+    assert parse_many(*arguments, workers=1, output=tmp_path / "full") == 1
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert "Ended, since" in message and "0 of 13 pictures are done" in message
