@@ -134,8 +134,12 @@ def run(args: argparse.Namespace) -> int:
     from aiparsing_d2.inference.picture_files import PictureFile, find_pictures, missing_kinds
     from aiparsing_d2.inference.saving import save
 
-    rank, num_ranks = (int(os.environ.get(key, n)) for key, n in (("RANK", 0), ("WORLD_SIZE", 1)))
-    report = ParsingReport()
+    try:
+        rank, num_ranks = _rank(args.inputs)
+    except ValueError as error:
+        print(f"aiparsing parse: {error}", file=sys.stderr)
+        return 1
+    report = _Report()
     # All processes find the same pictures; one tells what is wrong with the inputs.
     note = report.note if rank == 0 else lambda problem: None
     pictures = find_pictures(expand_inputs(args.inputs, note), args.output, args.save, note)
@@ -157,7 +161,7 @@ def run(args: argparse.Namespace) -> int:
         save(parsed, args.output, picture.name, tasks[picture])
         return len(parsed)
 
-    with StopSignals() as stop, progress_bar(len(tasks), is_shown=tasks and rank == 0) as bar:
+    with StopSignals() as stop, progress_bar(len(tasks), is_shown=bool(tasks) and rank == 0) as bar:
         for outcome in parse_overlapped(
             predictor,
             tasks,
@@ -183,7 +187,20 @@ def run(args: argparse.Namespace) -> int:
     return 1 if report.num_failed else 0
 
 
-class ParsingReport:
+def _rank(inputs: list[str]) -> tuple[int, int]:
+    """Give the number of this process among those that share the pictures, and theirs."""
+    rank, num_ranks = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
+    if not (rank.isdecimal() and num_ranks.isdecimal() and int(rank) < int(num_ranks)):
+        raise ValueError(
+            f"the environment has RANK={rank} and WORLD_SIZE={num_ranks}: the first counts from 0 "
+            "and is less than the second; for one process unset both"
+        )
+    if "-" in inputs and num_ranks != "1":
+        raise ValueError("several processes cannot share standard input: give a list as a .txt")
+    return int(rank), int(num_ranks)
+
+
+class _Report:
     """Counts what was done, and names what went wrong as soon as it does.
 
     Attributes:

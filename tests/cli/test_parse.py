@@ -252,6 +252,22 @@ def test_ranks_share_the_pictures(parse, tmp_path, monkeypatch, capsys):
     assert {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()} == expected
 
 
+@pytest.mark.parametrize("rank, num_ranks", [("2", "2"), ("1", None), ("x", "2"), ("-1", "2")])
+def test_wrong_ranks(parse, tmp_path, monkeypatch, capsys, rank, num_ranks):
+    monkeypatch.setenv("RANK", rank)
+    if num_ranks:
+        monkeypatch.setenv("WORLD_SIZE", num_ranks)
+    assert parse(save_picture(tmp_path / "1.png")) == 1
+    assert f"RANK={rank}" in capsys.readouterr().err
+
+
+def test_ranks_do_not_read_one_standard_input(parse, monkeypatch, capsys):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert parse("-") == 1
+    assert "cannot share standard input" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_torchrun(model_files, tmp_path):
     """A rank that ends with an error does not end the other before its work is done."""
