@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -194,9 +193,9 @@ def _ray(num_workers: int) -> Iterator[None]:
         yield
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray
 
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
     here: dict[str, Any] = {"include_dashboard": False}
     if "RAY_ADDRESS" not in os.environ:
         here["num_cpus"] = max(num_workers, os.cpu_count() or 1)

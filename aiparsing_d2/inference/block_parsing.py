@@ -9,6 +9,7 @@ pictures that are not in the table.
 from __future__ import annotations
 
 import json
+import logging
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -143,6 +144,7 @@ def _map_in_actors(
 ) -> Iterator[dict[str, str]]:
     import ray.data
 
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
