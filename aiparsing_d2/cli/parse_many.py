@@ -193,7 +193,6 @@ def _ray(num_workers: int) -> Iterator[None]:
         yield
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray
 
     here: dict[str, Any] = {"include_dashboard": False}
