@@ -224,8 +224,7 @@ class _Report:
         if error is not None:
             reason = str(error) or type(error).__name__
             self.note(reason if path in reason else f"{path}: {reason}")
-            if outcome.is_disk_error:
-                self.disk_error = os.strerror(error.errno).lower()
+            self.disk_error = self.disk_error or outcome.disk_error
             return
         self.num_parsed += 1
         self._num_people += outcome.result

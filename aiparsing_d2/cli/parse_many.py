@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -198,7 +199,7 @@ def _ray(num_workers: int) -> Iterator[None]:
     here: dict[str, Any] = {"include_dashboard": False}
     if "RAY_ADDRESS" not in os.environ:
         here["num_cpus"] = max(num_workers, os.cpu_count() or 1)
-    ray.init(log_to_driver=False, logging_level="error", **here)
+    ray.init(log_to_driver=False, logging_level=logging.ERROR, **here)
     try:
         yield
     finally:

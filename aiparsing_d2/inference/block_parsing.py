@@ -110,8 +110,8 @@ class _BlockParser:
             picture, row, error = outcome
             if error is None:
                 rows.append(row)
-            elif outcome.is_disk_error:
-                return _report(0, 0, [], str(error))
+            elif outcome.disk_error:
+                return _report(0, 0, [], outcome.disk_error)
             else:
                 problems.append(f"{picture.path}: {str(error) or type(error).__name__}")
         try:
@@ -150,7 +150,8 @@ def _map_in_actors(
     context.print_on_execution_start = False
     # A worker with a model needs no more of a GPU than its share.
     num_gpus = min(1, ray.cluster_resources().get("GPU", 0) / num_workers)
-    results = ray.data.from_items(tasks, override_num_blocks=len(tasks)).map(
+    blocks: Any = ray.data.from_items(tasks, override_num_blocks=len(tasks))
+    results = blocks.map(
         _BlockParser,
         fn_constructor_args=arguments,
         num_cpus=1,

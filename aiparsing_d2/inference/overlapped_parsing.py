@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from .parsed_image import ParsedImage
 from .pictures import Picture
-from .predictor import ParsingPredictor
+from .predictor import ParsingPredictor, PreparedPicture
 
 __all__ = ["Outcome", "parse_overlapped"]
 
@@ -37,9 +38,11 @@ class Outcome(NamedTuple):
     error: Exception | None
 
     @property
-    def is_disk_error(self) -> bool:
-        """Whether the next picture cannot be written either."""
-        return isinstance(self.error, OSError) and self.error.errno in _DISK_ERRORS
+    def disk_error(self) -> str:
+        """Why the next picture cannot be written either; or ""."""
+        if isinstance(self.error, OSError) and self.error.errno in _DISK_ERRORS:
+            return os.strerror(self.error.errno).lower()
+        return ""
 
 
 def parse_overlapped(
@@ -65,6 +68,10 @@ def parse_overlapped(
     Yields:
         The outcomes, in the order of the tasks, soon after each was written.
     """
+
+    def prepare(task: Task) -> PreparedPicture:
+        return predictor.prepare(read(task))
+
     tasks = iter(tasks)
     reading: deque[tuple[Task, Future]] = deque()
     writing: deque[tuple[Task, Future]] = deque()
@@ -73,7 +80,7 @@ def parse_overlapped(
     try:
         while not is_ended():
             for task in islice(tasks, _NUM_READERS - len(reading)):
-                reading.append((task, readers.submit(lambda t=task: predictor.prepare(read(t)))))
+                reading.append((task, readers.submit(prepare, task)))
             if not reading:
                 break
             task, prepared = reading.popleft()

@@ -6,7 +6,7 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from aiparsing_d2.data.layouts import IMAGE_SUFFIXES
 
@@ -24,7 +24,16 @@ __all__ = [
 PICTURE_SUFFIXES = (*IMAGE_SUFFIXES, ".bmp", ".tif", ".tiff", ".webp")
 """Of pictures in folders, in small letters; a file that is named itself may have any."""
 
-Picture = TypeVar("Picture")
+
+class _Named(Protocol):
+    @property
+    def path(self) -> str: ...
+
+    @property
+    def name(self) -> str: ...
+
+
+Picture = TypeVar("Picture", bound=_Named)
 
 
 class PictureFile(NamedTuple):
