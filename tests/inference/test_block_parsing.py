@@ -71,6 +71,7 @@ def read_table(output: Path) -> pa.Table:
 
 def files_below(folder: Path) -> dict[str, bytes]:
     files = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".parquet")
+    files = (path for path in files if path.suffix != ".part")  # what a killed process leaves
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
@@ -222,7 +223,7 @@ def test_full_disk(parse_many, inputs, monkeypatch, capsys):
     monkeypatch.setattr("aiparsing_d2.whole_files.open", open_on_full_disk, raising=False)
     assert parse_many(inputs) == 1
     message = capsys.readouterr().err.splitlines()[-1]
-    assert "no space left on device: 0 of 12 pictures are done" in message
+    assert "No space left on device: 0 of 12 pictures are done" in message
 
 
 def test_a_model_that_is_not_there(model_arguments, inputs, tmp_path, capsys):
@@ -239,16 +240,16 @@ def test_without_ray(parse_many, inputs, monkeypatch, capsys):
 
 
 class DyingPredictor(ParsingPredictor):
-    """Kills its process at the third picture, once."""
+    """Kills its process at the third picture, as often as there are no more marks."""
 
-    def __init__(self, marker: Path, **arguments):
+    def __init__(self, marks: Path, num_deaths: int, **arguments):
         super().__init__(**arguments)
-        self.marker, self.num_parsed = marker, 0
+        self.marks, self.num_deaths, self.num_parsed = marks, num_deaths, 0
 
     def parse_prepared(self, picture):
         self.num_parsed += 1
-        if self.num_parsed == 3 and not self.marker.exists():
-            self.marker.touch()
+        if self.num_parsed == 3 and len(list(self.marks.iterdir())) < self.num_deaths:
+            (self.marks / str(os.getpid())).touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return super().parse_prepared(picture)
 
@@ -265,20 +266,27 @@ def test_workers_of_ray_one_of_which_is_killed(parse_many, inputs, tmp_path, mon
     (tmp_path / "in" / "bad.png").touch()
     arguments = [tmp_path / "in", "--save", "json,parts", "--block", 4]
     assert parse_many(*arguments, output=tmp_path / "one") == 1
-    marker = tmp_path / "killed"
+    marks = tmp_path / "marks"
+    marks.mkdir()
     monkeypatch.undo()
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    dying = functools.partial(DyingPredictor, marker)
+    dying = functools.partial(DyingPredictor, marks, 1)
     monkeypatch.setattr("aiparsing_d2.inference.ParsingPredictor", dying)
     assert parse_many(*arguments, workers=2) == 1
-    assert marker.exists()
+    assert len(list(marks.iterdir())) == 1
     out, err = capsys.readouterr()
     assert "people in 12 pictures, 1 failed" in out and "bad.png" in err
     assert files_below(tmp_path / "out") == files_below(tmp_path / "one") != {}
     tables = [path / "people.parquet" for path in (tmp_path / "out", tmp_path / "one")]
     contents = [{file.name: file.read_bytes() for file in table.iterdir()} for table in tables]
     assert contents[0] == contents[1] and len(contents[0]) == 4
-    # Results that cannot be written end the run.
+    # A block that kills each of its workers ends the run.
+    dying = functools.partial(DyingPredictor, marks, 99)
+    monkeypatch.setattr("aiparsing_d2.inference.ParsingPredictor", dying)
+    assert parse_many(inputs / "01.png", *arguments, workers=1, output=tmp_path / "never") == 1
+    assert "worker died 4 times" in capsys.readouterr().err
+    assert len(list(marks.iterdir())) == 1 + 4
+    # And so do results that cannot be written.
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "people.parquet").touch()
     assert parse_many(*arguments, workers=1, output=tmp_path / "full") == 1
