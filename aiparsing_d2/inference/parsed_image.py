@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ParsedImage"]
 
-# Fields of the instances that a model may lack.
-_OPTIONAL_FIELDS = ("box_scores", "pred_mious", "pred_part_scores")
+# Fields of the instances that a model may lack; identities are those of a video's frames.
+_OPTIONAL_FIELDS = ("box_scores", "pred_mious", "pred_part_scores", "track_ids")
 # Longest side of the picture in a notebook.
 _NOTEBOOK_SIDE = 1000
 
@@ -64,6 +64,7 @@ class ParsedImage:
         fields = self.instances.get_fields()
         values = {name: fields[name][index].numpy() for name in _OPTIONAL_FIELDS if name in fields}
         detection_score, parsing_score = values.get("box_scores"), values.get("pred_mious")
+        track_id = values.get("track_ids")
         return ParsedPerson(
             box=fields["pred_boxes"].tensor[index].numpy(),
             score=float(fields["scores"][index]),
@@ -73,6 +74,7 @@ class ParsedImage:
             part_maps=fields["pred_part_maps"][index],
             part_labels=self.part_labels,
             image=self.image,
+            track_id=None if track_id is None else int(track_id),
         )
 
     def __repr__(self) -> str:
@@ -118,8 +120,13 @@ class ParsedImage:
             "height", "width", "part_names" (by label) and "people": "box" (XYXY), "score",
             "detection_score", "parsing_score" (null where the model has none), "segmentation" and
             "parts", the latter by name with "label", "score", "area" in pixels and "segmentation".
-            Segmentations are COCO's compressed run lengths.
+            Segmentations are COCO's compressed run lengths. In a frame of a video a person has a
+            "track_id", too.
         """
+        return json.dumps(self.describe(), **options)
+
+    def describe(self) -> dict[str, Any]:
+        """Give what :meth:`to_json` writes, as lists and dicts."""
         height, width = self.image_size
         return {
             "height": height,
@@ -172,6 +179,9 @@ class ParsedImage:
             mask=PersonMasks(self.instances.pred_part_maps).numpy(),
             confidence=self.instances.scores.numpy(),
             class_id=np.zeros(len(self), dtype=int),
+            tracker_id=self.instances.track_ids.numpy()
+            if self.instances.has("track_ids")
+            else None,
             data={"class_name": np.full(len(self), "person")},
         )
 
@@ -336,7 +346,9 @@ def _describe(person: ParsedPerson) -> dict[str, Any]:
             "area": int(areas[label]),
             "segmentation": code,
         }
+    identity = {} if person.track_id is None else {"track_id": person.track_id}
     return {
+        **identity,
         "box": person.box.tolist(),
         "score": person.score,
         "detection_score": person.detection_score,
