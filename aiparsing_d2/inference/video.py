@@ -8,12 +8,9 @@ import json
 import queue
 import shutil
 import threading
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
-
-import numpy as np
 
 from aiparsing_d2.evaluation.parsing_evaluator import to_prediction
 from aiparsing_d2.submissions.vip import VipSubmission
@@ -27,7 +24,7 @@ from .video_files import VideoFrame, VideoWriter
 __all__ = ["VIDEO_KINDS", "ParsedFrame", "parse_video", "save_frames", "video_result_files"]
 
 # Frames that are read, and results that wait to be written, ahead of who takes them.
-_FRAMES_AHEAD = 4
+_FRAMES_AHEAD = 2
 
 Item = TypeVar("Item")
 
@@ -51,7 +48,6 @@ def parse_video(
     frames: Iterable[VideoFrame],
     *,
     tracker: PersonTracker | None = None,
-    batch_size: int = 4,
 ) -> Generator[ParsedFrame, None, None]:
     """Parse frame after frame, and tell who is who; reading and parsing overlap.
 
@@ -64,22 +60,15 @@ def parse_video(
         predictor: of any model.
         frames: a ``VideoFile`` or ``Camera`` of :mod:`.video_files`, or frames from anywhere.
         tracker: what gives people their identities; by default a new one.
-        batch_size: most frames that the model sees at once. With 1 no frame waits for others.
 
     Yields:
         The frames, in their order. None is kept.
     """
     tracker = tracker or PersonTracker()
-    waiting: deque[VideoFrame] = deque()
-
-    def images(frames: Iterable[VideoFrame]) -> Iterator[np.ndarray]:
-        for frame in frames:
-            waiting.append(frame)
-            yield frame.image
-
-    with contextlib.closing(_in_background(frames)) as frames:
-        for people in predictor.iterate(images(frames), channel_order="RGB", batch_size=batch_size):
-            frame = waiting.popleft()
+    prepared = ((f, predictor.prepare(f.image, channel_order="RGB")) for f in frames)
+    with contextlib.closing(_in_background(prepared)) as prepared:
+        for frame, picture in prepared:
+            people = predictor.parse_prepared(picture)
             people.instances.track_ids = tracker.update(people, frame.time)
             yield ParsedFrame(frame.index, frame.time, people)
 
@@ -143,14 +132,12 @@ def save_frames(
     name: str,
     kinds: Iterable[str],
     frame_rate: float,
-    *,
-    until_interrupt: bool = False,
 ) -> int:
     """Write the results of a video as its frames come; parsing and writing overlap.
 
-    Each result bears ``.unfinished`` in its name until all frames are written. After an error, an
-    interrupt or a kill it stays under that name, and can be read, and played, up to the last frame
-    but a few; the next call begins anew.
+    Each result bears ``.unfinished`` in its name until all frames are written. After an error or a
+    kill it stays under that name, and can be read, and played, up to the last frame but a few; the
+    next call begins anew.
 
     Args:
         frames: of :func:`parse_video`.
@@ -158,7 +145,6 @@ def save_frames(
         name: the video's name below it, without its suffix.
         kinds: of :data:`VIDEO_KINDS`; earlier results are replaced.
         frame_rate: frames a second, about.
-        until_interrupt: whether an interrupt (Ctrl-C) is the end of the frames, as of a camera.
 
     Returns:
         How many frames there were.
@@ -180,11 +166,10 @@ def save_frames(
             stack.enter_context(VIDEO_KINDS[kind].open(unfinished[file], frame_rate))
             for kind, file in files.items()
         ]
-        with contextlib.suppress(*[KeyboardInterrupt] * until_interrupt):
-            for frame in stack.enter_context(contextlib.closing(_in_background(frames))):
-                for write in writers:
-                    write(frame)
-                count += 1
+        for frame in stack.enter_context(contextlib.closing(_in_background(frames))):
+            for write in writers:
+                write(frame)
+            count += 1
     if not count:
         for part in unfinished.values():
             _remove(part)
