@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -242,40 +242,61 @@ class ParsedImage:
             raise ValueError(f"{path} is not a file of ParsedImage.save ({reason})") from e
         return cls(instances, part_labels)
 
-    def plot(self, *, boxes: bool = True, alpha: float = 0.7, scale: float = 1.0) -> np.ndarray:
+    def plot(
+        self,
+        *,
+        boxes: bool = True,
+        legend: bool = False,
+        color_by: Literal["part", "person"] = "part",
+        alpha: float = 0.7,
+        scale: float = 1.0,
+    ) -> np.ndarray:
         """Draw parts, outlines, boxes and scores over the picture.
 
         Args:
-            boxes: whether to draw the boxes and scores.
-            alpha: opacity of the part colours, 0..1.
+            boxes: whether to draw the boxes, with scores and identities.
+            legend: whether the names of the parts that occur stand below the picture.
+            color_by: "part", or "person" for one colour a person.
+            alpha: opacity of the colours, 0..1.
             scale: size of the drawing relative to the picture.
 
         Returns:
-            uint8 (H', W', 3), RGB.
+            uint8 (H', W', 3), RGB; higher by the legend.
 
         Raises:
             ValueError: the result was loaded and has no image.
         """
         if self.image is None:
             raise ValueError("a loaded result has no image to draw over: set .image to its RGB")
-        from aiparsing_d2.visualization import draw_parsing  # imports matplotlib, for curves
+        from aiparsing_d2.visualization import (  # imports matplotlib
+            draw_parsing,
+            part_legend,
+            with_legend,
+        )
 
-        return draw_parsing(
+        instances = self.instances
+        drawing = draw_parsing(
             self.image,
-            self.instances.pred_part_maps,
+            instances.pred_part_maps,
             self.part_labels,
-            boxes=self.instances.pred_boxes if boxes else None,
-            scores=self.instances.scores,
+            boxes=instances.pred_boxes if boxes else None,
+            scores=instances.scores,
+            track_ids=instances.track_ids if instances.has("track_ids") else None,
+            color_by=color_by,
             alpha=alpha,
             scale=scale,
         )
+        if legend and color_by == "part":
+            labels = np.unique(self.semantic_map()).tolist()
+            drawing = with_legend(drawing, part_legend(self.part_labels, labels))
+        return drawing
 
     def _repr_png_(self) -> bytes | None:
         if self.image is None:
             return None
         file = io.BytesIO()
         scale = min(1.0, _NOTEBOOK_SIDE / max(self.image_size))
-        Image.fromarray(self.plot(scale=scale)).save(file, "PNG")
+        Image.fromarray(self.plot(legend=True, scale=scale)).save(file, "PNG")
         return file.getvalue()
 
 

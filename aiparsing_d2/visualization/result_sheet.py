@@ -8,22 +8,21 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from detectron2.structures import Instances
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from aiparsing_d2.structures import PartMaps
-from aiparsing_d2.structures.part_labels import IGNORE_LABEL, PartLabels
+from aiparsing_d2.structures.part_labels import PartLabels
 
+from .box_labels import load_font
+from .legend import INK_COLOR, PAPER_COLOR, draw_legend, part_legend
 from .parsing_overlay import draw_edges, draw_parsing
 
-__all__ = ["ParsingExample", "image_grid", "part_legend", "result_sheet"]
+__all__ = ["ParsingExample", "image_grid", "result_sheet"]
 
-# Colours are RGB, lengths are in pixels.
-_PAPER_COLOR = (255, 255, 255)
-_INK_COLOR = (40, 40, 40)
+# In pixels.
 _GAP = 12
-_TITLE_SIZE, _TITLE_LINE = 20, 24
-_SMALL_SIZE, _SMALL_LINE = 14, 22
-_CHIP_SIZE = 13
+_TITLE_SIZE, _TITLE_LINE = 18, 24
+_SMALL_SIZE, _SMALL_LINE = 13, 22
 
 
 @dataclass(frozen=True)
@@ -119,19 +118,6 @@ def result_sheet(
     )
 
 
-def part_legend(
-    part_labels: PartLabels, labels: Iterable[int]
-) -> list[tuple[str, tuple[int, int, int]]]:
-    """Legend entries, in order of the labels, without background and ignored pixels.
-
-    Args:
-        part_labels: label set that gives names and colours.
-        labels: the labels to name.
-    """
-    parts = sorted(set(labels) - {0, IGNORE_LABEL})
-    return [(part_labels.names[label], part_labels.colors[label]) for label in parts]
-
-
 def image_grid(
     rows: Sequence[Sequence[np.ndarray | None]],
     *,
@@ -164,29 +150,29 @@ def image_grid(
             f"titles and {len(row_names)} names."
         )
     row_names = row_names or [""] * len(rows)
-    title_font = ImageFont.load_default(_TITLE_SIZE)
-    small_font = ImageFont.load_default(_SMALL_SIZE)
+    title_font = load_font(_TITLE_SIZE)
+    small_font = load_font(_SMALL_SIZE)
 
     widths = [max([c.shape[1] for c in column if c is not None] or [0]) for column in zip(*rows)]
     heights = [max([c.shape[0] for c in row if c is not None] or [0]) for row in rows]
     sheet_width = sum(widths) + _GAP * (num_columns + 1)
-    legend_lines = _break_legend(legend, small_font, sheet_width - 2 * _GAP)
+    legend_picture = draw_legend(legend, max(sheet_width - 2 * _GAP, 1), small_font)
     sheet_height = (
         (_GAP + _TITLE_LINE if column_titles else 0)
         + sum(
             _GAP + height + (_SMALL_LINE if name else 0) for height, name in zip(heights, row_names)
         )
         + _GAP
-        + (len(legend_lines) * _SMALL_LINE + _GAP if legend_lines else 0)
+        + (legend_picture.height + _GAP if legend else 0)
     )
-    sheet = Image.new("RGB", (sheet_width, sheet_height), _PAPER_COLOR)
+    sheet = Image.new("RGB", (sheet_width, sheet_height), PAPER_COLOR)
     draw = ImageDraw.Draw(sheet)
 
     y = _GAP
     column_starts = [_GAP + sum(widths[:i]) + i * _GAP for i in range(num_columns)]
     if column_titles:
         for x, width, title in zip(column_starts, widths, column_titles):
-            draw.text((x + width / 2, y), title, _INK_COLOR, title_font, anchor="ma")
+            draw.text((x + width / 2, y), title, INK_COLOR, title_font, anchor="ma")
         y += _TITLE_LINE + _GAP
     for row, height, name in zip(rows, heights, row_names):
         for x, width, cell in zip(column_starts, widths, row):
@@ -195,31 +181,8 @@ def image_grid(
                 sheet.paste(Image.fromarray(cell), (x + left, y + top))
         y += height
         if name:
-            draw.text((_GAP, y + 2), name, _INK_COLOR, small_font)
+            draw.text((_GAP, y + 2), name, INK_COLOR, small_font)
             y += _SMALL_LINE
         y += _GAP
-    for line in legend_lines:
-        for x, name, color in line:
-            chip = (x, y + 2, x + _CHIP_SIZE, y + 2 + _CHIP_SIZE)
-            draw.rectangle(chip, fill=color, outline=_INK_COLOR)
-            draw.text((x + _CHIP_SIZE + 5, y), name, _INK_COLOR, small_font)
-        y += _SMALL_LINE
+    sheet.paste(legend_picture, (_GAP, y))
     return np.asarray(sheet)
-
-
-def _break_legend(
-    legend: Sequence[tuple[str, tuple[int, int, int]]],
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
-    width: int,
-) -> list[list[tuple[float, str, tuple[int, int, int]]]]:
-    """Distribute legend entries over lines, as (x of the entry, name, colour)."""
-    lines: list[list[tuple[float, str, tuple[int, int, int]]]] = []
-    x = 0.0
-    for name, color in legend:
-        entry_width = _CHIP_SIZE + 5 + font.getlength(name) + 16
-        if not lines or (lines[-1] and x + entry_width > width):
-            lines.append([])
-            x = 0.0
-        lines[-1].append((_GAP + x, name, color))
-        x += entry_width
-    return lines

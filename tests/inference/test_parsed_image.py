@@ -250,7 +250,11 @@ def test_pictures(parsed):
     expected = draw_parsing(*drawn, scores=scores, alpha=0.3, scale=2)
     np.testing.assert_array_equal(parsed.plot(boxes=False, alpha=0.3, scale=2), expected)
     png = np.asarray(Image.open(io.BytesIO(parsed._repr_png_())))
-    np.testing.assert_array_equal(png, parsed.plot())
+    np.testing.assert_array_equal(png, parsed.plot(legend=True))
+    assert (parsed.plot(legend=True)[:HEIGHT] == parsed.plot()).all()
+    by_person = parsed.plot(boxes=False, color_by="person", legend=True)
+    expected = draw_parsing(*drawn, scores=scores, color_by="person")
+    np.testing.assert_array_equal(by_person, expected)
 
 
 def test_a_large_picture_is_shown_small_in_a_notebook():
