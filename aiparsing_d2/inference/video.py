@@ -247,6 +247,7 @@ VIDEO_KINDS = {
         for kind in RESULT_KINDS
     },
     "overlay": VideoKind(".overlay.mp4", _open_overlay),
+    "people": VideoKind(".people.mp4", functools.partial(_open_overlay, color_by="person")),
     "json": VideoKind(".jsonl", _open_json),
     "vip": VideoKind(".vip", _open_vip),
 }
