@@ -1,4 +1,4 @@
-"""``parse``: find people and their parts in pictures.
+"""``parse``: find people and their parts in pictures and videos.
 
 ::
 
@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import glob
 import os
 import sys
@@ -20,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from .parse_videos import ParsedVideo, VideoTask, find_videos, is_video, parse_video_task
+from .progress_bar import progress_bar
 from .stop_signals import StopSignals
 
 if TYPE_CHECKING:
@@ -36,6 +39,7 @@ parsed is named, the others are parsed, and the exit status is 1.
 
 kinds of results, and what is added to the picture's name:
   overlay      .overlay.jpg   parts, people and scores drawn over the picture
+  people       .people.jpg    each person in a colour
   parts        .parts.png     label of every pixel, with the labels' colours
   instances    .instances.png 16 bits: n of people[n - 1] of the json, 0 for nobody
   json         .json          people with boxes, scores and parts as run lengths
@@ -44,21 +48,36 @@ kinds of results, and what is added to the picture's name:
   cutouts      .cutouts/      1.png, 2.png, ...: each person cut out, the rest transparent
   person_maps  .person_maps/  1.png, 2.png, ...: label of every pixel of one person
 
+and of a video:
+  overlay      .overlay.mp4   H.264, without sound
+  people       .people.mp4    each person in a colour, the same throughout the video
+  json         .jsonl         a line for each frame: frame, time in seconds, and as above, with
+                              "track_id", which says who is who
+  vip          .vip/          result folder of the data set VIP
+  all others   .frames.KIND/  00000000, ...: as above for each frame
+A video bears .unfinished in the names of its results until its end; after an interrupt it can be
+played that far, and the same command starts it anew. Videos need pip install 'aiparsing_d2[video]'.
+
 examples:
   aiparsing parse photo.jpg holidays/ --output parsed/ --save overlay,json,cutouts
+  aiparsing parse clip.mp4 --output parsed/ --every 5
+  aiparsing parse camera:0 --output parsed/ --save people
   aiparsing parse - --output parsed/ < list.txt
 """
 
 
 _NAMES_SHOWN = 5
 
+# A kind of results that pictures do not have.
+_VIDEOS_ONLY = "vip"
+
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Add the command to the parser of ``aiparsing``."""
     parser = subparsers.add_parser(
         "parse",
-        help="find people and their parts in pictures",
-        description="Find people and their parts in pictures.",
+        help="find people and their parts in pictures and videos",
+        description="Find people and their parts in pictures and videos.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -66,18 +85,28 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "inputs",
         nargs="+",
         metavar="INPUT",
-        help="a picture; a folder, in which and below which all pictures are taken; a pattern such "
-        "as 'in/**/*.jpg'; a list, whose name ends in .txt and which has one name a line; - for "
-        "such a list from standard input",
+        help="a picture; a video; a folder, in which and below which all pictures are taken, but "
+        "no videos; a pattern such as 'in/**/*.jpg'; a list, whose name ends in .txt and which has "
+        "one name a line; - for such a list from standard input; camera:0 for the first camera, "
+        "until Ctrl-C",
     )
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="for the results")
-    add_model_arguments(parser)
+    add_model_arguments(parser, more_kinds=(_VIDEOS_ONLY,))
+    parser.add_argument(
+        "--every",
+        type=_every,
+        default=1,
+        metavar="N",
+        help="of each N frames of a video parse the first; default: 1",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace earlier results")
     parser.set_defaults(run=run)
 
 
 def add_model_arguments(
-    parser: argparse.ArgumentParser, save_default: tuple[str, ...] = ("overlay", "json")
+    parser: argparse.ArgumentParser,
+    save_default: tuple[str, ...] = ("overlay", "json"),
+    more_kinds: tuple[str, ...] = (),
 ) -> None:
     """Add the arguments that say what parses, and what is kept of it."""
     config = parser.add_mutually_exclusive_group()
@@ -100,22 +129,28 @@ def add_model_arguments(
     )
     parser.add_argument(
         "--save",
-        type=_kinds,
+        type=functools.partial(_kinds, more=more_kinds),
         default=save_default,
         metavar="KIND,...",
         help=f"kinds of results; default: {','.join(save_default) or 'none'}",
     )
 
 
-def _kinds(text: str) -> list[str]:
-    from aiparsing_d2.inference.saving import result_files
+def _kinds(text: str, more: tuple[str, ...]) -> list[str]:
+    from aiparsing_d2.inference.saving import RESULT_KINDS
 
+    known = (*RESULT_KINDS, *more)
     kinds = text.split(",")
-    try:
-        result_files("", "", kinds)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
+    for kind in kinds:
+        if kind not in known:
+            raise argparse.ArgumentTypeError(f"{kind!r} is not one of {', '.join(known)}")
     return kinds
+
+
+def _every(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 1")
+    return int(text)
 
 
 def _threshold(text: str) -> float:
@@ -130,7 +165,7 @@ def _threshold(text: str) -> float:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
-    from aiparsing_d2.inference.overlapped_parsing import parse_overlapped
+    from aiparsing_d2.inference.overlapped_parsing import Outcome, parse_overlapped
     from aiparsing_d2.inference.picture_files import PictureFile, find_pictures, missing_kinds
     from aiparsing_d2.inference.saving import save
 
@@ -142,17 +177,32 @@ def run(args: argparse.Namespace) -> int:
     report = _Report()
     # All processes find the same pictures; one tells what is wrong with the inputs.
     note = report.note if rank == 0 else lambda problem: None
-    pictures = find_pictures(expand_inputs(args.inputs, note), args.output, args.save, note)
+    inputs = list(expand_inputs(args.inputs, note))
+    kinds_of_pictures = [kind for kind in args.save if kind != _VIDEOS_ONLY]
+    pictures = find_pictures(
+        [given for given in inputs if not is_video(given)], args.output, kinds_of_pictures, note
+    )
+    if pictures and not kinds_of_pictures:
+        note(f"pictures cannot be saved as {_VIDEOS_ONLY}, which is for videos")
+        pictures = []
     tasks: dict[PictureFile, list[str]] = {}
     for picture in pictures[rank::num_ranks]:
-        kinds = args.save if args.overwrite else missing_kinds(picture, args.output, args.save)
+        kinds = (
+            kinds_of_pictures
+            if args.overwrite
+            else missing_kinds(picture, args.output, kinds_of_pictures)
+        )
         if kinds:
             tasks[picture] = kinds
         else:
             report.num_kept += 1
+    videos = find_videos(filter(is_video, inputs), args.output, args.save, args.overwrite, note)
+    videos = videos[rank::num_ranks]
+    report.num_kept_videos = sum(not video.kinds for video in videos)
+    videos = [video for video in videos if video.kinds]
     try:
         _check_writable(args.output)
-        predictor = _make_predictor(args) if tasks else None
+        predictor = _make_predictor(args) if tasks or videos else None
     except (OSError, ValueError) as error:
         print(f"aiparsing parse: {error}", file=sys.stderr)
         return 1
@@ -161,25 +211,42 @@ def run(args: argparse.Namespace) -> int:
         save(parsed, args.output, picture.name, tasks[picture])
         return len(parsed)
 
-    with StopSignals() as stop, progress_bar(len(tasks), is_shown=bool(tasks) and rank == 0) as bar:
-        for outcome in parse_overlapped(
-            predictor,
-            tasks,
-            read=lambda picture: picture.path,
-            write=write,
-            is_ended=lambda: bool(stop or report.disk_error),
-        ):
-            report.add(outcome)
-            bar.update()
+    with StopSignals() as stop:
+        is_shown = bool(tasks) and rank == 0
+        with progress_bar(len(tasks), "Parsing", "picture", is_shown=is_shown) as bar:
+            for outcome in parse_overlapped(
+                predictor,
+                tasks,
+                read=lambda picture: picture.path,
+                write=write,
+                is_ended=lambda: bool(stop or report.disk_error),
+            ):
+                report.add(outcome)
+                bar.update()
+        for video in videos:
+            if stop or report.disk_error:
+                break
+            try:
+                report.add_video(
+                    video,
+                    parse_video_task(
+                        predictor, video, args.output, args.every, stop, is_shown=rank == 0
+                    ),
+                )
+            except KeyboardInterrupt:
+                if not stop:
+                    raise
+            except Exception as error:
+                report.add(Outcome(video, None, error))
     report.print_summary(args.output, f"rank {rank} of {num_ranks}: " if num_ranks > 1 else "")
     if stop or report.disk_error:
         reason = f"Ended, since {report.disk_error}" if report.disk_error else "Interrupted"
         anew = "with --overwrite starts anew" if args.overwrite else "goes on from here"
-        print(
-            f"{reason}: {report.num_parsed} of {len(tasks)} pictures are done; the same command "
-            f"{anew}.",
-            file=sys.stderr,
-        )
+        done = [(report.num_parsed, len(tasks), "pictures")] if tasks else []
+        if videos:
+            done.append((report.num_parsed_videos, len(videos), "videos"))
+        counts = " and ".join(f"{number} of {total} {what}" for number, total, what in done)
+        print(f"{reason}: {counts} are done; the same command {anew}.", file=sys.stderr)
     if stop:
         return stop.exit_status
     if num_ranks > 1:
@@ -205,12 +272,15 @@ class _Report:
 
     Attributes:
         num_kept, num_parsed, num_failed: pictures; the last counts other problems too.
+        num_kept_videos, num_parsed_videos: videos.
         disk_error: why nothing more can be written, or "".
     """
 
     def __init__(self) -> None:
         self.num_kept = self.num_parsed = self.num_failed = 0
+        self.num_kept_videos = self.num_parsed_videos = 0
         self.disk_error = ""
+        self._num_frames = self._num_people_in_videos = 0
         self._num_people = 0
         self._without_people: list[str] = []
         self._num_without_people = 0
@@ -233,15 +303,29 @@ class _Report:
             if self._num_without_people <= _NAMES_SHOWN:
                 self._without_people.append(path)
 
+    def add_video(self, task: VideoTask, parsed: ParsedVideo) -> None:
+        self.num_parsed_videos += 1
+        self._num_frames += parsed.num_frames
+        self._num_people_in_videos += parsed.num_people
+        if parsed.problem:
+            self.note(f"{task.path}: {parsed.problem}")
+
     def print_summary(self, output: Path, prefix: str) -> None:
         if self._without_people:
             shown = printable(", ".join(self._without_people))
             num_more = self._num_without_people - len(self._without_people)
             more = f" and {num_more} more" if num_more else ""
             print(f"Nobody found in {shown}{more}; a lower --threshold finds more", file=sys.stderr)
-        counts = [f"{self._num_people} people in {self.num_parsed} pictures"]
-        if self.num_kept:
-            counts.append(f"{self.num_kept} kept as they were (--overwrite makes them anew)")
+        counts = []
+        if self.num_parsed or not self.num_parsed_videos + self.num_kept_videos:
+            counts.append(f"{self._num_people} people in {self.num_parsed} pictures")
+        if self.num_parsed_videos:
+            counts.append(
+                f"{self._num_people_in_videos} people in {self._num_frames} frames of "
+                f"{self.num_parsed_videos} videos"
+            )
+        if num_kept := self.num_kept + self.num_kept_videos:
+            counts.append(f"{num_kept} kept as they were (--overwrite makes them anew)")
         if self.num_failed:
             counts.append(f"{self.num_failed} failed")
         print(f"{printable(str(output))}: {prefix}{', '.join(counts)}")
@@ -287,14 +371,6 @@ def _check_writable(folder: Path) -> None:
     """Make the folder of the results, if need be, and see whether files can be made in it."""
     folder.mkdir(parents=True, exist_ok=True)
     tempfile.TemporaryFile(dir=folder).close()
-
-
-def progress_bar(total: int, is_shown: bool) -> tqdm:
-    # In a log, a line now and then.
-    seconds = 0.5 if sys.stderr.isatty() else 30
-    return tqdm(
-        total=total, desc="Parsing", unit="picture", mininterval=seconds, disable=not is_shown
-    )
 
 
 def _wait_for_other_ranks() -> None:

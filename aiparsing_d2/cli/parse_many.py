@@ -25,8 +25,8 @@ from .parse import (
     expand_inputs,
     predictor_arguments,
     printable,
-    progress_bar,
 )
+from .progress_bar import progress_bar
 
 __all__ = ["add_parser", "run"]
 
@@ -147,7 +147,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         with (
             _ray(args.workers if blocks else 0),
-            progress_bar(len(pictures), bool(pictures)) as bar,
+            progress_bar(len(pictures), "Parsing", "picture", is_shown=bool(pictures)) as bar,
         ):
             for report in parse_blocks(
                 blocks,

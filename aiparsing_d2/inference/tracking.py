@@ -60,7 +60,11 @@ class _KnownPerson:
 
 
 class PersonTracker:
-    """Gives the people of a video identities that stay the same; see the module for how."""
+    """Gives the people of a video identities that stay the same; see the module for how.
+
+    Attributes:
+        num_people: how many different people were seen so far.
+    """
 
     def __init__(self, memory: float = 3.0):
         """
@@ -69,7 +73,7 @@ class PersonTracker:
         """
         self._memory = memory
         self._known: list[_KnownPerson] = []
-        self._num_people = 0
+        self.num_people = 0
 
     def update(self, parsed: ParsedImage, seconds: float) -> torch.Tensor:
         """Tell who the people of the next frame are.
@@ -93,10 +97,10 @@ class PersonTracker:
                 _renew(self._known[k], boxes.tensor[person], *looks[person], seconds)
         for person in range(len(parsed)):
             if not track_ids[person]:
-                self._num_people += 1
-                track_ids[person] = self._num_people
+                self.num_people += 1
+                track_ids[person] = self.num_people
                 self._known.append(
-                    _KnownPerson(self._num_people, boxes.tensor[person], *looks[person], seconds)
+                    _KnownPerson(self.num_people, boxes.tensor[person], *looks[person], seconds)
                 )
         return track_ids
 

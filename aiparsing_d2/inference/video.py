@@ -243,7 +243,7 @@ def _open_folder(
 
 VIDEO_KINDS = {
     **{
-        kind: VideoKind(f".{kind}", functools.partial(_open_folder, kind=kind))
+        kind: VideoKind(f".frames.{kind}", functools.partial(_open_folder, kind=kind))
         for kind in RESULT_KINDS
     },
     "overlay": VideoKind(".overlay.mp4", _open_overlay),
@@ -251,5 +251,5 @@ VIDEO_KINDS = {
     "json": VideoKind(".jsonl", _open_json),
     "vip": VideoKind(".vip", _open_vip),
 }
-"""What a video's results can be saved as, by name; where it is not said otherwise, as a folder of
-what each frame is saved as, ``00000000`` and so on."""
+"""What a video's results can be saved as, by name: those of pictures, most of them as a folder with
+the results of each frame, ``00000000`` and so on, and ``vip``, a result folder of that data set."""

@@ -69,17 +69,18 @@ def with_legend(drawing: np.ndarray, legend: Sequence[LegendEntry]) -> np.ndarra
 
     Args:
         drawing: uint8 (H, W, 3), RGB.
-        legend: what :func:`part_legend` gives; without entries nothing is put there.
+        legend: what :func:`part_legend` gives. A drawing so small that the legend would be higher
+            gets none.
 
     Returns:
         uint8 (H', W, 3), RGB; as high as it needs to be.
     """
-    if not legend:
-        return drawing
     height, width = drawing.shape[:2]
     font = load_font(text_size(height, width))
     margin = font.size // 2
     entries = np.asarray(draw_legend(legend, max(width - 2 * margin, 1), font))
+    if not legend or len(entries) > height:
+        return drawing
     sheet = np.full((height + len(entries) + 2 * margin, width, 3), PAPER_COLOR, dtype=np.uint8)
     sheet[:height] = drawing
     sheet[height + margin : height + margin + len(entries), margin:][:, : entries.shape[1]] = (

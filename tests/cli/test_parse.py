@@ -20,6 +20,7 @@ from PIL import Image
 from aiparsing_d2.cli import main
 from aiparsing_d2.inference import ParsedImage, ParsingPredictor
 from aiparsing_d2.inference.saving import RESULT_KINDS
+from aiparsing_d2.inference.video import VIDEO_KINDS
 from aiparsing_d2.structures.part_labels import CIHP_PART_LABELS
 
 
@@ -38,7 +39,7 @@ def test_results_are_those_of_the_predictor(parse_anew, predictor, tmp_path, cap
     colors = CIHP_PART_LABELS.colorize(parsed.semantic_map())
     np.testing.assert_array_equal(np.asarray(parts.convert("RGB")), colors)
     overlay = np.asarray(Image.open(out / "a photo.v1.overlay.jpg")).astype(int)
-    assert np.abs(overlay - parsed.plot()).mean() < 10
+    assert np.abs(overlay - parsed.plot(legend=True)).mean() < 10
 
 
 def test_all_kinds_hold_the_same_people(parse, predictor, tmp_path, capsys):
@@ -319,7 +320,9 @@ def test_mistakes_before_anything_is_parsed(parse_anew, tmp_path, capsys):
         with pytest.raises(SystemExit) as end:
             main(["parse", str(picture), "--output", str(tmp_path / "out"), *wrong])
         assert end.value.code == 2
-    assert "'video' is not one of overlay, parts, instances, json" in capsys.readouterr().err
+    assert (
+        "'video' is not one of overlay, people, parts, instances, json" in capsys.readouterr().err
+    )
 
 
 def test_help_answers_without_torch(capsys):
@@ -332,4 +335,6 @@ def test_help_answers_without_torch(capsys):
     assert done.returncode == 0, done.stderr
     assert "examples:" in done.stdout
     listed = re.findall(r"^  (\w+) +(\.[\w.]+)", done.stdout, re.MULTILINE)
-    assert listed == [(name, kind.suffix) for name, kind in RESULT_KINDS.items()]
+    of_pictures = [(name, kind.suffix) for name, kind in RESULT_KINDS.items()]
+    of_videos = [(name, VIDEO_KINDS[name].suffix) for name in ("overlay", "people", "json", "vip")]
+    assert listed == of_pictures + of_videos

@@ -28,7 +28,9 @@ def test_nothing_to_name():
     assert with_legend(drawing, part_legend(CIHP_PART_LABELS, [0, 255])) is drawing
 
 
-def test_a_narrow_picture():
-    drawing = np.full((300, 8, 3), 100, dtype=np.uint8)
-    sheet = with_legend(drawing, part_legend(CIHP_PART_LABELS, [2, 13]))
-    assert sheet.shape[0] > 300 and sheet.shape[1] == 8
+def test_a_picture_too_small_for_its_legend():
+    legend = part_legend(CIHP_PART_LABELS, [2, 13])
+    drawing = np.full((20, 30, 3), 100, dtype=np.uint8)
+    assert with_legend(drawing, legend) is drawing
+    narrow = np.full((300, 8, 3), 100, dtype=np.uint8)
+    assert with_legend(narrow, legend).shape[1] == 8
