@@ -123,10 +123,6 @@ class ParsedImage:
             Segmentations are COCO's compressed run lengths. In a frame of a video a person has a
             "track_id", too.
         """
-        return json.dumps(self.describe(), **options)
-
-    def describe(self) -> dict[str, Any]:
-        """Give what :meth:`to_json` writes, as lists and dicts."""
         height, width = self.image_size
         return {
             "height": height,

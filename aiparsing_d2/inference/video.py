@@ -215,7 +215,7 @@ def _open_json(path: Path, frame_rate: float) -> Iterator[Callable[[ParsedFrame]
     with open(path, "w", encoding="utf-8", buffering=1) as file:  # each line at once
 
         def write(frame: ParsedFrame) -> None:
-            content = {"frame": frame.index, "time": frame.time, **frame.people.describe()}
+            content = {"frame": frame.index, "time": frame.time, **frame.people.to_dict()}
             file.write(json.dumps(content) + "\n")
 
         yield write
