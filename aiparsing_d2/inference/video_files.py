@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import queue
 import threading
 import time
@@ -59,7 +60,7 @@ class VideoFile:
         num_broken: how many pieces of the file could not be decoded, so far.
     """
 
-    def __init__(self, path: Path, *, every: int = 1):
+    def __init__(self, path: str | os.PathLike, *, every: int = 1):
         """
         Args:
             path: a file of any format that FFmpeg reads.
@@ -70,7 +71,7 @@ class VideoFile:
             FileNotFoundError: there is no such file.
             UnreadableImageError: it is no video.
         """
-        self._path = path
+        self._path = Path(path)
         self._every = every
         self.num_broken = 0
         with self._open() as container:
