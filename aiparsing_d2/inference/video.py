@@ -33,12 +33,12 @@ class ParsedFrame(NamedTuple):
     """What was found in a frame.
 
     Attributes:
-        index: its number among all frames of the video, from 0.
+        number: its place among all frames of the video, from 0.
         time: seconds since the video's beginning.
         people: they have a ``track_id``, and the image is the frame.
     """
 
-    index: int
+    number: int
     time: float
     people: ParsedImage
 
@@ -70,7 +70,7 @@ def parse_video(
         for frame, picture in prepared:
             people = predictor.parse_prepared(picture)
             people.instances.track_ids = tracker.update(people, frame.time)
-            yield ParsedFrame(frame.index, frame.time, people)
+            yield ParsedFrame(frame.number, frame.time, people)
 
 
 def _in_background(items: Iterable[Item]) -> Generator[Item, None, None]:
@@ -215,7 +215,7 @@ def _open_json(path: Path, frame_rate: float) -> Iterator[Callable[[ParsedFrame]
     with open(path, "w", encoding="utf-8", buffering=1) as file:  # each line at once
 
         def write(frame: ParsedFrame) -> None:
-            content = {"frame": frame.index, "time": frame.time, **frame.people.to_dict()}
+            content = {"frame": frame.number, "time": frame.time, **frame.people.to_dict()}
             file.write(json.dumps(content) + "\n")
 
         yield write
@@ -229,7 +229,7 @@ def _open_vip(path: Path, frame_rate: float) -> Iterator[Callable[[ParsedFrame],
         people = frame.people
         submission = VipSubmission(path, people.part_labels.num_classes)
         prediction = to_prediction(people.instances, people.image_size)
-        submission.write(f"{video}/{frame.index:08d}", prediction, people.image_size)
+        submission.write(f"{video}/{frame.number:08d}", prediction, people.image_size)
 
     yield write
 
@@ -238,7 +238,7 @@ def _open_vip(path: Path, frame_rate: float) -> Iterator[Callable[[ParsedFrame],
 def _open_folder(
     path: Path, frame_rate: float, *, kind: str
 ) -> Iterator[Callable[[ParsedFrame], object]]:
-    yield lambda frame: save(frame.people, path, f"{frame.index:08d}", [kind])
+    yield lambda frame: save(frame.people, path, f"{frame.number:08d}", [kind])
 
 
 VIDEO_KINDS = {

@@ -38,12 +38,12 @@ class VideoFrame(NamedTuple):
     """A frame.
 
     Attributes:
-        index: its number among all frames of the video, from 0.
+        number: its place among all frames of the video, from 0.
         time: seconds since the video's beginning.
         image: uint8 (H, W, 3), RGB, upright.
     """
 
-    index: int
+    number: int
     time: float
     image: np.ndarray
 

@@ -152,7 +152,7 @@ def draw_edges(
     return np.rint(drawing).astype(np.uint8)
 
 
-def _as_array(values: np.ndarray | torch.Tensor) -> np.ndarray:
+def _as_array(values: Sequence[int] | np.ndarray | torch.Tensor) -> np.ndarray:
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu().numpy()
     return np.asarray(values)

@@ -57,7 +57,7 @@ def test_a_video_and_what_is_kept_of_it(parse, predictor, tmp_path, capsys):
     for line, frame in zip(lines, VideoFile(video), strict=True):
         expected = json.loads(predictor(frame.image, channel_order="RGB").to_json())["people"]
         assert [p["box"] for p in line["people"]] == [p["box"] for p in expected]
-        assert (line["frame"], line["time"]) == (frame.index, frame.time)
+        assert (line["frame"], line["time"]) == (frame.number, frame.time)
 
     (out / "my clip.jsonl").write_text("corrected by hand")
     assert parse(video) == 0

@@ -72,7 +72,7 @@ def save(folder, kinds, video=None, name="clip"):
 
 def test_people_keep_their_identity():
     parsed = list(parse_video(Rectangles(), frames()))
-    assert [(f.index, f.time) for f in parsed] == [(2 * n, n / RATE) for n in range(6)]
+    assert [(f.number, f.time) for f in parsed] == [(2 * n, n / RATE) for n in range(6)]
     colors = [
         [person.image[int(person.box[1]), int(person.box[0])].tolist() for person in f.people]
         for f in parsed
@@ -92,7 +92,7 @@ def test_every_kind(tmp_path):
 
     lines = [json.loads(line) for line in files["json"].read_text().splitlines()]
     for line, f in zip(lines, parsed, strict=True):
-        assert (line.pop("frame"), line.pop("time")) == (f.index, f.time)
+        assert (line.pop("frame"), line.pop("time")) == (f.number, f.time)
         assert [p["track_id"] for p in line["people"]] == [p.track_id for p in f.people]
         assert line == json.loads(f.people.to_json())
     for kind, color_by in (("overlay", "part"), ("people", "person")):
@@ -102,13 +102,13 @@ def test_every_kind(tmp_path):
             difference = drawn.image.astype(int) - f.people.plot(color_by=color_by)
             assert np.abs(difference).mean() < 12
     submission = VipSubmission(files["vip"], 20)
-    assert submission.image_ids() == {f"b.c/{f.index:08d}" for f in parsed}
+    assert submission.image_ids() == {f"b.c/{f.number:08d}" for f in parsed}
     for f in parsed:
-        prediction = submission.read(f"b.c/{f.index:08d}", (64, 96))
+        prediction = submission.read(f"b.c/{f.number:08d}", (64, 96))
         np.testing.assert_array_equal(prediction.category_map, f.people.semantic_map())
     for kind in set(RESULT_KINDS) - {"overlay", "people", "json"}:
         suffix = RESULT_KINDS[kind].suffix
-        names = {f"{f.index:08d}{suffix}" for f in parsed}
+        names = {f"{f.number:08d}{suffix}" for f in parsed}
         assert {path.name for path in files[kind].iterdir()} == names
     labels = Image.open(files["parts"] / "00000010.parts.png")
     np.testing.assert_array_equal(np.asarray(labels), parsed[5].people.semantic_map())

@@ -45,11 +45,11 @@ def number_of(image: np.ndarray) -> int:
 
 def test_frames_come_back_with_their_times_and_colours(video):
     frames = list(VideoFile(video))
-    assert [frame.index for frame in frames] == list(range(7))
+    assert [frame.number for frame in frames] == list(range(7))
     assert [frame.time for frame in frames] == pytest.approx(TIMES, abs=1e-4)
     for frame in frames:
         assert frame.image.dtype == np.uint8 and frame.image.shape == (48, 64, 3)
-        assert number_of(frame.image) == frame.index
+        assert number_of(frame.image) == frame.number
         for stripe, color in enumerate(STRIPES):
             middle = frame.image[10:20, 16 * stripe + 6 : 16 * stripe + 10]
             assert np.abs(middle.astype(int) - color).max() <= 8
@@ -70,7 +70,7 @@ def test_an_ordinary_mp4_that_opencv_reads_too(video):
 def test_every_nth_frame(video):
     reader = VideoFile(video, every=3)
     assert reader.num_frames == 3
-    assert [(frame.index, number_of(frame.image)) for frame in reader] == [(0, 0), (3, 3), (6, 6)]
+    assert [(frame.number, number_of(frame.image)) for frame in reader] == [(0, 0), (3, 3), (6, 6)]
     assert reader.frame_rate == pytest.approx(VideoFile(video).frame_rate / 3)
 
 
@@ -130,7 +130,7 @@ def test_a_damaged_frame_is_left_out_and_counted(video):
     content[places[3] : places[3] + 4] = b"\xff\xff\xff\xff"  # the length of what follows
     video.write_bytes(content)
     reader = VideoFile(video)
-    assert [frame.index for frame in reader] == [0, 1, 2, 4, 5, 6]
+    assert [frame.number for frame in reader] == [0, 1, 2, 4, 5, 6]
     assert reader.num_broken == 1
 
 
@@ -158,12 +158,12 @@ def test_a_camera_gives_its_newest_frame(video):
     """A file stands in for the camera: it is as fast as it is read."""
     frames = iter(Camera(str(video)))
     first = next(frames)
-    assert first.image.shape == (48, 64, 3) and number_of(first.image) == first.index
+    assert first.image.shape == (48, 64, 3) and number_of(first.image) == first.number
     rest = list(frames)
-    indices = [first.index, *(frame.index for frame in rest)]
+    indices = [first.number, *(frame.number for frame in rest)]
     assert indices == sorted(set(indices)) and indices[-1] <= 6
     for frame in rest:
-        assert number_of(frame.image) == frame.index
+        assert number_of(frame.image) == frame.number
     times = [first.time, *(frame.time for frame in rest)]
     assert times == sorted(times)
 
