@@ -323,7 +323,8 @@ def _to_instances(arrays: Mapping[str, np.ndarray]) -> Instances:
     )
     for name in ("scores", *(name for name in _OPTIONAL_FIELDS if name in arrays)):
         per_part = (len(arrays["part_names"]),) if name == "pred_part_scores" else ()
-        _check_array(arrays, name, "f", (len(windows), *per_part))
+        kind = "i" if name == "track_ids" else "f"
+        _check_array(arrays, name, kind, (len(windows), *per_part))
         instances.set(name, torch.from_numpy(arrays[name]))
     instances.pred_masks = PersonMasks(instances.pred_part_maps)
     return instances
