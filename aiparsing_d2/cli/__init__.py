@@ -23,6 +23,7 @@ from . import (
     evaluate,
     export,
     parse,
+    parse_many,
     prepare,
     train,
 )
@@ -31,6 +32,7 @@ __all__ = ["main", "make_parser"]
 
 _COMMANDS = (
     parse,
+    parse_many,
     app,
     prepare,
     compose,

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ParsedImage"]
 
-# Fields of the instances that a model may lack.
-_OPTIONAL_FIELDS = ("box_scores", "pred_mious", "pred_part_scores")
+# Fields of the instances that a model may lack; identities are those of a video's frames.
+_OPTIONAL_FIELDS = ("box_scores", "pred_mious", "pred_part_scores", "track_ids")
 # Longest side of the picture in a notebook.
 _NOTEBOOK_SIDE = 1000
 
@@ -64,6 +64,7 @@ class ParsedImage:
         fields = self.instances.get_fields()
         values = {name: fields[name][index].numpy() for name in _OPTIONAL_FIELDS if name in fields}
         detection_score, parsing_score = values.get("box_scores"), values.get("pred_mious")
+        track_id = values.get("track_ids")
         return ParsedPerson(
             box=fields["pred_boxes"].tensor[index].numpy(),
             score=float(fields["scores"][index]),
@@ -73,6 +74,7 @@ class ParsedImage:
             part_maps=fields["pred_part_maps"][index],
             part_labels=self.part_labels,
             image=self.image,
+            track_id=None if track_id is None else int(track_id),
         )
 
     def __repr__(self) -> str:
@@ -104,25 +106,30 @@ class ParsedImage:
         ]
 
     def to_json(self, **options: Any) -> str:
-        """Write everything but the image as JSON.
+        """Write :meth:`to_dict` as JSON.
 
         Args:
             options: of ``json.dumps``, e.g. ``indent=2``.
+        """
+        return json.dumps(self.to_dict(), **options)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give everything but the image as values that JSON knows.
 
         Returns:
             "height", "width", "part_names" (by label) and "people": "box" (XYXY), "score",
             "detection_score", "parsing_score" (null where the model has none), "segmentation" and
             "parts", the latter by name with "label", "score", "area" in pixels and "segmentation".
-            Segmentations are COCO's compressed run lengths.
+            Segmentations are COCO's compressed run lengths. In a frame of a video a person has a
+            "track_id", too.
         """
         height, width = self.image_size
-        content = {
+        return {
             "height": height,
             "width": width,
             "part_names": list(self.part_labels.names),
             "people": [_describe(person) for person in self],
         }
-        return json.dumps(content, **options)
 
     def to_coco(self, image_id: int | str = 1) -> list[dict[str, Any]]:
         """Give the people as results for COCO's tools, such as ``COCO.loadRes``.
@@ -168,6 +175,9 @@ class ParsedImage:
             mask=PersonMasks(self.instances.pred_part_maps).numpy(),
             confidence=self.instances.scores.numpy(),
             class_id=np.zeros(len(self), dtype=int),
+            tracker_id=self.instances.track_ids.numpy()
+            if self.instances.has("track_ids")
+            else None,
             data={"class_name": np.full(len(self), "person")},
         )
 
@@ -228,40 +238,61 @@ class ParsedImage:
             raise ValueError(f"{path} is not a file of ParsedImage.save ({reason})") from e
         return cls(instances, part_labels)
 
-    def plot(self, *, boxes: bool = True, alpha: float = 0.7, scale: float = 1.0) -> np.ndarray:
+    def plot(
+        self,
+        *,
+        boxes: bool = True,
+        legend: bool = False,
+        color_by: Literal["part", "person"] = "part",
+        alpha: float = 0.7,
+        scale: float = 1.0,
+    ) -> np.ndarray:
         """Draw parts, outlines, boxes and scores over the picture.
 
         Args:
-            boxes: whether to draw the boxes and scores.
-            alpha: opacity of the part colours, 0..1.
+            boxes: whether to draw the boxes, with scores and identities.
+            legend: whether the names of the parts that occur stand below the picture.
+            color_by: "part", or "person" for one colour a person.
+            alpha: opacity of the colours, 0..1.
             scale: size of the drawing relative to the picture.
 
         Returns:
-            uint8 (H', W', 3), RGB.
+            uint8 (H', W', 3), RGB; higher by the legend.
 
         Raises:
             ValueError: the result was loaded and has no image.
         """
         if self.image is None:
             raise ValueError("a loaded result has no image to draw over: set .image to its RGB")
-        from aiparsing_d2.visualization import draw_parsing  # imports matplotlib, for curves
+        from aiparsing_d2.visualization import (  # imports matplotlib
+            draw_parsing,
+            part_legend,
+            with_legend,
+        )
 
-        return draw_parsing(
+        instances = self.instances
+        drawing = draw_parsing(
             self.image,
-            self.instances.pred_part_maps,
+            instances.pred_part_maps,
             self.part_labels,
-            boxes=self.instances.pred_boxes if boxes else None,
-            scores=self.instances.scores,
+            boxes=instances.pred_boxes if boxes else None,
+            scores=instances.scores,
+            track_ids=instances.track_ids if instances.has("track_ids") else None,
+            color_by=color_by,
             alpha=alpha,
             scale=scale,
         )
+        if legend and color_by == "part":
+            labels = np.unique(self.semantic_map()).tolist()
+            drawing = with_legend(drawing, part_legend(self.part_labels, labels))
+        return drawing
 
     def _repr_png_(self) -> bytes | None:
         if self.image is None:
             return None
         file = io.BytesIO()
         scale = min(1.0, _NOTEBOOK_SIDE / max(self.image_size))
-        Image.fromarray(self.plot(scale=scale)).save(file, "PNG")
+        Image.fromarray(self.plot(legend=True, scale=scale)).save(file, "PNG")
         return file.getvalue()
 
 
@@ -292,7 +323,8 @@ def _to_instances(arrays: Mapping[str, np.ndarray]) -> Instances:
     )
     for name in ("scores", *(name for name in _OPTIONAL_FIELDS if name in arrays)):
         per_part = (len(arrays["part_names"]),) if name == "pred_part_scores" else ()
-        _check_array(arrays, name, "f", (len(windows), *per_part))
+        kind = "i" if name == "track_ids" else "f"
+        _check_array(arrays, name, kind, (len(windows), *per_part))
         instances.set(name, torch.from_numpy(arrays[name]))
     instances.pred_masks = PersonMasks(instances.pred_part_maps)
     return instances
@@ -320,7 +352,7 @@ def _check_labels(labels: np.ndarray, part_labels: PartLabels) -> None:
 
 
 def _describe(person: ParsedPerson) -> dict[str, Any]:
-    """Make a person's entry of :meth:`ParsedImage.to_json`."""
+    """Make a person's entry of :meth:`ParsedImage.to_dict`."""
     parts = {}
     areas = np.bincount(person.window_map.ravel())
     scores = person.part_scores
@@ -332,7 +364,9 @@ def _describe(person: ParsedPerson) -> dict[str, Any]:
             "area": int(areas[label]),
             "segmentation": code,
         }
+    identity = {} if person.track_id is None else {"track_id": person.track_id}
     return {
+        **identity,
         "box": person.box.tolist(),
         "score": person.score,
         "detection_score": person.detection_score,

@@ -33,6 +33,7 @@ class ParsedPerson:
         part_maps: the map of this person alone, stored over its window.
         part_labels: the label set.
         image: uint8 (H, W, 3), RGB; None in a loaded result.
+        track_id: who it is among the people of a video, from 1; None in a picture.
     """
 
     box: np.ndarray
@@ -43,6 +44,7 @@ class ParsedPerson:
     part_maps: PartMaps = field(repr=False)
     part_labels: PartLabels = field(repr=False)
     image: np.ndarray | None = field(repr=False)
+    track_id: int | None = None
 
     @property
     def window(self) -> tuple[int, int, int, int]:

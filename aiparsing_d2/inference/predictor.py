@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeAlias, overload
+from typing import Any, NamedTuple, TypeAlias, overload
 
 import numpy as np
 import torch
@@ -37,12 +37,24 @@ from .parsed_image import ParsedImage
 from .pictures import Picture, read_picture
 from .repeated_people import different_people
 
-__all__ = ["DEFAULT_CONFIG", "ParsingPredictor"]
+__all__ = ["DEFAULT_CONFIG", "ParsingPredictor", "PreparedPicture"]
 
 DEFAULT_CONFIG = "photographs/aiparsing_lite0_FPN_ccp"
 """The config whose weights the package carries."""
 
 Config: TypeAlias = str | os.PathLike | DictConfig | CfgNode
+
+
+class PreparedPicture(NamedTuple):
+    """A picture, and what the model is given of it.
+
+    Attributes:
+        image: uint8 (H, W, 3), RGB.
+        tensor: (C, H', W'), resized, in the channel order of the model.
+    """
+
+    image: np.ndarray
+    tensor: torch.Tensor
 
 
 class ParsingPredictor:
@@ -158,22 +170,28 @@ class ParsingPredictor:
         Yields:
             The people of each picture, in the order of the pictures.
         """
-        batch: list[tuple[np.ndarray, torch.Tensor]] = []
+        batch: list[PreparedPicture] = []
         for picture in pictures:
-            image = read_picture(picture, channel_order)
-            tensor = self._prepare(image)
-            if batch and self._padded_size(tensor) != self._padded_size(batch[0][1]):
+            prepared = self.prepare(picture, channel_order=channel_order)
+            size = self._padded_size(prepared.tensor)
+            if batch and size != self._padded_size(batch[0].tensor):
                 yield from self._parse(batch)
                 batch = []
-            batch.append((image, tensor))
+            batch.append(prepared)
             if len(batch) == batch_size:
                 yield from self._parse(batch)
                 batch = []
         if batch:
             yield from self._parse(batch)
 
-    def _prepare(self, image: np.ndarray) -> torch.Tensor:
-        """Make the model's input (C, H', W') of an RGB image as the mapper of the test set does."""
+    def prepare(self, picture: Picture, *, channel_order: str = "BGR") -> PreparedPicture:
+        """Read and resize a picture for :meth:`parse_prepared`; threads may do so at once.
+
+        Raises:
+            TypeError, ValueError, OSError: it cannot be read.
+        """
+        image = read_picture(picture, channel_order)
+        # As the mapper of the test set does.
         pixels = convert_PIL_to_numpy(Image.fromarray(image), self._mapper.image_format)
         aug_input = AugInput(pixels)
         try:
@@ -181,7 +199,12 @@ class ParsingPredictor:
         except ValueError as error:  # a side that shrinks to nothing
             size = f"{image.shape[0]} x {image.shape[1]} (height x width)"
             raise ValueError(f"a picture of {size} cannot be resized: {error}") from error
-        return torch.as_tensor(np.ascontiguousarray(aug_input.image.transpose(2, 0, 1)))
+        pixels = np.ascontiguousarray(aug_input.image.transpose(2, 0, 1))
+        return PreparedPicture(image, torch.as_tensor(pixels))
+
+    def parse_prepared(self, picture: PreparedPicture) -> ParsedImage:
+        """Parse a picture that :meth:`prepare` gave: what calling the predictor does."""
+        return self._parse([picture])[0]
 
     def _padded_size(self, tensor: torch.Tensor) -> tuple[int, ...]:
         """Size (H, W) to which the model pads an input that is alone."""
@@ -189,7 +212,7 @@ class ParsingPredictor:
         return tuple(-(-side // divisor) * divisor for side in tensor.shape[1:])
 
     @torch.no_grad()
-    def _parse(self, batch: list[tuple[np.ndarray, torch.Tensor]]) -> list[ParsedImage]:
+    def _parse(self, batch: list[PreparedPicture]) -> list[ParsedImage]:
         model = self.model
         inputs = model.preprocess_image([{"image": tensor} for _, tensor in batch])
         features = model.backbone(inputs.tensor)

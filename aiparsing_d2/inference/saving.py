@@ -75,8 +75,16 @@ def save(
 
 
 def _write_overlay(parsed: ParsedImage, path: Path, name: str) -> None:
+    _write_drawing(parsed.plot(legend=True), path)
+
+
+def _write_people(parsed: ParsedImage, path: Path, name: str) -> None:
+    _write_drawing(parsed.plot(color_by="person"), path)
+
+
+def _write_drawing(drawing: np.ndarray, path: Path) -> None:
     with whole_file(path, "wb") as file:
-        Image.fromarray(parsed.plot()).save(file, "JPEG", quality=90, subsampling=0)
+        Image.fromarray(drawing).save(file, "JPEG", quality=90, subsampling=0)
 
 
 def _write_labels(labels: np.ndarray, parsed: ParsedImage, path: Path) -> None:
@@ -114,7 +122,8 @@ def _write_cutouts(parsed: ParsedImage, path: Path, name: str) -> None:
         for number, person in enumerate(parsed, start=1):
             cutout = person.crop()
             if cutout.size:
-                Image.fromarray(cutout).save(folder / f"{number}.png")
+                # A third of the time of Pillow's default, files of which are 4 % smaller.
+                Image.fromarray(cutout).save(folder / f"{number}.png", compress_level=3)
 
 
 def _write_person_maps(parsed: ParsedImage, path: Path, name: str) -> None:
@@ -125,6 +134,7 @@ def _write_person_maps(parsed: ParsedImage, path: Path, name: str) -> None:
 
 RESULT_KINDS = {
     "overlay": ResultKind(".overlay.jpg", _write_overlay),
+    "people": ResultKind(".people.jpg", _write_people),
     "parts": ResultKind(".parts.png", _write_parts),
     "instances": ResultKind(".instances.png", _write_instances),
     "json": ResultKind(".json", _write_json),

@@ -1,7 +1,8 @@
 """Pictures: parsings drawn over images, sheets of results, and training curves."""
 
+from .legend import part_legend, with_legend
 from .parsing_overlay import draw_edges, draw_parsing
-from .result_sheet import ParsingExample, image_grid, part_legend, result_sheet
+from .result_sheet import ParsingExample, image_grid, result_sheet
 from .training_curves import plot_training_curves
 
 __all__ = [
@@ -12,4 +13,5 @@ __all__ = [
     "part_legend",
     "plot_training_curves",
     "result_sheet",
+    "with_legend",
 ]

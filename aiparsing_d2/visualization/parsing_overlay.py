@@ -10,22 +10,27 @@ Shape shorthand:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Literal
+
 import cv2
 import numpy as np
 import torch
 from detectron2.structures import Boxes
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from aiparsing_d2.structures import PartMaps
 from aiparsing_d2.structures.painting import paint_people, visible_labels, visible_people
 from aiparsing_d2.structures.part_labels import PartLabels
 
+from .box_labels import draw_boxes, line_width, person_color
+
 __all__ = ["draw_edges", "draw_parsing"]
 
 _OUTLINE_COLOR = (255, 255, 255)
+# Of the outlines between a person's parts: how much of its brightness a pixel keeps.
+_PART_OUTLINE_BRIGHTNESS = 0.45
 _EDGE_COLOR = (255, 255, 255)
-# A colour that no part of the known data sets has.
-_BOX_COLOR = (255, 0, 255)
 # Dashes of both greys are seen on any ground.
 _IGNORE_BOX_COLORS = ((210, 210, 210), (90, 90, 90))
 
@@ -37,13 +42,16 @@ def draw_parsing(
     *,
     boxes: Boxes | np.ndarray | torch.Tensor | None = None,
     scores: np.ndarray | torch.Tensor | None = None,
+    track_ids: Sequence[int] | np.ndarray | torch.Tensor | None = None,
     ignore_boxes: Boxes | np.ndarray | torch.Tensor | None = None,
+    color_by: Literal["part", "person"] = "part",
     alpha: float = 0.7,
     scale: float = 1.0,
 ) -> np.ndarray:
-    """Draw part colours over an image, an outline around each person and, if given, boxes.
+    """Draw parts in colours over an image, outlines around parts and people and, if given, boxes.
 
     Where people overlap, the one with the higher score is on top; without scores, the later one.
+    Lines and letters are as large as suits the drawing.
 
     Args:
         image: uint8 (H, W, 3), RGB.
@@ -51,26 +59,33 @@ def draw_parsing(
         part_labels: label set that gives the colours. Ignored pixels are light grey.
         boxes: (N, 4) XYXY in image pixels.
         scores: (N,), written on the boxes; without boxes only the order is taken from them.
+        track_ids: (N,), who the people are, from 1: written before the scores, and each person of a
+            video keeps a colour. Without them, colours follow the order of the people.
         ignore_boxes: (M, 4) XYXY in image pixels, of people without labels; dashed and grey.
-        alpha: opacity of the part colours, 0..1.
+        color_by: "part", or "person" for one colour a person, which is also that of the box.
+        alpha: opacity of the colours, 0..1.
         scale: size of the drawing relative to the image.
 
     Returns:
         uint8 (H', W', 3), RGB.
 
     Raises:
-        ValueError: the sizes do not fit together or a label is out of range.
+        ValueError: the sizes do not fit together, a label is out of range, or there is no such
+            ``color_by``.
     """
     if not isinstance(part_maps, PartMaps):
         part_maps = PartMaps.from_full(part_maps)
     boxes = None if boxes is None else _as_array(getattr(boxes, "tensor", boxes))
     scores = None if scores is None else _as_array(scores)
+    track_ids = None if track_ids is None else _as_array(track_ids)
+    if color_by not in ("part", "person"):
+        raise ValueError(f"color_by is {color_by!r}, not 'part' or 'person'")
     if part_maps.image_size != image.shape[:2]:
         raise ValueError(
             f"Part maps of an image of size {part_maps.image_size} do not fit an image of shape "
             f"{image.shape}."
         )
-    for name, values in (("boxes", boxes), ("scores", scores)):
+    for name, values in (("boxes", boxes), ("scores", scores), ("track_ids", track_ids)):
         if values is not None and len(values) != len(part_maps):
             raise ValueError(f"{len(part_maps)} people, but {len(values)} {name}.")
 
@@ -83,12 +98,29 @@ def draw_parsing(
     drawing = _resize(image, scale, cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
     labels = _resize(visible_labels(picture), scale, cv2.INTER_NEAREST)
     owners = _resize(visible_people(picture), scale, cv2.INTER_NEAREST)
+    numbers = range(1, len(part_maps) + 1) if track_ids is None else track_ids.tolist()
+    person_colors = [person_color(number) for number in numbers]
+    if color_by == "part":
+        colors = part_labels.colorize(labels)
+    else:
+        colors = np.array([(0, 0, 0), *person_colors], dtype=np.uint8)[owners]
     covered = owners > 0
-    colors = part_labels.colorize(labels)[covered]
-    drawing[covered] = np.rint((1 - alpha) * drawing[covered] + alpha * colors).astype(np.uint8)
-    drawing[_outlines(owners)] = _OUTLINE_COLOR
+    blended = cv2.addWeighted(drawing, 1 - alpha, colors, alpha, 0)
+    cv2.copyTo(blended, covered.astype(np.uint8), drawing)
+    width = line_width(*drawing.shape[:2])
+    if color_by == "part":
+        between = (cv2.dilate(labels, _disc(max(1, width // 2))) != labels) & covered
+        drawing[between] = np.rint(drawing[between] * _PART_OUTLINE_BRIGHTNESS)
+    drawing[_outlines(owners, width) & covered] = _OUTLINE_COLOR
     if boxes is not None:
-        drawing = _draw_boxes(drawing, boxes * scale, scores, from_back_to_front)
+        words = [
+            " ".join(
+                ([] if track_ids is None else [f"#{track_ids[n]}"])
+                + ([] if scores is None else [f"{scores[n]:.2f}"])
+            )
+            for n in range(len(part_maps))
+        ]
+        drawing = draw_boxes(drawing, boxes * scale, person_colors, words, from_back_to_front)
     if ignore_boxes is not None:
         ignore_boxes = _as_array(getattr(ignore_boxes, "tensor", ignore_boxes))
         drawing = _draw_dashed_boxes(drawing, ignore_boxes * scale)
@@ -120,7 +152,7 @@ def draw_edges(
     return np.rint(drawing).astype(np.uint8)
 
 
-def _as_array(values: np.ndarray | torch.Tensor) -> np.ndarray:
+def _as_array(values: Sequence[int] | np.ndarray | torch.Tensor) -> np.ndarray:
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu().numpy()
     return np.asarray(values)
@@ -134,53 +166,21 @@ def _resize(image: np.ndarray, scale: float, interpolation: int) -> np.ndarray:
     return cv2.resize(image, (width, height), interpolation=interpolation)
 
 
-def _outlines(owners: np.ndarray) -> np.ndarray:
-    """Pixels of a person, bool (H', W'), that have a neighbour of another person or of none."""
-    padded = np.pad(owners, 1, mode="edge")
-    height, width = owners.shape
-    neighbours = (
-        padded[:height, 1:-1],
-        padded[2:, 1:-1],
-        padded[1:-1, :width],
-        padded[1:-1, 2:],
-    )
-    return (owners > 0) & np.any([owners != other for other in neighbours], axis=0)
+def _outlines(owners: np.ndarray, width: int) -> np.ndarray:
+    """Pixels, bool (H, W), that are no farther than ``width`` from those of somebody else."""
+    near = _disc(width)
+    return cv2.dilate(owners, near) != cv2.erode(owners, near)
 
 
-def _draw_boxes(
-    drawing: np.ndarray,
-    boxes: np.ndarray,
-    scores: np.ndarray | None,
-    from_back_to_front: list[int] | range,
-) -> np.ndarray:
-    """Draw boxes, in coordinates of the drawing, with their scores in the upper left corner."""
-    canvas = Image.fromarray(drawing)
-    draw = ImageDraw.Draw(canvas)
-    short_side = min(canvas.size)
-    line_width = _line_width(canvas)
-    font = ImageFont.load_default(max(10, short_side / 25))
-    for person in from_back_to_front:
-        x0, y0, x1, y1 = boxes[person]
-        if not (x1 > x0 and y1 > y0):
-            continue
-        # Ends are exclusive, and Pillow draws the end pixels too.
-        draw.rectangle(
-            (x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline=_BOX_COLOR, width=line_width
-        )
-        if scores is not None:
-            text = f"{scores[person]:.2f}"
-            corner = (max(x0, 0), max(y0, 0))
-            left, top, right, bottom = draw.textbbox(corner, text, font=font)
-            draw.rectangle((*corner, right + 2 * line_width, bottom + line_width), fill=_BOX_COLOR)
-            draw.text((corner[0] + line_width, corner[1]), text, fill="white", font=font)
-    return np.asarray(canvas)
+def _disc(radius: int) -> np.ndarray:
+    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
 
 
 def _draw_dashed_boxes(drawing: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """Draw boxes, in coordinates of the drawing, with sides that lie inside them."""
     canvas = Image.fromarray(drawing)
     draw = ImageDraw.Draw(canvas)
-    width = _line_width(canvas)
+    width = line_width(*drawing.shape[:2])
     dash = 4 * width
     for x0, y0, x1, y1 in boxes.round().astype(int).tolist():
         if not (x1 > x0 and y1 > y0):
@@ -196,7 +196,3 @@ def _draw_dashed_boxes(drawing: np.ndarray, boxes: np.ndarray) -> np.ndarray:
             draw.rectangle((x0, y, min(x0 + width, x1) - 1, bottom), fill=light)
             draw.rectangle((max(x1 - width, x0), y, x1 - 1, bottom), fill=light)
     return np.asarray(canvas)
-
-
-def _line_width(canvas: Image.Image) -> int:
-    return max(1, round(min(canvas.size) / 200))

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from detectron2.structures import Instances
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from aiparsing_d2.structures import PartMaps
-from aiparsing_d2.structures.part_labels import IGNORE_LABEL, PartLabels
+from aiparsing_d2.structures.part_labels import PartLabels
 
+from .box_labels import load_font
+from .legend import INK_COLOR, PAPER_COLOR, draw_legend, part_legend
 from .parsing_overlay import draw_edges, draw_parsing
 
-__all__ = ["ParsingExample", "image_grid", "part_legend", "result_sheet"]
+__all__ = ["ParsingExample", "image_grid", "result_sheet"]
 
-# Colours are RGB, lengths are in pixels.
-_PAPER_COLOR = (255, 255, 255)
-_INK_COLOR = (40, 40, 40)
+# In pixels.
 _GAP = 12
-_TITLE_SIZE, _TITLE_LINE = 20, 24
-_SMALL_SIZE, _SMALL_LINE = 14, 22
-_CHIP_SIZE = 13
+_TITLE_SIZE, _TITLE_LINE = 18, 24
+_SMALL_SIZE, _SMALL_LINE = 13, 22
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,8 @@ class ParsingExample:
             are, ``pred_boxes`` and ``scores``.
         edges: predicted probability of a part boundary at every pixel, (H, W) in 0..1.
         name: what to write below the row.
+        others: what other models made of the image, by the titles of their columns.
+        figures: what to write below the pictures of some columns, by the titles.
     """
 
     image: np.ndarray
@@ -44,6 +45,8 @@ class ParsingExample:
     prediction: Instances | None = None
     edges: np.ndarray | torch.Tensor | None = None
     name: str = ""
+    others: Mapping[str, Instances] = field(default_factory=dict)
+    figures: Mapping[str, str] = field(default_factory=dict)
 
 
 def result_sheet(
@@ -51,17 +54,19 @@ def result_sheet(
     part_labels: PartLabels,
     *,
     score_threshold: float = 0.3,
+    prediction_title: str = "Prediction",
     cell_width: int = 400,
 ) -> np.ndarray:
-    """Draw examples as rows of image, ground truth, prediction and edges.
+    """Draw examples as rows of image, ground truth, predictions and edges.
 
-    Ground truth, prediction and edges are columns if at least one of the examples has them. Below
-    the rows is a legend of the parts that occur.
+    All but the image are columns if at least one of the examples has them. Below the rows is a
+    legend of the parts that occur.
 
     Args:
         examples: the rows; drawn one at a time, so that they may be read as they are taken.
         part_labels: label set that gives names and colours.
         score_threshold: predicted people with a lower score are not drawn.
+        prediction_title: of the column of ``prediction``.
         cell_width: width of a picture in pixels. Tall pictures are narrower.
 
     Returns:
@@ -70,27 +75,23 @@ def result_sheet(
     Raises:
         ValueError: there are no examples.
     """
-    columns = {"Image": [], "Ground truth": [], "Prediction": [], "Predicted edges": []}
-    names, labels_drawn = [], set()
+    rows: list[dict[str, np.ndarray]] = []
+    names, figures, labels_drawn = [], [], set()
     for example in examples:
-        names.append(example.name)
-        image = example.image
+        image, truth = example.image, example.ground_truth
         height, width = image.shape[:2]
         scale = min(cell_width / width, 1.25 * cell_width / height)
         nobody = np.zeros((0, height, width), dtype=np.uint8)
-        columns["Image"].append(draw_parsing(image, nobody, part_labels, scale=scale))
-
-        truth = example.ground_truth
-        columns["Ground truth"].append(
-            None if truth is None else draw_parsing(image, truth, part_labels, scale=scale)
-        )
-        prediction = example.prediction
-        if prediction is not None and prediction.has("scores"):
-            prediction = prediction[prediction.scores >= score_threshold]
-        columns["Prediction"].append(
-            None
-            if prediction is None
-            else draw_parsing(
+        cells = {"Image": draw_parsing(image, nobody, part_labels, scale=scale)}
+        if truth is not None:
+            cells["Ground truth"] = draw_parsing(image, truth, part_labels, scale=scale)
+            labels_drawn.update(_labels_in(truth))
+        for title, prediction in {prediction_title: example.prediction, **example.others}.items():
+            if prediction is None:
+                continue
+            if prediction.has("scores"):
+                prediction = prediction[prediction.scores >= score_threshold]
+            cells[title] = draw_parsing(
                 image,
                 prediction.pred_part_maps,
                 part_labels,
@@ -98,38 +99,28 @@ def result_sheet(
                 scores=prediction.scores if prediction.has("scores") else None,
                 scale=scale,
             )
-        )
-        columns["Predicted edges"].append(
-            None if example.edges is None else draw_edges(image, example.edges, scale=scale)
-        )
-        for part_maps in (truth, prediction.pred_part_maps if prediction is not None else None):
-            if part_maps is not None:
-                labels_drawn.update(*(part_map.unique().tolist() for part_map in part_maps.maps))
+            labels_drawn.update(_labels_in(prediction.pred_part_maps))
+        if example.edges is not None:
+            cells["Predicted edges"] = draw_edges(image, example.edges, scale=scale)
+        rows.append(cells)
+        names.append(example.name)
+        figures.append(example.figures)
 
-    if not names:
+    if not rows:
         raise ValueError("No examples to draw.")
-    columns = {
-        title: cells for title, cells in columns.items() if any(cell is not None for cell in cells)
-    }
+    fullest = max(rows, key=len)
+    titles = list(dict.fromkeys([*fullest, *(title for cells in rows for title in cells)]))
     return image_grid(
-        list(zip(*columns.values())),
-        column_titles=list(columns),
+        [[cells.get(title) for title in titles] for cells in rows],
+        column_titles=titles,
         row_names=names,
+        captions=[[texts.get(title, "") for title in titles] for texts in figures],
         legend=part_legend(part_labels, labels_drawn),
     )
 
 
-def part_legend(
-    part_labels: PartLabels, labels: Iterable[int]
-) -> list[tuple[str, tuple[int, int, int]]]:
-    """Legend entries, in order of the labels, without background and ignored pixels.
-
-    Args:
-        part_labels: label set that gives names and colours.
-        labels: the labels to name.
-    """
-    parts = sorted(set(labels) - {0, IGNORE_LABEL})
-    return [(part_labels.names[label], part_labels.colors[label]) for label in parts]
+def _labels_in(part_maps: PartMaps) -> set[int]:
+    return {label for part_map in part_maps.maps for label in part_map.unique().tolist()}
 
 
 def image_grid(
@@ -137,6 +128,7 @@ def image_grid(
     *,
     column_titles: Sequence[str] = (),
     row_names: Sequence[str] = (),
+    captions: Sequence[Sequence[str]] = (),
     legend: Sequence[tuple[str, tuple[int, int, int]]] = (),
 ) -> np.ndarray:
     """Put pictures on a white sheet, in columns as wide as their widest picture.
@@ -145,6 +137,7 @@ def image_grid(
         rows: pictures, uint8 (h, w, 3) RGB; None leaves a cell empty.
         column_titles: a title above each column.
         row_names: a line below each row; an empty one takes no space.
+        captions: a line below each picture, in the line of the row's name.
         legend: (name, colour) pairs, written below the rows.
 
     Returns:
@@ -164,62 +157,42 @@ def image_grid(
             f"titles and {len(row_names)} names."
         )
     row_names = row_names or [""] * len(rows)
-    title_font = ImageFont.load_default(_TITLE_SIZE)
-    small_font = ImageFont.load_default(_SMALL_SIZE)
+    captions = captions or [[""] * num_columns] * len(rows)
+    has_line = [bool(name or any(texts)) for name, texts in zip(row_names, captions)]
+    title_font = load_font(_TITLE_SIZE)
+    small_font = load_font(_SMALL_SIZE)
 
     widths = [max([c.shape[1] for c in column if c is not None] or [0]) for column in zip(*rows)]
     heights = [max([c.shape[0] for c in row if c is not None] or [0]) for row in rows]
     sheet_width = sum(widths) + _GAP * (num_columns + 1)
-    legend_lines = _break_legend(legend, small_font, sheet_width - 2 * _GAP)
+    legend_picture = draw_legend(legend, max(sheet_width - 2 * _GAP, 1), small_font)
     sheet_height = (
         (_GAP + _TITLE_LINE if column_titles else 0)
         + sum(
-            _GAP + height + (_SMALL_LINE if name else 0) for height, name in zip(heights, row_names)
+            _GAP + height + (_SMALL_LINE if line else 0) for height, line in zip(heights, has_line)
         )
         + _GAP
-        + (len(legend_lines) * _SMALL_LINE + _GAP if legend_lines else 0)
+        + (legend_picture.height + _GAP if legend else 0)
     )
-    sheet = Image.new("RGB", (sheet_width, sheet_height), _PAPER_COLOR)
+    sheet = Image.new("RGB", (sheet_width, sheet_height), PAPER_COLOR)
     draw = ImageDraw.Draw(sheet)
 
     y = _GAP
     column_starts = [_GAP + sum(widths[:i]) + i * _GAP for i in range(num_columns)]
     if column_titles:
         for x, width, title in zip(column_starts, widths, column_titles):
-            draw.text((x + width / 2, y), title, _INK_COLOR, title_font, anchor="ma")
+            draw.text((x + width / 2, y), title, INK_COLOR, title_font, anchor="ma")
         y += _TITLE_LINE + _GAP
-    for row, height, name in zip(rows, heights, row_names):
+    for row, height, name, texts, line in zip(rows, heights, row_names, captions, has_line):
         for x, width, cell in zip(column_starts, widths, row):
             if cell is not None:
                 left, top = (width - cell.shape[1]) // 2, (height - cell.shape[0]) // 2
                 sheet.paste(Image.fromarray(cell), (x + left, y + top))
         y += height
-        if name:
-            draw.text((_GAP, y + 2), name, _INK_COLOR, small_font)
-            y += _SMALL_LINE
+        draw.text((_GAP, y + 2), name, INK_COLOR, small_font)
+        for x, width, text in zip(column_starts, widths, texts):
+            draw.text((x + width / 2, y + 2), text, INK_COLOR, small_font, anchor="ma")
+        y += _SMALL_LINE * line
         y += _GAP
-    for line in legend_lines:
-        for x, name, color in line:
-            chip = (x, y + 2, x + _CHIP_SIZE, y + 2 + _CHIP_SIZE)
-            draw.rectangle(chip, fill=color, outline=_INK_COLOR)
-            draw.text((x + _CHIP_SIZE + 5, y), name, _INK_COLOR, small_font)
-        y += _SMALL_LINE
+    sheet.paste(legend_picture, (_GAP, y))
     return np.asarray(sheet)
-
-
-def _break_legend(
-    legend: Sequence[tuple[str, tuple[int, int, int]]],
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
-    width: int,
-) -> list[list[tuple[float, str, tuple[int, int, int]]]]:
-    """Distribute legend entries over lines, as (x of the entry, name, colour)."""
-    lines: list[list[tuple[float, str, tuple[int, int, int]]]] = []
-    x = 0.0
-    for name, color in legend:
-        entry_width = _CHIP_SIZE + 5 + font.getlength(name) + 16
-        if not lines or (lines[-1] and x + entry_width > width):
-            lines.append([])
-            x = 0.0
-        lines[-1].append((_GAP + x, name, color))
-        x += entry_width
-    return lines

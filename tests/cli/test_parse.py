@@ -6,73 +6,22 @@ import io
 import json
 import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from detectron2.config import LazyConfig, instantiate
+from pictures_on_disk import names_below, save_picture
 from PIL import Image
 
-from aiparsing_d2 import model_zoo
 from aiparsing_d2.cli import main
 from aiparsing_d2.inference import ParsedImage, ParsingPredictor
 from aiparsing_d2.inference.saving import RESULT_KINDS
+from aiparsing_d2.inference.video import VIDEO_KINDS
 from aiparsing_d2.structures.part_labels import CIHP_PART_LABELS
-
-
-@pytest.fixture(scope="session")
-def model_files(tmp_path_factory) -> tuple[Path, Path]:
-    """A config and random weights, with which the model finds people everywhere."""
-    folder = tmp_path_factory.mktemp("model")
-    cfg = model_zoo.get_config("demo/aiparsing_tiny_FPN_drawn_cihp")
-    cfg.model.proposal_generator.score_thresh = 0.0
-    cfg.model.proposal_generator.post_nms_topk = (10, 3)
-    LazyConfig.save(cfg, str(folder / "config.yaml"))
-    torch.manual_seed(0)
-    model = instantiate(cfg.model)
-    torch.nn.init.constant_(model.proposal_generator.head.box_pred.bias, 3)
-    torch.save({"model": model.state_dict()}, folder / "weights.pth")
-    return folder / "config.yaml", folder / "weights.pth"
-
-
-@pytest.fixture(scope="session")
-def predictor(model_files) -> ParsingPredictor:
-    return ParsingPredictor(*model_files, device="cpu", score_threshold=0)
-
-
-@pytest.fixture
-def parse_anew(model_files, tmp_path):
-    """The command, which builds its model."""
-
-    def run(*arguments: object) -> int:
-        config, weights = model_files
-        model = ["--config-file", config, "--weights", weights, "--device", "cpu"]
-        options = ["--output", tmp_path / "out", "--threshold", 0, *model]
-        return main(["parse", *map(str, [*options, *arguments])])
-
-    return run
-
-
-@pytest.fixture
-def parse(parse_anew, predictor, monkeypatch):
-    """The command with a model that is there already."""
-    monkeypatch.setattr("aiparsing_d2.cli.parse._make_predictor", lambda args: predictor)
-    return parse_anew
-
-
-def save_picture(path: Path, height: int = 80, width: int = 90) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    blocks = np.random.default_rng(0).integers(0, 256, (height // 10, width // 10, 3))
-    pixels = blocks.repeat(10, axis=0).repeat(10, axis=1).astype(np.uint8)
-    Image.fromarray(pixels).save(path)
-    return path
-
-
-def names_below(folder: Path) -> set[str]:
-    return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
 
 
 def test_results_are_those_of_the_predictor(parse_anew, predictor, tmp_path, capsys):
@@ -90,7 +39,7 @@ def test_results_are_those_of_the_predictor(parse_anew, predictor, tmp_path, cap
     colors = CIHP_PART_LABELS.colorize(parsed.semantic_map())
     np.testing.assert_array_equal(np.asarray(parts.convert("RGB")), colors)
     overlay = np.asarray(Image.open(out / "a photo.v1.overlay.jpg")).astype(int)
-    assert np.abs(overlay - parsed.plot()).mean() < 10
+    assert np.abs(overlay - parsed.plot(legend=True)).mean() < 10
 
 
 def test_all_kinds_hold_the_same_people(parse, predictor, tmp_path, capsys):
@@ -140,12 +89,12 @@ def test_patterns_and_names_from_standard_input(parse, tmp_path, monkeypatch, ca
         save_picture(tmp_path / "in" / name)
     pattern = tmp_path / "in" / "a" / "**" / "*.png"
     names = f"{tmp_path / 'in/c/3 ü.png'}\r\n\n{tmp_path / 'in/[d].png'}\n"
-    monkeypatch.setattr("sys.stdin", io.StringIO(names))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(names.encode())))
     assert parse(pattern, "-", "--save", "json") == 0
     assert names_below(tmp_path / "out") == {"1.json", "2.json", "3 ü.json", "[d].json"}
     assert parse(tmp_path / "in" / "*.tiff", "--save", "json") == 1
     assert "*.tiff: nothing has such a name" in capsys.readouterr().err
-    monkeypatch.setattr("sys.stdin", io.StringIO("\n"))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\n")))
     assert parse("-", "--save", "json") == 1
     assert "-: no names on standard input" in capsys.readouterr().err
 
@@ -234,24 +183,111 @@ def test_pictures_whose_results_would_have_one_name(parse, tmp_path, capsys):
     assert names_below(tmp_path / "out") == {"1.json"}
 
 
-def test_interrupted(parse, tmp_path, monkeypatch, capsys):
-    """What was finished stays whole, and the next call goes on."""
-    for n in (1, 2, 3):
-        save_picture(tmp_path / f"in/{n}.png")
-    original = ParsingPredictor.__call__
+@pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_stopped(parse, predictor, tmp_path, monkeypatch, capsys, number, status):
+    """What is begun is finished, and the next call goes on from there."""
+    for n in range(20):
+        save_picture(tmp_path / f"in/{n:02}.png")
+    handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    num_parsed = 0
 
-    def interrupt(self, picture):
-        if Path(picture).stem == "2":
-            raise KeyboardInterrupt
-        return original(self, picture)
+    def parse_prepared(prepared):
+        nonlocal num_parsed
+        num_parsed += 1
+        if num_parsed == 7:
+            signal.raise_signal(number)
+        return ParsingPredictor.parse_prepared(predictor, prepared)
 
-    monkeypatch.setattr(ParsingPredictor, "__call__", interrupt)
-    assert parse(tmp_path / "in", "--save", "json") == 130
-    assert names_below(tmp_path / "out") == {"1.json"}
+    monkeypatch.setattr(predictor, "parse_prepared", parse_prepared)
+    assert parse(tmp_path / "in", "--save", "json") == status
+    assert handlers == [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    assert names_below(tmp_path / "out") == {f"{n:02}.json" for n in range(7)}
+    message = "Interrupted: 7 of 20 pictures are done; the same command goes on from here."
+    assert capsys.readouterr().err.splitlines()[-1] == message
+    assert parse(tmp_path / "in", "--save", "json") == 0 and num_parsed == 20
+    assert len(names_below(tmp_path / "out")) == 20
+
+
+def test_stopped_while_making_results_anew(parse, predictor, tmp_path, monkeypatch, capsys):
+    def parse_prepared(prepared):
+        signal.raise_signal(signal.SIGINT)
+        return ParsingPredictor.parse_prepared(predictor, prepared)
+
+    monkeypatch.setattr(predictor, "parse_prepared", parse_prepared)
+    pictures = [save_picture(tmp_path / f"{n}.png") for n in (1, 2)]
+    assert parse(*pictures, "--save", "json", "--overwrite") == 130
+    message = "1 of 2 pictures are done; the same command with --overwrite starts anew."
+    assert message in capsys.readouterr().err
+
+
+def test_a_second_interrupt_does_not_wait(parse, predictor, tmp_path, monkeypatch, capsys):
+    def parse_prepared(prepared):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(predictor, "parse_prepared", parse_prepared)
+    assert parse(save_picture(tmp_path / "1.png")) == 130
     assert capsys.readouterr().err.splitlines()[-1] == "Interrupted."
-    monkeypatch.undo()
-    assert parse(tmp_path / "in", "--save", "json") == 0
-    assert names_below(tmp_path / "out") == {"1.json", "2.json", "3.json"}
+    assert names_below(tmp_path / "out") == set()
+
+
+def test_ranks_share_the_pictures(parse, tmp_path, monkeypatch, capsys):
+    """Each parses its own, also when others have finished some of theirs before it looks."""
+    for n in range(5):
+        save_picture(tmp_path / f"in/{n}.png", width=50 + 10 * n)
+    (tmp_path / "in" / "5.png").touch()
+    inputs = tmp_path / "in", tmp_path / "none.png"
+    assert parse(*inputs, "--save", "json,parts") == 1
+    expected = {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()}
+    shutil.rmtree(tmp_path / "out")
+    capsys.readouterr()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank, status, names in ((0, 1, "024"), (1, 1, "13")):
+        monkeypatch.setenv("RANK", str(rank))
+        assert parse(*inputs, "--save", "json,parts") == status
+        out, err = capsys.readouterr()
+        assert f"out: rank {rank} of 2: " in out and f"in {len(names)} pictures, 1 failed" in out
+        assert ("none.png" in err) == (rank == 0) and ("5.png" in err) == (rank == 1)
+        for name in names:
+            assert (tmp_path / "out" / f"{name}.json").exists()
+    assert {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()} == expected
+
+
+@pytest.mark.parametrize("rank, num_ranks", [("2", "2"), ("1", None), ("x", "2"), ("-1", "2")])
+def test_wrong_ranks(parse, tmp_path, monkeypatch, capsys, rank, num_ranks):
+    monkeypatch.setenv("RANK", rank)
+    if num_ranks:
+        monkeypatch.setenv("WORLD_SIZE", num_ranks)
+    assert parse(save_picture(tmp_path / "1.png")) == 1
+    assert f"RANK={rank}" in capsys.readouterr().err
+
+
+def test_ranks_do_not_read_one_standard_input(parse, monkeypatch, capsys):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert parse("-") == 1
+    assert "cannot share standard input" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_torchrun(model_files, tmp_path):
+    """A rank that ends with an error does not end the other before its work is done."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "000.png").touch()
+    for n in range(1, 12, 2):  # all go to rank 1
+        save_picture(tmp_path / f"in/{n:03}.png", 400, 400)
+        save_picture(tmp_path / f"in/{n + 1:03}.txt.png").rename(tmp_path / f"in/{n + 1:03}.png")
+        (tmp_path / "in" / f"{n + 1:03}.png").write_text("no picture")
+    config, weights = map(str, model_files)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc_per_node=2", "-m", "aiparsing_d2", "parse", str(tmp_path / "in")]
+    command += ["--output", str(tmp_path / "out"), "--save", "json", "--threshold", "0"]
+    command += ["--config-file", config, "--weights", weights, "--device", "cpu"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1
+    assert "rank 0 of 2: 0 people in 0 pictures, 7 failed" in done.stdout
+    assert "rank 1 of 2: 18 people in 6 pictures" in done.stdout
+    assert names_below(tmp_path / "out") == {f"{n:03}.json" for n in range(1, 12, 2)}
 
 
 def test_a_result_that_cannot_be_written(parse, tmp_path, monkeypatch, capsys):
@@ -284,7 +320,9 @@ def test_mistakes_before_anything_is_parsed(parse_anew, tmp_path, capsys):
         with pytest.raises(SystemExit) as end:
             main(["parse", str(picture), "--output", str(tmp_path / "out"), *wrong])
         assert end.value.code == 2
-    assert "'video' is not one of overlay, parts, instances, json" in capsys.readouterr().err
+    assert (
+        "'video' is not one of overlay, people, parts, instances, json" in capsys.readouterr().err
+    )
 
 
 def test_help_answers_without_torch(capsys):
@@ -297,4 +335,6 @@ def test_help_answers_without_torch(capsys):
     assert done.returncode == 0, done.stderr
     assert "examples:" in done.stdout
     listed = re.findall(r"^  (\w+) +(\.[\w.]+)", done.stdout, re.MULTILINE)
-    assert listed == [(name, kind.suffix) for name, kind in RESULT_KINDS.items()]
+    of_pictures = [(name, kind.suffix) for name, kind in RESULT_KINDS.items()]
+    of_videos = [(name, VIDEO_KINDS[name].suffix) for name in ("overlay", "people", "json", "vip")]
+    assert listed == of_pictures + of_videos

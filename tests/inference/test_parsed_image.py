@@ -250,7 +250,13 @@ def test_pictures(parsed):
     expected = draw_parsing(*drawn, scores=scores, alpha=0.3, scale=2)
     np.testing.assert_array_equal(parsed.plot(boxes=False, alpha=0.3, scale=2), expected)
     png = np.asarray(Image.open(io.BytesIO(parsed._repr_png_())))
-    np.testing.assert_array_equal(png, parsed.plot())
+    np.testing.assert_array_equal(png, parsed.plot(legend=True))
+    larger = parsed.plot(legend=True, scale=20)
+    assert (larger[: 20 * HEIGHT] == parsed.plot(scale=20)).all()
+    assert (larger[20 * HEIGHT :] == CIHP_PART_LABELS.colors[FACE]).all(axis=2).any()
+    by_person = parsed.plot(boxes=False, color_by="person", legend=True)
+    expected = draw_parsing(*drawn, scores=scores, color_by="person")
+    np.testing.assert_array_equal(by_person, expected)
 
 
 def test_a_large_picture_is_shown_small_in_a_notebook():

@@ -16,6 +16,7 @@ from tiny_predictor import CONFIG, random_picture, tiny_config
 from aiparsing_d2 import model_zoo
 from aiparsing_d2.checkpoint import ParsingCheckpointer
 from aiparsing_d2.config import add_aiparsing_config
+from aiparsing_d2.drawn_scenes import draw_scene
 from aiparsing_d2.engine import ConfigError
 from aiparsing_d2.inference import ParsedImage, ParsingPredictor
 from aiparsing_d2.structures.part_labels import CIHP_PART_LABELS
@@ -133,6 +134,26 @@ def test_a_result_does_not_depend_on_its_neighbours(predictor, monkeypatch):
         assert_same(actual, expected)
 
 
+def test_drawn_pictures_beside_black_ones(predictor, monkeypatch):
+    """Alone and in batches: the same people, scores within 1e-4."""
+    sizes = [(120, 90), (90, 120), (110, 110)]
+    rngs = [np.random.default_rng([1, n]) for n in range(24)]
+    pictures = [draw_scene(rng, *sizes[n // 8]).image for n, rng in enumerate(rngs)]
+    # The last share the batch.
+    black = [np.zeros((*s, 3), np.uint8) for s in [(256, 256), (384, 384), (500, 640), *sizes]]
+    alone = [predictor(picture) for picture in pictures]
+    mixed = [p for n, picture in enumerate(pictures) for p in (picture, black[n % len(black)])]
+    inputs = Inputs(predictor, monkeypatch)
+    together = list(predictor.iterate(mixed, batch_size=4))[::2]
+    assert max(inputs.batches) > 1
+    for actual, expected in zip(together, alone, strict=True):
+        assert len(actual) == len(expected)
+        for a, e in zip(actual, expected):
+            assert abs(a.score - e.score) < 1e-4
+            np.testing.assert_allclose(a.box, e.box, atol=0.01)
+            assert (a.part_map() != e.part_map()).mean() < 1e-4
+
+
 def test_results_come_while_pictures_are_read(predictor, monkeypatch):
     inputs = Inputs(predictor, monkeypatch)
     read = []
@@ -224,7 +245,9 @@ def test_yacs(tmp_path, picture_file, monkeypatch):
 
 
 def test_channels_in_the_configs_order(predictor):
-    seen = predictor._prepare(np.full((80, 80, 3), (255, 0, 0), np.uint8))
+    seen = predictor.prepare(
+        np.full((80, 80, 3), (255, 0, 0), np.uint8), channel_order="RGB"
+    ).tensor
     assert predictor._mapper.image_format == "BGR" and seen[:, 0, 0].tolist() == [0, 0, 255]
 
 

@@ -46,6 +46,6 @@ def test_earlier_results_are_replaced(parsed, tmp_path):
 
 
 def test_unknown_kind_writes_nothing(parsed, tmp_path):
-    with pytest.raises(ValueError, match="'video' is not one of overlay, parts"):
+    with pytest.raises(ValueError, match="'video' is not one of overlay, people, parts"):
         save(parsed, tmp_path / "out", "1", ["json", "video"])
     assert not (tmp_path / "out").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 import uuid
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from PIL import Image
 
 from aiparsing_d2.data.datasets import register_cihp
 from aiparsing_d2.data.image_files import read_image
+from aiparsing_d2.evaluation import GroundTruth, ParsingMetrics, Prediction
 
 REPOSITORY = Path(__file__).parents[2]
 DEMO = str(REPOSITORY / "configs/demo/aiparsing_tiny_FPN_drawn_cihp.py")
@@ -97,9 +99,9 @@ def drawn(tool, monkeypatch):
     sheets = []
     draw = tool.result_sheet
 
-    def record(examples, part_labels, *, score_threshold):
+    def record(examples, part_labels, *, score_threshold, **options):
         sheets.append((examples, score_threshold))
-        return draw(examples, part_labels, score_threshold=score_threshold)
+        return draw(examples, part_labels, score_threshold=score_threshold, **options)
 
     monkeypatch.setattr(tool, "result_sheet", record)
     return sheets
@@ -200,6 +202,43 @@ def test_tta_wraps_the_model_and_sees_original_images(tool, cfg, run_dir, drawn,
         assert len(expected) > 0
         torch.testing.assert_close(example.prediction.scores, expected.scores)
         torch.testing.assert_close(example.prediction.pred_boxes.tensor, expected.pred_boxes.tensor)
+
+
+def test_two_runs_side_by_side(tool, run_dir, drawn, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(run_dir, other)
+    for folder, label in ((run_dir, 2), (other, 13)):  # one sees Hair everywhere, one Face
+        weights = torch.load(folder / "model_final.pth", weights_only=True)["model"]
+        weights["roi_heads.parsing_head.parsing_predictor.bias"][label] = 100
+        torch.save({"model": weights}, folder / "model_final.pth")
+    options = ["--score-threshold", "0", "--num-images", "1"]
+    tool.main([str(run_dir), "--against", str(other), *options])
+    assert (run_dir / "predictions_against_other.png").exists()
+    (((example,), _),) = drawn
+    assert list(example.others) == ["other"]
+    for prediction, label in ((example.prediction, 2), (example.others["other"], 13)):
+        assert prediction.pred_part_maps.to_full().unique().tolist() == [0, label]
+
+    # The same figures as the whole evaluation gives when the image is all there is.
+    metrics = ParsingMetrics(20)
+    human_map = np.zeros((64, 96), np.uint8)
+    human_map[8:60, 20:60] = 1
+    metrics.add_image(
+        "val0",
+        GroundTruth(13 * human_map[None], 13 * human_map),
+        Prediction(
+            example.others["other"].pred_part_maps.to_full().numpy(),
+            example.others["other"].scores.numpy(),
+        ),
+    )
+    figures = metrics.summarize()["parsing"]
+    expected = [f"{name} {figures[name]:.1f}" for name in ("mIoU", "APp50", "PCP50")]
+    assert example.figures["other"].startswith(", ".join(expected))
+    assert set(example.figures) == {"run", "other"}
+
+    (other / "config.yaml").unlink()
+    with pytest.raises(SystemExit, match="other/config.yaml is missing"):
+        tool.main([str(run_dir), "--against", str(other)])
 
 
 def test_tta_needs_it_in_the_config(tool, cfg, run_dir):

@@ -6,9 +6,10 @@ from detectron2.structures import Boxes
 from aiparsing_d2.structures import PartMaps
 from aiparsing_d2.structures.part_labels import CIHP_PART_LABELS
 from aiparsing_d2.visualization import draw_edges, draw_parsing
+from aiparsing_d2.visualization.box_labels import draw_boxes, person_color
 
 WHITE = [255, 255, 255]
-MAGENTA = [255, 0, 255]
+BOX_COLORS = [person_color(1), person_color(2)]
 HAIR, FACE = 2, 13
 # Half (100, 100, 100) and half of the palette's red and blue.
 HALF_RED, HALF_BLUE, HALF_GREY = [178, 50, 50], [50, 50, 178], [162, 162, 162]
@@ -68,11 +69,13 @@ def test_alpha_1_gives_the_palette_and_ignored_pixels_are_grey(image, overlappin
 def test_boxes_lie_on_their_outermost_pixels(image, overlapping_people, box_type):
     boxes = box_type([[5.0, 4.0, 15.0, 14.0], [10.0, 4.0, 20.0, 14.0]])
     drawing = draw_parsing(image, overlapping_people, CIHP_PART_LABELS, boxes=boxes)
-    magenta = (drawing == MAGENTA).all(axis=2)
-    expected = np.zeros((20, 30), dtype=bool)
-    expected[[4, 13], 5:20] = True
-    expected[4:14, [5, 14, 10, 19]] = True
-    np.testing.assert_array_equal(magenta, expected)
+    for (x0, x1), color in zip(((5, 15), (10, 20)), BOX_COLORS, strict=True):
+        expected = np.zeros((20, 30), dtype=bool)
+        expected[[4, 13], x0:x1] = True
+        expected[4:14, [x0, x1 - 1]] = True
+        if color == BOX_COLORS[0]:  # the second box is drawn over the first one's upper side
+            expected[[4, 13], 10:15] = False
+        np.testing.assert_array_equal((drawing == color).all(axis=2), expected)
 
 
 def test_ignore_boxes_are_dashed_in_two_greys_and_lie_inside_themselves():
@@ -89,18 +92,75 @@ def test_ignore_boxes_are_dashed_in_two_greys_and_lie_inside_themselves():
         assert np.bincount(side)[np.unique(side)].tolist() == [8, 12]  # 3 light dashes of 4
 
 
-def test_scores_are_written_on_the_boxes(overlapping_people):
+def test_words_are_written_above_the_boxes(overlapping_people):
     image = np.full((200, 300, 3), 100, dtype=np.uint8)
     maps = overlapping_people.repeat(10, axis=1).repeat(10, axis=2)
     boxes = PartMaps.from_full(maps).get_bounding_boxes()
-    drawing = draw_parsing(image, maps, CIHP_PART_LABELS, boxes=boxes, scores=[0.9, 0.2])
-    # The corner of each box holds letters, white on the colour of the box, with smooth rims.
-    corners = [drawing[y : y + 10, x : x + 20] for x, y in ((50, 40), (100, 40))]
-    for corner in corners:
-        assert (corner == MAGENTA).all(axis=2).sum() > 50
-        assert (corner[..., [0, 2]] == 255).all(axis=2).sum() == corner.shape[0] * corner.shape[1]
-        assert (corner[..., 1] > 150).sum() > 5
-    assert (corners[0] != corners[1]).any()
+    options = {"boxes": boxes, "scores": [0.9, 0.2]}
+    drawing = draw_parsing(image, maps, CIHP_PART_LABELS, **options)
+    for x, color in zip((50, 100), BOX_COLORS, strict=True):
+        label = drawing[28:39, x : x + 28]
+        assert (label == color).all(axis=2).sum() > 100
+        assert (label != color).any(axis=2).sum() > 10  # the letters
+    # With identities there is more to write, and the colours are theirs.
+    named = draw_parsing(image, maps, CIHP_PART_LABELS, **options, track_ids=[7, 1])
+    assert (named == person_color(7)).all(axis=2)[28:39, 50:90].sum() > 200
+    assert (named == BOX_COLORS[0]).all(axis=2)[28:39, 100:140].sum() > 200
+
+
+def test_words_stay_in_the_picture_and_apart(monkeypatch):
+    places = []
+    monkeypatch.setattr(
+        "aiparsing_d2.visualization.box_labels._draw_words",
+        lambda draw, words, font, place, color, line: places.append(place),
+    )
+    drawing = np.zeros((240, 320, 3), dtype=np.uint8)
+    box = [150, 100, 250, 200]
+    corners = [[-5, -5, 40, 60], [290, 0, 330, 50], [0, 200, 30, 240], [300, 230, 320, 240]]
+    boxes = np.array([box, box, box, box, *corners], dtype=float)
+    colors = [person_color(n) for n in range(1, 9)]
+    draw_boxes(drawing, boxes, colors, ["#12 0.95"] * 8, range(8))
+    assert len(places) == 8
+    for n, (x0, y0, x1, y1) in enumerate(places):
+        assert x0 >= 0 and y0 >= 0 and x1 <= 320 and y1 <= 240
+        for left, top, right, bottom in places[:n]:
+            assert min(x1, right) <= max(x0, left) or min(y1, bottom) <= max(y0, top)
+
+
+def test_one_colour_a_person(image, overlapping_people):
+    options = {"color_by": "person", "alpha": 1.0, "track_ids": [3, 9]}
+    drawing = draw_parsing(image, overlapping_people, CIHP_PART_LABELS, **options)
+    assert drawing[8, 7].tolist() == list(person_color(3))
+    assert drawing[8, 15].tolist() == list(person_color(9))
+    with pytest.raises(ValueError, match="color_by is 'people'"):
+        draw_parsing(image, overlapping_people, CIHP_PART_LABELS, color_by="people")
+    with pytest.raises(ValueError, match="2 people, but 1 track_ids"):
+        draw_parsing(image, overlapping_people, CIHP_PART_LABELS, track_ids=[1])
+
+
+def test_colours_of_people_differ():
+    colors = np.array([person_color(number) for number in range(1, 25)])
+    distances = np.abs(colors[:, None] - colors).max(axis=2) + 255 * np.eye(24)
+    assert distances.min() > 20
+    assert distances[np.arange(23), np.arange(1, 24)].min() > 100  # of neighbours
+
+
+def test_parts_of_a_person_are_outlined(image):
+    maps = np.zeros((1, 20, 30), dtype=np.uint8)
+    maps[0, 4:14, 5:12] = HAIR
+    maps[0, 4:14, 12:20] = FACE
+    drawing = draw_parsing(image, maps, CIHP_PART_LABELS, alpha=1.0)
+    assert drawing[8, 10].tolist() == [255, 0, 0] and drawing[8, 12].tolist() == [0, 0, 255]
+    assert drawing[8, 11].tolist() == [115, 0, 0]  # 0.45 of red, on one side of the border
+
+
+@pytest.mark.parametrize("height, width", [(240, 1), (2160, 7)])
+def test_lines_are_as_wide_as_suits_the_picture(height, width):
+    image = np.full((height, height, 3), 100, dtype=np.uint8)
+    maps = np.zeros((1, height, height), dtype=np.uint8)
+    maps[0, : height // 2] = HAIR
+    drawing = draw_parsing(image, maps, CIHP_PART_LABELS)
+    assert (drawing[:, height // 2] == WHITE).all(axis=1).sum() == width
 
 
 def test_scaled_drawing(image, overlapping_people):
@@ -110,10 +170,11 @@ def test_scaled_drawing(image, overlapping_people):
     )
     assert drawing.shape == (40, 60, 3)
     assert drawing[16, 14].tolist() == HALF_RED and drawing[16, 34].tolist() == HALF_BLUE
-    magenta = (drawing == MAGENTA).all(axis=2)
-    assert magenta[8, 10:40].all() and magenta[27, 10:40].all()
-    assert magenta[8:28, 10].all() and magenta[8:28, 39].all()
-    assert not magenta[:8].any() and not magenta[28:].any()
+    first, second = ((drawing == color).all(axis=2) for color in BOX_COLORS)
+    lines = first | second
+    assert lines[8, 10:40].all() and lines[27, 10:40].all()
+    assert first[8:28, 10].all() and second[8:28, 39].all()
+    assert not lines[:8].any() and not lines[28:].any()
     assert draw_parsing(image, overlapping_people, CIHP_PART_LABELS, scale=0.5).shape == (10, 15, 3)
 
 

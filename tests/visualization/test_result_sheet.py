@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -142,3 +144,25 @@ def test_sheet_of_nothing_and_of_nobody():
         [ParsingExample(picture(RED), nobody, prediction)], CIHP_PART_LABELS, cell_width=60
     )
     assert (sheet == RED).all(axis=2).sum() == 3 * 40 * 60
+
+
+def test_other_models_and_figures_stand_beside_each_other(example):
+    plain = result_sheet([example], CIHP_PART_LABELS, cell_width=200)
+    other = dataclasses.replace(
+        example,
+        others={"Another model": example.prediction},
+        figures={"First": "mIoU 12.3", "Another model": "mIoU 45.6"},
+    )
+    sheet = result_sheet([other], CIHP_PART_LABELS, cell_width=200, prediction_title="First")
+    assert sheet.shape[1] - plain.shape[1] == 200 + 12
+    assert sheet.shape[0] >= plain.shape[0]
+
+
+def test_captions_are_below_their_pictures():
+    row = [picture(RED), picture(GREEN)]
+    plain = image_grid([row])
+    sheet = image_grid([row], captions=[["", "12.3"]])
+    assert sheet.shape[0] > plain.shape[0]
+    below = (sheet[block_of(sheet, GREEN)[1] :] < 128).all(axis=2)
+    y0, y1, x0, x1 = block_of(sheet, GREEN)
+    assert below[:, x0:x1].any() and not below[:, :x0].any()
