@@ -30,6 +30,8 @@ def whole_file(
 
     Raises:
         FileExistsError: there is a file already and it is not to be overwritten.
+        OSError: it cannot be written, as when the disk is full; the error names the file, which
+            those of Python's writing do not.
     """
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists; write to a new or empty folder")
@@ -43,6 +45,10 @@ def whole_file(
                 file.flush()
                 os.fsync(file.fileno())
         os.replace(part, path)
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
     finally:
         part.unlink(missing_ok=True)
     if durable and os.name == "posix":  # the new name, too

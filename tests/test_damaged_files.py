@@ -30,7 +30,8 @@ from aiparsing_d2.data.id_lists import IdListError
 from aiparsing_d2.data.image_files import UnreadableImageError, read_image, read_image_size
 from aiparsing_d2.data.json_files import JsonError
 from aiparsing_d2.engine import ConfigError, FittingCheckpointer, load_lazy_config
-from aiparsing_d2.engine.checkpointing import newest_whole_checkpoint, remove_unfinished
+from aiparsing_d2.engine.checkpointing import newest_whole_checkpoint
+from aiparsing_d2.engine.resumption import drop_later_lines
 from aiparsing_d2.engine.run_settings import check_settings
 from aiparsing_d2.inference import ParsedImage
 from aiparsing_d2.preparation import JournalError
@@ -103,6 +104,7 @@ def check(read, errors, path):
         return None
 
 
+@pytest.mark.fault("weights, an image, a label map, a list, a JSON or a YAML file is damaged")
 @fuzz
 @given(content=png(GREY) | png(RED), allow_red=st.booleans())
 def test_label_map(tmp_path, content, allow_red):
@@ -121,6 +123,7 @@ def test_label_map_of_an_image(tmp_path, content):
     assert found is None or found.category_map.shape == (20, 24)
 
 
+@pytest.mark.fault("weights, an image, a label map, a list, a JSON or a YAML file is damaged")
 @fuzz
 @given(
     content=damaged(JPEG)
@@ -162,6 +165,7 @@ LISTS = [
 ]
 
 
+@pytest.mark.fault("weights, an image, a label map, a list, a JSON or a YAML file is damaged")
 @pytest.mark.parametrize(("load", "folder", "name", "whole"), LISTS, ids=lambda x: str(x)[:12])
 @fuzz
 @given(data=st.data())
@@ -201,6 +205,7 @@ COCO_MAPS = {
 }
 
 
+@pytest.mark.fault("weights, an image, a label map, a list, a JSON or a YAML file is damaged")
 @fuzz
 @given(content=damaged_json(COCO) | damaged_json(COCO_MAPS))
 def test_coco_json(tmp_path, content):
@@ -342,6 +347,7 @@ WEIGHT_FILES = {
 }
 
 
+@pytest.mark.fault("weights, an image, a label map, a list, a JSON or a YAML file is damaged")
 @pytest.mark.parametrize("suffix", WEIGHT_FILES)
 @fuzz
 @given(data=st.data())
@@ -434,7 +440,7 @@ def test_damaged_last_checkpoint(tmp_path, content):
 @given(content=damaged(b'{"iteration": 3, "lr": 0.1}\n{"iteration": 7, "lr": 0.1}\n'))
 def test_metrics(tmp_path, content):
     path = write(tmp_path / "metrics.json", content)
-    remove_unfinished(str(tmp_path), start_iter=5)
+    drop_later_lines(path, 4)
     assert all(json.loads(line)["iteration"] < 5 for line in path.read_bytes().splitlines())
 
 
@@ -453,6 +459,7 @@ RUN = yaml.dump(
 ).encode()
 
 
+@pytest.mark.fault("weights, an image, a label map, a list, a JSON or a YAML file is damaged")
 @fuzz
 @given(
     content=damaged(RUN)
@@ -605,11 +612,11 @@ def test_best_record(tmp_path):
     path = tmp_path / "model_best.json"
     whole = {"metric": "parsing/APp50", "value": 50.5, "iteration": 7}
     path.write_text(json.dumps(whole))
-    assert _read_best_record(str(path)) == ("parsing/APp50", 50.5, 7)
+    assert _read_best_record(path) == whole
     for content in ("", "{", "[]", "3", "{}", json.dumps(whole | {"value": "50"}), "\ud800"):
         path.write_bytes(content.encode("utf-8", "surrogatepass"))
         with pytest.raises(ConfigError, match="model_best.json is no record"):
-            _read_best_record(str(path))
+            _read_best_record(path)
 
 
 def test_links_that_lead_round_in_a_circle(data_sets):

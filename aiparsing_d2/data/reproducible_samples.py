@@ -71,30 +71,44 @@ class ReproducibleMapper:
 
 
 class ContinuedBatches:
-    """A training loader whose first batches are skipped without reading their images."""
+    """A training loader that goes on, without reading the images, behind what was seen already.
 
-    def __init__(self, data_loader: Iterable[list[dict[str, Any]]], mapper: ReproducibleMapper):
+    Its state, to be put into checkpoints, is the number of samples that all processes of the run
+    have seen, so the batch size may change from one part of a run to the next.
+    """
+
+    def __init__(
+        self,
+        data_loader: Iterable[list[dict[str, Any]]],
+        mapper: ReproducibleMapper,
+        batch_size: int,
+    ):
         """
         Args:
             data_loader: gives batches without end; it maps with ``mapper``.
             mapper: as it is in this process.
+            batch_size: samples in a batch of this process.
         """
         self._data_loader = data_loader
         self._mapper = mapper
-        self._num_batches = 0
+        self._batch_size = batch_size
+        self._num_skipped = self._num_seen = 0  # batches
 
-    def skip(self, num_batches: int, batch_size: int) -> None:
-        """Skip batches, before the first one is taken.
+    def skip(self, num_samples: int) -> None:
+        """Go on behind as many samples of all processes, before the first batch is taken."""
+        self._num_skipped = num_samples // (self._batch_size * comm.get_world_size())
+        self._num_seen = self._num_skipped
+        self._mapper.num_skipped = self._num_skipped * self._batch_size
 
-        Args:
-            num_batches: of this process.
-            batch_size: samples in a batch of this process.
-        """
-        self._num_batches = num_batches
-        self._mapper.num_skipped = num_batches * batch_size
+    def state_dict(self) -> dict[str, int]:
+        return {"samples": self._num_seen * self._batch_size * comm.get_world_size()}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        self.skip(state_dict["samples"])
 
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
         for number, batch in enumerate(self._data_loader):
-            if number >= self._num_batches:
+            if number >= self._num_skipped:
+                self._num_seen = number + 1
                 # Images are grouped by their shape, so some that were drawn before come later.
                 yield [self._mapper.finish(sample) for sample in batch]

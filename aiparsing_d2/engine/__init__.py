@@ -1,5 +1,6 @@
 from .batch_size import scale_to_batch_size
 from .checkpointing import (
+    BoundedCheckpoints,
     FittingCheckpointer,
     PersistentBestCheckpointer,
     check_init_checkpoint,
@@ -14,21 +15,26 @@ from .data_set_registration import keep_registrations, register_by_config_file
 from .ema import ExponentialMovingAverage
 from .finite_steps import FiniteStepTrainer, NonFiniteError
 from .gradient_clipping import clip_gradients
-from .launch import check_device, create_ddp_model, launch
+from .launch import check_device, create_ddp_model, launch, share_buffers
 from .lazy_config import load_lazy_config
 from .mixed_precision import build_trainer
 from .overrides import apply_overrides
+from .resumption import ContinuedWriter, RecordedEvaluation, RestOfIteration, open_writers
 from .seeded_iterations import SeededIterations
 from .step_statistics import StepStatistics
 from .termination import SaveOnTermination, Terminated, resume_command
 
 __all__ = [
+    "BoundedCheckpoints",
     "ConfigError",
+    "ContinuedWriter",
     "ExponentialMovingAverage",
     "FiniteStepTrainer",
     "FittingCheckpointer",
     "NonFiniteError",
     "PersistentBestCheckpointer",
+    "RecordedEvaluation",
+    "RestOfIteration",
     "SaveOnTermination",
     "SeededIterations",
     "StepStatistics",
@@ -47,10 +53,12 @@ __all__ = [
     "keep_registrations",
     "launch",
     "load_lazy_config",
+    "open_writers",
     "read_config_file",
     "register_by_config_file",
     "remove_unfinished",
     "resume_command",
     "saving_whole_configs",
     "scale_to_batch_size",
+    "share_buffers",
 ]

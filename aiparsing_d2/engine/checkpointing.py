@@ -21,7 +21,7 @@ from torch import nn
 
 from aiparsing_d2.checkpoint import ParsingCheckpointer
 from aiparsing_d2.data.id_lists import path_problem
-from aiparsing_d2.data.json_files import parse_json, read_json, shortened
+from aiparsing_d2.data.json_files import read_json, shortened
 from aiparsing_d2.whole_files import whole_file
 
 from .config_error import ConfigError
@@ -61,6 +61,7 @@ class FittingCheckpointer(ParsingCheckpointer):
         self._allow_unfitting = allow_unfitting
         self._is_start = self._may_be_body = False
         self._is_tagging = True
+        self._more_content: dict[str, Any] = {}
         self._resumed_from: str | None = None
 
     def has_checkpoint(self) -> bool:
@@ -125,16 +126,16 @@ class FittingCheckpointer(ParsingCheckpointer):
                 f"or NaN: {', '.join(wrong[:3])}{', ...' if len(wrong) > 3 else ''}. What was "
                 "written before is as it was: resume from there with a lower rate"
             )
-        super().save(name, **kwargs)
+        super().save(name, **self._more_content, **kwargs)
 
     @contextmanager
-    def leaving_last_checkpoint(self) -> Iterator[None]:
-        """Save in the block without making that the checkpoint to resume from."""
-        self._is_tagging = False
+    def leaving_last_checkpoint(self, **more_content: Any) -> Iterator[None]:
+        """Save in the block, with more content, what is not to be the checkpoint to resume from."""
+        self._is_tagging, self._more_content = False, more_content
         try:
             yield
         finally:
-            self._is_tagging = True
+            self._is_tagging, self._more_content = True, {}
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         if self._is_tagging:
@@ -192,46 +193,81 @@ def _outside_body(names: set[str]) -> set[str]:
     return {name for name in names if not name.startswith(_BODY)}
 
 
+class BoundedCheckpoints(hooks.PeriodicCheckpointer):
+    """``PeriodicCheckpointer`` that keeps ``max_to_keep`` files over all parts of a run.
+
+    Detectron2's knows of those alone that it has written since the latest start, so that each
+    resumption would leave as many again.
+    """
+
+    def before_train(self) -> None:
+        super().before_train()
+        numbered = re.compile(rf"{re.escape(self.file_prefix)}_(\d+)\.pth")
+        files = {
+            int(match[1]): str(file)
+            for file in Path(self.checkpointer.save_dir).iterdir()
+            if (match := numbered.fullmatch(file.name))
+        }
+        earlier = [files[i] for i in sorted(files) if i < self.trainer.start_iter]
+        if self.max_to_keep is not None:
+            # A kill came between a new file and the end of the oldest.
+            for file in earlier[: -self.max_to_keep]:
+                logger.info("Removing %s, as %d later ones are kept", file, self.max_to_keep)
+                self.path_manager.rm(file)
+            self.recent_checkpoints = earlier[-self.max_to_keep :]
+
+
 class PersistentBestCheckpointer(hooks.BestCheckpointer):
     """``BestCheckpointer`` that goes well with ``--resume``.
 
     Detectron2's starts afresh, so that the first evaluation after a resumption replaces a better
-    checkpoint: this one writes ``<file_prefix>.json`` (metric, value, iteration) beside it. And
+    checkpoint: this one keeps the record (metric, value, iteration) in the checkpoint itself, as
+    "best", so that the two always belong together; ``<file_prefix>.json`` is a copy to read. And
     Detectron2's makes the best checkpoint the one to resume from; after the last evaluation that
     one counts an iteration too many. Here the latest periodic one is left to be that.
     """
 
     @property
-    def _record_file(self) -> str:
-        return os.path.join(self._checkpointer.save_dir, f"{self._file_prefix}.json")
+    def _file(self) -> Path:
+        return Path(self._checkpointer.save_dir, f"{self._file_prefix}.pth")
 
     def before_train(self) -> None:
-        if self.trainer.start_iter > 0 and os.path.isfile(self._record_file):
-            metric, value, iteration = _read_best_record(self._record_file)
-            if metric == self._val_metric:
-                self.best_metric, self.best_iter = value, iteration
+        if self.trainer.start_iter == 0 or not self._file.is_file():
+            return
+        problem = _damage(self._file)
+        if problem:
+            logger.warning("%s %s; the next evaluation replaces it", self._file, problem)
+            return
+        content = torch.load(self._file, map_location="cpu", weights_only=True, mmap=True)
+        copy = self._file.with_suffix(".json")
+        record = content.get("best")
+        if record is None and copy.is_file():  # earlier versions kept it there alone
+            record = _read_best_record(copy)
+        if record is not None and record["metric"] == self._val_metric:
+            self.best_metric, self.best_iter = record["value"], record["iteration"]
+            self._write_copy(record)
 
     def _best_checking(self) -> None:
+        latest = self.trainer.storage.latest().get(self._val_metric)
+        record = dict(zip(("metric", "value", "iteration"), (self._val_metric, *(latest or ()))))
         known = self.best_iter
-        with self._checkpointer.leaving_last_checkpoint():
+        with self._checkpointer.leaving_last_checkpoint(best=record):
             super()._best_checking()
         if self.best_iter != known:
-            record = {
-                "metric": self._val_metric,
-                "value": self.best_metric,
-                "iteration": self.best_iter,
-            }
-            with whole_file(Path(self._record_file), durable=True) as file:
-                json.dump(record, file)
+            self._write_copy(record)
+
+    def _write_copy(self, record: dict[str, Any]) -> None:
+        with whole_file(self._file.with_suffix(".json"), durable=True) as file:
+            json.dump(record, file)
 
 
-def _read_best_record(file: str) -> tuple[str, float, int]:
+def _read_best_record(file: Path) -> dict[str, Any]:
     try:
         record = read_json(file)
         metric, value, iteration = record["metric"], record["value"], record["iteration"]
         if type(value) not in (int, float) or type(iteration) is not int:
             raise TypeError(f"it holds {shortened(record)}")
-        return metric, value, iteration
+        return {"metric": metric, "value": value, "iteration": iteration}
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"{file} is no record of the best checkpoint ({error}). Mend it or remove it; without "
@@ -321,37 +357,16 @@ def _iteration(file: Path) -> int:
     return int(torch.load(file, map_location="cpu", weights_only=True, mmap=True)["iteration"])
 
 
-def remove_unfinished(output_dir: str, start_iter: int) -> None:
-    """Remove what a killed run leaves that a resumed one makes again.
-
-    Those are files that have not got their name yet, and lines of ``metrics.json`` of iterations
-    after the checkpoint.
+def remove_unfinished(output_dir: str) -> None:
+    """Remove the files of a killed run that have not got their name yet.
 
     Args:
         output_dir: of a run that this process is about to resume.
-        start_iter: the first iteration to come.
     """
     for part in Path(output_dir).glob("*.part"):
         if re.fullmatch(r".+\.\d+\.part", part.name):
             logger.info("Removing %s, which was not finished", part)
             part.unlink()
-    metrics = Path(output_dir, "metrics.json")
-    if metrics.is_file():
-        lines = metrics.read_bytes().splitlines(keepends=True)
-        kept = [line for line in lines if _is_before(line, start_iter)]
-        if kept != lines:
-            with whole_file(metrics, "wb", durable=True) as file:
-                file.writelines(kept)
-
-
-def _is_before(line: bytes, start_iter: int) -> bool:
-    """Whether a line of ``metrics.json`` is whole and of an earlier iteration."""
-    try:
-        values = parse_json(line)
-        # The last evaluation of a run counts as of the iteration after it, which has no rate.
-        return line.endswith(b"\n") and values["iteration"] < start_iter + ("lr" not in values)
-    except (ValueError, KeyError, TypeError):
-        return False
 
 
 def check_output_dir(output_dir: str) -> None:

@@ -10,6 +10,7 @@ from detectron2.engine import HookBase
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from .config_error import ConfigError
 from .finite_steps import without_ddp
 
 __all__ = ["ExponentialMovingAverage"]
@@ -53,12 +54,12 @@ class ExponentialMovingAverage(HookBase):
         """Start from the average, or go on with a resumed one.
 
         Raises:
-            ValueError: the run is resumed from a checkpoint that holds no average.
+            ConfigError: the run is resumed from a checkpoint that holds no average.
         """
         if self.trainer.start_iter == 0:
             self._model.load_state_dict(self.averaged_model.state_dict())
         elif not self._is_resumed:
-            raise ValueError(
+            raise ConfigError(
                 "the run to continue was not trained with train.ema.enabled; continue it without, "
                 "or start another run from its weights by train.init_checkpoint"
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import sys
@@ -101,7 +102,8 @@ class FiniteStepTrainer(SimpleTrainer):
         for hook in self._hooks:
             if isinstance(hook, hooks.PeriodicWriter):
                 for writer in hook._writers:
-                    writer.close()
+                    with contextlib.suppress(OSError):  # on a full disk, again
+                        writer.close()
 
     def run_step(self) -> None:
         # Batch normalisation has taken in what is wrong with a batch before it shows.
@@ -201,8 +203,16 @@ class FiniteStepTrainer(SimpleTrainer):
         """See ``SimpleTrainer``. The optimiser's settings, such as the rate, stay those it has.
 
         Raises:
-            ConfigError: the optimiser's state is of other parameters.
+            ConfigError: the optimiser's state is of other parameters, or the weights of the
+                checkpoint are an average.
         """
+        hooks_state = state_dict.get("hooks", {})
+        own = {type(hook).__qualname__ for hook in self._hooks}
+        if "ExponentialMovingAverage" in hooks_state.keys() - own:
+            raise ConfigError(
+                "the run to continue was trained with train.ema.enabled=True; continue it with "
+                "that, or start another run from its average by train.init_checkpoint"
+            )
         _check_optimizer_state(self.optimizer, state_dict["optimizer"])
         groups = self.optimizer.param_groups
         settings = [{k: v for k, v in group.items() if k != "params"} for group in groups]

@@ -21,7 +21,7 @@ from torch.multiprocessing import ProcessExitedException
 
 from .config_error import ConfigError
 
-__all__ = ["check_device", "create_ddp_model", "launch"]
+__all__ = ["check_device", "create_ddp_model", "launch", "share_buffers"]
 
 _SET_BY_TORCHRUN = (
     "RANK",
@@ -168,6 +168,20 @@ def create_ddp_model(model: nn.Module, **kwargs: Any) -> nn.Module:
     if not next(model.parameters()).is_cuda:
         kwargs["device_ids"] = None
     return engine.create_ddp_model(model, **kwargs)
+
+
+def share_buffers(model: nn.Module) -> None:
+    """Give all processes the main one's buffers, which are those that checkpoints hold.
+
+    Statistics of batch normalisation differ between processes in training. Before an evaluation,
+    each process would otherwise score its images with its own.
+
+    Args:
+        model: on the device that the processes communicate from.
+    """
+    if comm.get_world_size() > 1:
+        for buffer in model.buffers():
+            dist.broadcast(buffer, src=0)
 
 
 def _count(num_gpus: int) -> str:

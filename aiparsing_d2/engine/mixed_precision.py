@@ -39,6 +39,10 @@ class BFloat16Trainer(FiniteStepTrainer):
 class FiniteStepAMPTrainer(FiniteStepTrainer, AMPTrainer):
     """``FiniteStepTrainer`` in float16, with scaled gradients."""
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        # A run that began in another precision has no scale yet.
+        super().load_state_dict({"grad_scaler": self.grad_scaler.state_dict(), **state_dict})
+
 
 class _BFloat16Forward(nn.Module):
     def __init__(self, model: nn.Module):

@@ -32,7 +32,8 @@ class SaveOnTermination(HookBase):
     """After SIGTERM, saves a checkpoint at the end of the iteration and ends the run.
 
     SIGTERM is what schedulers send some time before they kill. One process that gets it ends all.
-    Must be the last hook, so that the others have done what is due in the iteration.
+    An evaluation that is due may take longer than that: this hook's place is where checkpoints are
+    written, so that the rest of the iteration is left to the resumption.
     """
 
     def __init__(self, checkpointer: Checkpointer):

@@ -13,9 +13,10 @@ from typing import Any
 
 import torch
 from detectron2.config import instantiate
-from detectron2.engine import default_setup, default_writers, hooks
+from detectron2.engine import HookBase, default_setup, hooks
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
+from detectron2.utils.events import EventWriter
 from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig, ListConfig
 from torch import nn
@@ -25,6 +26,7 @@ from aiparsing_d2.data.reproducible_samples import ContinuedBatches, Reproducibl
 
 from .batch_size import scale_to_batch_size
 from .checkpointing import (
+    BoundedCheckpoints,
     FittingCheckpointer,
     PersistentBestCheckpointer,
     check_init_checkpoint,
@@ -39,12 +41,13 @@ from .data_set_registration import keep_registrations
 from .ema import ExponentialMovingAverage
 from .finite_steps import FiniteStepTrainer
 from .gradient_clipping import clip_gradients
-from .launch import check_device, create_ddp_model
+from .launch import check_device, create_ddp_model, share_buffers
 from .lazy_config import load_lazy_config
 from .mixed_precision import build_trainer
 from .overrides import apply_overrides
+from .resumption import ContinuedWriter, RecordedEvaluation, RestOfIteration, open_writers
 from .run_settings import check_settings
-from .seeded_iterations import SeededIterations
+from .seeded_iterations import SeededIterations, seed_of_run
 from .step_statistics import StepStatistics
 from .termination import SaveOnTermination
 
@@ -110,7 +113,8 @@ def build_train_loader(cfg: DictConfig) -> Iterable[list[dict[str, Any]]]:
     mapper = ReproducibleMapper(instantiate(node.mapper), cfg.train.seed)
     # A plain dict of the config's own nodes, which keep their place for "${...}".
     parts = {key: node[key] for key in node}
-    return ContinuedBatches(instantiate({**parts, "mapper": mapper}), mapper)
+    batches = instantiate({**parts, "mapper": mapper})
+    return ContinuedBatches(batches, mapper, node.total_batch_size // comm.get_world_size())
 
 
 @dataclass
@@ -118,7 +122,7 @@ class TrainingRun:
     """What :func:`prepare_training` has made of a config.
 
     Attributes:
-        trainer: with all hooks but the writers of metrics.
+        trainer: with all hooks.
         evaluated_model: what is evaluated: the model in training, or its average.
         checkpointer: of both.
         start_iter: the first iteration to come.
@@ -153,7 +157,7 @@ def prepare_training(args: argparse.Namespace, cfg: DictConfig) -> TrainingRun:
                 eval_period, log_period (int): in iterations
                 writers (list): instantiate to Detectron2's EventWriters; optional
                 channels_last (bool): memory layout of the weights; optional
-                seed (int): of all random numbers; negative: another one each run; optional
+                seed (int): of all random numbers; negative: none, for main draws one; optional
                 scale_to_batch_size (int): applied by read_config before this; optional
     """
     model = instantiate(cfg.model)
@@ -195,6 +199,10 @@ def prepare_training(args: argparse.Namespace, cfg: DictConfig) -> TrainingRun:
 
     loader = cfg.dataloader.train
     pastes_people = bool((loader.get("mapper") or {}).get("copy_paste"))
+    if isinstance(train_loader, ContinuedBatches):
+        checkpointer.add_checkpointable("train_loader", train_loader)
+
+    rest = _hooks_after_checkpoints(cfg, checkpointer, evaluated_model)
     trainer.register_hooks(
         [
             hooks.IterationTimer(),
@@ -203,17 +211,13 @@ def prepare_training(args: argparse.Namespace, cfg: DictConfig) -> TrainingRun:
             else None,
             hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
             average,
-            hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer)
+            BoundedCheckpoints(checkpointer, **cfg.train.checkpointer)
             if comm.is_main_process()
             else None,
-            hooks.EvalHook(cfg.train.eval_period, lambda: do_test(cfg, evaluated_model)),
-            PersistentBestCheckpointer(
-                cfg.train.eval_period, checkpointer, **cfg.train.best_checkpointer
-            )
-            if comm.is_main_process()
-            and cfg.train.get("best_checkpointer")
-            and "evaluator" in cfg.dataloader
-            else None,
+            SaveOnTermination(checkpointer),
+            *rest,
+            SeededIterations(cfg.train.seed) if cfg.train.get("seed", -1) >= 0 else None,
+            RestOfIteration(rest),
         ]
     )
 
@@ -222,12 +226,11 @@ def prepare_training(args: argparse.Namespace, cfg: DictConfig) -> TrainingRun:
     if args.resume and checkpointer.has_checkpoint():
         # The checkpoint holds the iteration that was just finished.
         start_iter = trainer.iter + 1
-    if isinstance(train_loader, ContinuedBatches):
-        batch_size = cfg.dataloader.train.total_batch_size // comm.get_world_size()
-        train_loader.skip(start_iter, batch_size)
-        trainer.register_hooks([SeededIterations(cfg.train.seed)])
+    if isinstance(train_loader, ContinuedBatches) and not train_loader.state_dict()["samples"]:
+        # Checkpoints of earlier versions do not tell.
+        train_loader.skip(start_iter * cfg.dataloader.train.total_batch_size)
     if args.resume and comm.is_main_process():
-        remove_unfinished(cfg.train.output_dir, start_iter)
+        remove_unfinished(cfg.train.output_dir)
     return TrainingRun(trainer, evaluated_model, checkpointer, start_iter)
 
 
@@ -245,15 +248,30 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> None:
             cfg.train.max_iter,
         )
         run.checkpointer.complete()
-        do_test(cfg, run.evaluated_model)
-        return
-    if comm.is_main_process():
-        # The writers open their files, which may have been replaced just now.
-        writers = default_writers(cfg.train.output_dir, cfg.train.max_iter)
-        writers += [instantiate(writer) for writer in cfg.train.get("writers", [])]
-        run.trainer.register_hooks([hooks.PeriodicWriter(writers, period=cfg.train.log_period)])
-    run.trainer.register_hooks([SaveOnTermination(run.checkpointer)])
-    run.trainer.train(run.start_iter, cfg.train.max_iter)
+    run.trainer.train(run.start_iter, max(run.start_iter, cfg.train.max_iter))
+
+
+def _hooks_after_checkpoints(
+    cfg: DictConfig, checkpointer: FittingCheckpointer, model: nn.Module
+) -> list[HookBase]:
+    """Return what ends an iteration when its checkpoint has been written: see RestOfIteration."""
+
+    def evaluate() -> Any:
+        share_buffers(model)
+        return do_test(cfg, model)
+
+    def open_all(first: int) -> list[EventWriter]:
+        own = [instantiate(writer) for writer in train.get("writers", [])]
+        return [*open_writers(train.output_dir, train.max_iter, first), *own]
+
+    train = cfg.train
+    evaluation = RecordedEvaluation(train.eval_period, evaluate, train.output_dir)
+    writer = ContinuedWriter(open_all, train.output_dir, train.log_period)
+    settings = train.get("best_checkpointer")
+    if not (settings and "evaluator" in cfg.dataloader and comm.is_main_process()):
+        return [evaluation, writer]
+    best = PersistentBestCheckpointer(train.eval_period, checkpointer, **settings)
+    return [evaluation, best, writer]
 
 
 def read_config(args: argparse.Namespace) -> DictConfig:
@@ -300,6 +318,8 @@ def main(args: argparse.Namespace) -> None:
     # The other processes get from the main one what they cannot read.
     if comm.is_main_process() and not is_resumed:
         check_init_checkpoint(cfg.train.init_checkpoint)
+    if not args.eval_only and cfg.train.get("seed", -1) < 0:
+        cfg.train.seed = seed_of_run(cfg.train.output_dir if is_resumed else None)
     with saving_whole_configs():
         default_setup(cfg, args)
     setup_logger(cfg.train.output_dir, comm.get_rank(), name="aiparsing_d2")

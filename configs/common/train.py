@@ -33,7 +33,7 @@ train = dict(
     # Memory layout of the weights; channels last is faster for small models on the CPU.
     channels_last=False,
     # Of all random numbers, together with the process, the sample and the iteration: a resumed run
-    # ends as if it had not been interrupted. Negative: other numbers in each run.
+    # ends as if it had not been interrupted. Negative: each run draws one, which config.yaml tells.
     seed=-1,
     # Batch size to scale rate, length and periods to; None: the data loader's, as they are.
     scale_to_batch_size=None,

@@ -17,6 +17,7 @@ from aiparsing_d2.checkpoint import ParsingCheckpointer, WeightFileError
 from aiparsing_d2.checkpoint.unpickling import finished, load_arrays
 
 
+@pytest.mark.fault("SIGKILL, loss of power, at any moment, inside a write too")
 def test_a_checkpoint_is_named_after_it_is_written(tmp_path, monkeypatch):
     """Every state of the folder that a kill could leave is seen from inside the writes."""
     checkpointer = ParsingCheckpointer(nn.Linear(2, 2), str(tmp_path))
@@ -40,6 +41,7 @@ def test_a_checkpoint_is_named_after_it_is_written(tmp_path, monkeypatch):
     assert not list(tmp_path.glob("*.part"))
 
 
+@pytest.mark.fault("the disk is full, or cannot be written")
 def test_a_full_disk_leaves_what_was_there_and_names_the_file(tmp_path, monkeypatch):
     checkpointer = ParsingCheckpointer(nn.Linear(2, 2), str(tmp_path))
     checkpointer.save("model_final")
@@ -129,6 +131,7 @@ class Call:
         return self.call
 
 
+@pytest.mark.fault("weights or a YAML config from somebody else hold code")
 @pytest.mark.parametrize("suffix", [".pkl", ".pth", ".pyth"])
 @pytest.mark.parametrize("place", ["model", "elsewhere"])
 def test_weights_run_no_code(tmp_path, suffix, place):

@@ -34,7 +34,7 @@ def loader(num_workers, seed=5):
         total_batch_size=BATCH_SIZE,
         num_workers=num_workers,
     )
-    return ContinuedBatches(batches, mapper)
+    return ContinuedBatches(batches, mapper, BATCH_SIZE)
 
 
 def first_batches(batches, count):
@@ -63,15 +63,30 @@ def test_no_two_samples_and_no_two_seeds_share_random_numbers(expected):
 @pytest.mark.parametrize("skipped", [1, 5, 9])
 def test_a_resumed_run_goes_on_with_the_same_samples(expected, num_workers, skipped):
     resumed = loader(num_workers)
-    resumed.skip(skipped, BATCH_SIZE)
+    resumed.skip(skipped * BATCH_SIZE)
     assert first_batches(resumed, 14 - skipped) == expected[skipped:]
+
+
+def test_its_state_is_what_was_seen(expected):
+    first, second = loader(0), loader(0)
+    first.skip(2 * BATCH_SIZE)
+    iterator = iter(first)
+    for _ in range(3):
+        next(iterator)
+    assert first.state_dict() == {"samples": 5 * BATCH_SIZE}
+    second.load_state_dict(first.state_dict())
+    assert first_batches(second, 4) == expected[5:9]
+    # Another batch size goes on where the images are that were not seen.
+    second._batch_size = 2 * BATCH_SIZE
+    second.load_state_dict({"samples": 12 * BATCH_SIZE})
+    assert second._num_skipped == 6 and second._mapper.num_skipped == 12 * BATCH_SIZE
 
 
 def test_skipped_images_are_not_read(monkeypatch):
     seen = []
     batches = loader(0)
     batches._mapper.mapper = lambda record: seen.append(record["id"]) or draw(record)
-    batches.skip(10, BATCH_SIZE)
+    batches.skip(10 * BATCH_SIZE)
     first_batches(batches, 1)
     # Of those drawn before, at most what waits for a batch of its shape: two lying, two upright.
     assert len(seen) <= BATCH_SIZE + 2 * (BATCH_SIZE - 1)

@@ -23,6 +23,7 @@ from aiparsing_d2.engine import (
 )
 
 
+@pytest.mark.fault("weights or a YAML config from somebody else hold code")
 @pytest.mark.parametrize(
     "value",
     [

@@ -90,6 +90,7 @@ def equal(a, b):
     return all(a[name].equal(b[name]) for name in a)
 
 
+@pytest.mark.fault("a loss or a gradient is infinite or NaN")
 def test_it_stops_before_the_step_and_leaves_the_batch(make_trainer, tmp_path):
     before = make_trainer(batches({}, 2))
     train(before, 2)
@@ -126,6 +127,7 @@ def test_a_skipped_batch_leaves_no_trace(make_trainer, kind, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["nonfinite_0000001.pt"]
 
 
+@pytest.mark.fault("a loss or a gradient is infinite or NaN")
 def test_gradients_that_no_scale_helps_are_named(make_trainer):
     trainer = make_trainer(batches(dict.fromkeys(range(8), "root"), 8))
     with pytest.raises(NonFiniteError, match="the gradient of .*weight.* is not finite"):
@@ -133,6 +135,7 @@ def test_gradients_that_no_scale_helps_are_named(make_trainer):
     assert all(value.isfinite().all() for value in weights(trainer).values())
 
 
+@pytest.mark.fault("more than 10 such batches in a row")
 def test_skipping_has_an_end(make_trainer, tmp_path):
     count = 2 * MAX_SKIPS_IN_A_ROW + 2
     broken = dict.fromkeys(range(1, count), "nan")
@@ -152,6 +155,7 @@ def test_another_action_is_refused():
         build_trainer(Network(), [], optimizer, nonfinite="go on")
 
 
+@pytest.mark.fault("the optimiser's state is of other shapes or of another number of parameters")
 def test_moments_of_another_shape_are_refused_before_anything_is_loaded():
     def trainer(width):
         model = nn.Linear(3, width)
@@ -196,6 +200,7 @@ def one_of_two(rank, folder):
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.fault("a loss or a gradient is infinite or NaN")
 def test_all_processes_skip_what_is_wrong_in_one(tmp_path: Path):
     torch.multiprocessing.spawn(one_of_two, (tmp_path,), nprocs=2)
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))

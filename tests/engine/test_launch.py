@@ -91,6 +91,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.fault("one of several processes is killed, in training or evaluation")
 @pytest.mark.parametrize("max_restarts", [0, 1])
 def test_a_killed_process_ends_all_or_all_start_again(tmp_path, max_restarts):
     script = tmp_path / "script.py"
@@ -145,6 +146,7 @@ TORCHRUN = {
 }
 
 
+@pytest.mark.fault("more `--num-gpus`, or torchrun processes, than GPUs")
 @pytest.mark.parametrize(
     "environment, num_gpus, num_machines, gpus, message",
     [

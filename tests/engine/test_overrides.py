@@ -21,6 +21,7 @@ def config(demo):
     return copy.deepcopy(demo)
 
 
+@pytest.mark.fault("a setting is misspelt, of another kind, or read by nothing")
 @pytest.mark.parametrize(
     "override, message",
     [

@@ -39,6 +39,7 @@ def test_train_has_the_keys_that_are_known_and_the_training_reads_them(config):
         assert re.search(rf"""(train\.{field.name}\b|train\.get\("{field.name}")""", code)
 
 
+@pytest.mark.fault("a setting is misspelt, of another kind, or read by nothing")
 @pytest.mark.parametrize(
     "override, message",
     [

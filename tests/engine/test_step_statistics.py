@@ -38,6 +38,7 @@ def test_on_a_gpu_its_memory_too(monkeypatch):
     assert storage.history("max_mem_mb").latest() == 3.0
 
 
+@pytest.mark.fault("the data loader is slow")
 def test_a_slow_loader_is_named_once_with_what_to_do(caplog):
     hook = StepStatistics(num_workers=2, pastes_people=True)
     # A loader that is as slow as is bearable, then one whose every tenth batch takes long.
