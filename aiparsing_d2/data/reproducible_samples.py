@@ -8,16 +8,17 @@ sample has random numbers of its own, and a resumed run goes on where it was.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from detectron2.utils import comm
-from torch.utils.data import get_worker_info
+from torch.utils.data import IterableDataset, get_worker_info
 
-__all__ = ["ContinuedBatches", "ReproducibleMapper", "seed_everything"]
+__all__ = ["ContinuedBatches", "NumberedRecords", "ReproducibleMapper", "seed_everything"]
 
+_NUMBER = "number_of_sample"
 _SKIPPED = "skipped_sample"
 
 
@@ -29,12 +30,34 @@ def seed_everything(*numbers: int) -> None:
     torch.manual_seed(seed)
 
 
-class ReproducibleMapper:
-    """A mapper that maps the n-th sample of a process with the random numbers of that sample.
+class NumberedRecords(IterableDataset):
+    """Records in a sampler's order, each with its number in it, shared by a loader's workers.
 
-    For loaders whose workers take turns, as Detectron2's: worker i of W gets the samples i, i + W,
-    i + 2W, and so on.
+    Detectron2's versions differ in which worker gets which, and so in the order of the batches.
     """
+
+    def __init__(self, records: Sequence[dict[str, Any]], sampler: Iterable[int], in_turn: int):
+        """
+        Args:
+            records: of a data set.
+            sampler: gives indices of ``records``, the same in every worker.
+            in_turn: records that a worker takes before it is the next one's turn: the batch size
+                for a loader whose workers make whole batches, else 1.
+        """
+        self._records = records
+        self._sampler = sampler
+        self._in_turn = in_turn
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        worker = get_worker_info()
+        mine, num_workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        for number, index in enumerate(self._sampler):
+            if number // self._in_turn % num_workers == mine:
+                yield {**self._records[index], _NUMBER: number}
+
+
+class ReproducibleMapper:
+    """A mapper that maps each of :class:`NumberedRecords` with random numbers of its own."""
 
     def __init__(self, mapper: Callable[[dict[str, Any]], dict[str, Any]], seed: int):
         """
@@ -46,14 +69,10 @@ class ReproducibleMapper:
         self.mapper = mapper
         self.num_skipped = 0  # samples at the start that are left unmapped
         self._seed = (seed, comm.get_rank())
-        self._calls = 0
 
     def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
-        """Map the next sample, or give what a loader groups images by if it is to be skipped."""
-        worker = get_worker_info()
-        first, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        number = first + self._calls * step
-        self._calls += 1
+        """Map a numbered record, or give what a loader groups images by if it is to be skipped."""
+        number = record.pop(_NUMBER)
         if number < self.num_skipped:
             shape: dict[str, Any] = {
                 key: record[key] for key in ("width", "height") if key in record

@@ -13,16 +13,23 @@ from typing import Any
 
 import torch
 from detectron2.config import instantiate
+from detectron2.data import DatasetFromList, build_detection_train_loader
+from detectron2.data.samplers import TrainingSampler
 from detectron2.engine import HookBase, default_setup, hooks
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
 from detectron2.utils.logger import setup_logger
+from detectron2.utils.registry import locate
 from omegaconf import DictConfig, ListConfig
 from torch import nn
 
 import aiparsing_d2.data.datasets  # noqa: F401  registers the splits for configs saved as YAML
-from aiparsing_d2.data.reproducible_samples import ContinuedBatches, ReproducibleMapper
+from aiparsing_d2.data.reproducible_samples import (
+    ContinuedBatches,
+    NumberedRecords,
+    ReproducibleMapper,
+)
 
 from .batch_size import scale_to_batch_size
 from .checkpointing import (
@@ -105,16 +112,28 @@ def build_train_loader(cfg: DictConfig) -> Iterable[list[dict[str, Any]]]:
 
     Returns:
         ``cfg.dataloader.train``, inside of :class:`ContinuedBatches` if ``train.seed`` is not
-        negative and the loader takes a mapper and a batch size, as Detectron2's does.
+        negative and the loader is Detectron2's with a mapper.
     """
     node = cfg.dataloader.train
-    if cfg.train.get("seed", -1) < 0 or not {"mapper", "total_batch_size"} <= node.keys():
+    target = node.get("_target_")
+    is_detectron2s = (locate(target) if isinstance(target, str) else target) is (
+        build_detection_train_loader
+    )
+    if cfg.train.get("seed", -1) < 0 or not is_detectron2s or "mapper" not in node:
         return instantiate(node)
     mapper = ReproducibleMapper(instantiate(node.mapper), cfg.train.seed)
+    records = DatasetFromList(instantiate(node.dataset), copy=False)
+    sampler = instantiate(node.get("sampler"))
+    if sampler is None:
+        sampler = TrainingSampler(len(records))
+    batch_size = node.total_batch_size // comm.get_world_size()
+    # Without groups by shape the workers make whole batches.
+    in_turn = 1 if node.get("aspect_ratio_grouping", True) else batch_size
     # A plain dict of the config's own nodes, which keep their place for "${...}".
-    parts = {key: node[key] for key in node}
-    batches = instantiate({**parts, "mapper": mapper})
-    return ContinuedBatches(batches, mapper, node.total_batch_size // comm.get_world_size())
+    parts = {key: node[key] for key in node if key != "sampler"}
+    dataset = NumberedRecords(records, sampler, in_turn)
+    batches = instantiate({**parts, "dataset": dataset, "mapper": mapper})
+    return ContinuedBatches(batches, mapper, batch_size)
 
 
 @dataclass

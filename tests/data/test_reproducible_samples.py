@@ -11,6 +11,7 @@ from detectron2.data.samplers import TrainingSampler
 
 from aiparsing_d2.data.reproducible_samples import (
     ContinuedBatches,
+    NumberedRecords,
     ReproducibleMapper,
     seed_everything,
 )
@@ -25,13 +26,14 @@ def draw(record):
     return {**record, "numbers": numbers}
 
 
-def loader(num_workers, seed=5):
+def loader(num_workers, seed=5, grouped=True):
     mapper = ReproducibleMapper(draw, seed)
+    sampler = TrainingSampler(len(RECORDS), seed=0)
     batches = build_detection_train_loader(
-        RECORDS,
+        NumberedRecords(RECORDS, sampler, 1 if grouped else BATCH_SIZE),
         mapper=mapper,
-        sampler=TrainingSampler(len(RECORDS), seed=0),
         total_batch_size=BATCH_SIZE,
+        aspect_ratio_grouping=grouped,
         num_workers=num_workers,
     )
     return ContinuedBatches(batches, mapper, BATCH_SIZE)
@@ -50,6 +52,14 @@ def expected():
 @pytest.mark.parametrize("num_workers", [1, 3])
 def test_the_number_of_workers_does_not_matter(expected, num_workers):
     assert first_batches(loader(num_workers), 14) == expected
+
+
+def test_batches_without_groups_are_those_of_the_sampler():
+    sampler = itertools.islice(iter(TrainingSampler(len(RECORDS), seed=0)), 5 * BATCH_SIZE)
+    expected = [RECORDS[i]["id"] for i in sampler]
+    alone = first_batches(loader(0, grouped=False), 5)
+    assert [sample[0] for batch in alone for sample in batch] == expected
+    assert first_batches(loader(3, grouped=False), 5) == alone
 
 
 def test_no_two_samples_and_no_two_seeds_share_random_numbers(expected):
