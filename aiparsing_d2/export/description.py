@@ -15,7 +15,8 @@ from .image_parser import ImageParser
 __all__ = ["describe"]
 
 _OUTPUTS = {
-    "boxes": "float32 (N, 4): x0, y0, x1, y1 in pixels of the resized picture",
+    "boxes": "float32 (N, 4): x0, y0, x1, y1 in pixels of the resized picture, of the part logits",
+    "part_ends": "float32 (N, 4): where the parts end, x0, y0, x1, y1 in 0..1 of the box",
     "scores": "float32 (N,): of the people, descending, none below the threshold",
     "detection_scores": "float32 (N,): of the boxes",
     "parsing_scores": "float32 (N,): predicted mean IoU of the parts",
@@ -49,6 +50,7 @@ def describe(
         "most_people": model.proposal_generator.post_nms_topk[1],
         "upsample_factor": getattr(head, "upsample_factor", 1),
         "inclusive_boxes": model.proposal_generator.inclusive_boxes,
+        "part_box_weight": getattr(model, "part_box_weight", 0.0),
         "part_names": list(labels.names),
         "part_colors": [list(color) for color in labels.colors],
         "part_flip_pairs": [list(pair) for pair in labels.flip_pairs],

@@ -10,6 +10,7 @@ from detectron2.modeling import GeneralizedRCNN
 from torch import Tensor, nn
 
 from aiparsing_d2.modeling import FCOSProposalGenerator, OneStageParsingROIHeads
+from aiparsing_d2.structures import ROIPartLogits
 
 __all__ = ["ImageParser"]
 
@@ -45,9 +46,9 @@ class ImageParser(nn.Module):
         self.model = model
         self.is_bgr = image_format == "BGR"
         self.least_side = max(model.proposal_generator.strides) + 1
-        self.output_names = ["boxes", "scores", "detection_scores", "part_logits"]
+        self.output_names = ["boxes", "part_ends", "scores", "detection_scores", "part_logits"]
         if getattr(model.roi_heads.parsing_head, "score_head", None) is not None:
-            self.output_names.insert(3, "parsing_scores")
+            self.output_names.insert(4, "parsing_scores")
 
     def forward(self, image: Tensor, score_threshold: Tensor) -> tuple[Tensor, ...]:
         """
@@ -59,7 +60,9 @@ class ImageParser(nn.Module):
             Of the N people, by descending score,
 
             * boxes (N, 4), XYXY in pixels of the resized picture, in the convention of the model's
-              proposal generator;
+              proposal generator, which the part logits are relative to;
+            * part ends (N, 4), where the parts end in XYXY of the box, 0..1, to which boxes are
+              moved by the model's ``part_box_weight``, see ``ROIPartLogits.person_boxes``;
             * scores (N,), detection scores (N,) and, with a score head, parsing scores (N,);
             * part logits (N, C, M, M) over the boxes, before their upsampling.
         """
@@ -70,11 +73,16 @@ class ImageParser(nn.Module):
         rois = F.pad(boxes, (1, 0))  # all of the image 0
         predictions = heads.parsing_head.predict(pooler(features[name], rois))
 
+        logits = ROIPartLogits(
+            predictions["pred_part_logits"], getattr(heads.parsing_head, "upsample_factor", 1)
+        )
+        unit_boxes = torch.zeros_like(boxes) + boxes.new_tensor([0, 0, 1, 1])
         outputs = {
             "boxes": boxes,
+            "part_ends": logits.person_boxes(unit_boxes),
             "scores": scores.clamp(min=0),
             "detection_scores": scores,
-            "part_logits": predictions["pred_part_logits"],
+            "part_logits": logits.tensor,
         }
         if "parsing_scores" in self.output_names:
             mious = outputs["parsing_scores"] = predictions["pred_mious"]

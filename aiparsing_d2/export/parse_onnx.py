@@ -65,16 +65,17 @@ class Parser:
 
         inclusive = self.about["inclusive_boxes"]
         scale = np.array([width / resized.shape[1], height / resized.shape[0]] * 2, np.float32)
+        limits = np.array([width, height] * 2, np.float32)
         boxes = found["boxes"] * scale
         if not inclusive:
-            boxes = boxes.clip(0, np.array([width, height] * 2, np.float32))
+            boxes = boxes.clip(0, limits)
         people = []
         for i, box in enumerate(boxes):
             if not inclusive and not (box[2:] > box[:2]).all():
                 continue
             probabilities = self._probabilities(found["part_logits"][i])
             part_map, confidence, window = paste(probabilities, box, (width, height), inclusive)
-            person = {"box": box + inclusive * np.array([0, 0, 1, 1], np.float32)}
+            person = {"box": self._box_toward_parts(box, found["part_ends"][i])}
             for name in ("scores", "detection_scores", "parsing_scores"):
                 if name in found:
                     person[name.removesuffix("s")] = float(found[name][i])
@@ -83,6 +84,13 @@ class Parser:
             person["part_scores"] = (totals / np.maximum(areas, 1)).tolist()
             people.append({**person, "window": window, "map": part_map})
         return people
+
+    def _box_toward_parts(self, box: np.ndarray, part_ends: np.ndarray) -> np.ndarray:
+        """Move the sides, which then are exclusive ends, toward where the parts end."""
+        box = box + self.about["inclusive_boxes"] * np.array([0, 0, 1, 1], np.float32)
+        extent = np.tile(box[2:] - box[:2], 2)
+        ends = np.tile(box[:2], 2) + part_ends * extent
+        return box + self.about["part_box_weight"] * (ends - box)
 
     def _resize(self, picture: Image.Image) -> np.ndarray:
         """Bring the shorter side to the model's size, as far as the longer one allows."""

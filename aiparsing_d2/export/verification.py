@@ -55,7 +55,8 @@ def check_graph(parser: ImageParser, run: RunGraph, pictures: Sequence[np.ndarra
     """
     numbers = []
     for picture in pictures:
-        scores = parser(torch.from_numpy(picture), torch.tensor(0.0))[1].numpy()
+        outputs = parser(torch.from_numpy(picture), torch.tensor(0.0))
+        scores = outputs[parser.output_names.index("scores")].numpy()
         for threshold in _thresholds(scores):
             expected = parser(torch.from_numpy(picture), torch.tensor(threshold))
             outputs = run(picture, threshold)

@@ -40,6 +40,7 @@ def weights(tmp_path_factory):
 def make_predictor(weights, **options) -> ParsingPredictor:
     config = tiny_predictor.tiny_config()
     config.model.proposal_generator.post_nms_topk = (10, 50)
+    config.model.part_box_weight = 0.5
     config.model.roi_heads.parsing_head.update(options.pop("parsing_head", {}))
     config.model.proposal_generator.update(options)
     return ParsingPredictor(config, weights, device="cpu", score_threshold=0.0)
@@ -72,8 +73,10 @@ def results_of_model(predictor, picture: np.ndarray, threshold: float) -> list[n
         (found,) = predictor.model.inference([{"image": image}], do_postprocess=False)
     found = found[found.scores >= threshold]
     found = found[found.scores.argsort(descending=True, stable=True)]
-    fields = (found.pred_boxes, found.scores, found.box_scores, found.pred_mious)
-    return [getattr(x, "tensor", x).numpy() for x in (*fields, found.pred_part_logits)]
+    boxes, logits = found.pred_boxes.tensor, found.pred_part_logits
+    part_ends = logits.person_boxes(torch.tensor([[0.0, 0, 1, 1]]).expand(len(boxes), 4))
+    fields = (boxes, part_ends, found.scores, found.box_scores, found.pred_mious, logits.tensor)
+    return [field.numpy() for field in fields]
 
 
 def thresholds_by_number(scores: np.ndarray) -> dict[int, float]:
@@ -85,17 +88,20 @@ def thresholds_by_number(scores: np.ndarray) -> dict[int, float]:
 
 def compare(predictor, run: RunGraph, picture: np.ndarray) -> list[int]:
     everybody = results_of_model(predictor, picture, 0.0)
-    thresholds = thresholds_by_number(everybody[1])
+    thresholds = thresholds_by_number(everybody[2])
     for number, threshold in thresholds.items():
         outputs = run(picture, threshold)
         # Detections below the square of the threshold are left out before they are parsed.
-        assert [len(output) for output in outputs] == [number] * 5
-        for output, expected, atol in zip(outputs, everybody, (0.01, 1e-5, 1e-5, 1e-5, 1e-3)):
+        assert [len(output) for output in outputs] == [number] * 6
+        for output, expected, atol in zip(outputs, everybody, (0.01, 1e-3, 1e-5, 1e-5, 1e-5, 1e-3)):
             np.testing.assert_allclose(output, expected[:number], rtol=0, atol=atol)
     return list(thresholds)
 
 
-@pytest.mark.parametrize("format_name", FORMATS)
+@pytest.mark.parametrize(
+    "format_name",
+    ["onnx", "torchscript", pytest.param("torch-export", marks=pytest.mark.slow)],
+)
 def test_any_size_and_number_of_people(predictor, exported, format_name):
     graph_format = FORMATS[format_name]
     run = graph_format.load(exported(format_name) / graph_format.file_name)
