@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,6 +75,22 @@ def cache_of_its_own(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FVCORE_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def loggers_as_they_were():
+    """A handler that a test has added would write to a stream that is closed after it."""
+    before = {logger: list(logger.handlers) for logger in _loggers()}
+    yield
+    for logger in _loggers():
+        for handler in list(logger.handlers):
+            if handler not in before.get(logger, ()):
+                logger.removeHandler(handler)
+
+
+def _loggers() -> list[logging.Logger]:
+    known = logging.root.manager.loggerDict.values()
+    return [logging.root, *(logger for logger in known if isinstance(logger, logging.Logger))]
 
 
 @pytest.fixture

@@ -75,7 +75,7 @@ class Parser:
                 continue
             probabilities = self._probabilities(found["part_logits"][i])
             part_map, confidence, window = paste(probabilities, box, (width, height), inclusive)
-            person = {"box": self._box_toward_parts(box, found["part_ends"][i])}
+            person: dict = {"box": self._box_toward_parts(box, found["part_ends"][i])}
             for name in ("scores", "detection_scores", "parsing_scores"):
                 if name in found:
                     person[name.removesuffix("s")] = float(found[name][i])
