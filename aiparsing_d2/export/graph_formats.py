@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from .image_parser import ImageParser
 
-__all__ = ["FORMATS", "Format", "RunGraph"]
+__all__ = ["FORMATS", "Format", "RunGraph", "can_export_programs"]
 
 RunGraph = Callable[[np.ndarray, float], Sequence[np.ndarray]]
 """From an image and a threshold to the outputs of :meth:`ImageParser.forward`."""
@@ -56,8 +57,23 @@ def _load_torchscript(path: Path) -> RunGraph:
     return _run_module(torch.jit.load(path))
 
 
+# An argument of torch.export.export since about torch 2.9. Without it, it cannot be proved that
+# adjacent levels' maps fit, as images are not padded to a multiple.
+_DEFERRED = "prefer_deferred_runtime_asserts_over_guards"
+
+
+def can_export_programs() -> bool:
+    """Whether torch is new enough for the formats that are made by torch.export."""
+    return _DEFERRED in inspect.signature(torch.export.export).parameters
+
+
 @torch.no_grad()
 def _export_program(parser: ImageParser) -> torch.export.ExportedProgram:
+    if not can_export_programs():
+        raise ValueError(
+            f"torch {torch.__version__} is too old for it (2.9 is not); torchscript can be written "
+            "with any"
+        )
     height, width = (torch.export.Dim(name, min=parser.least_side) for name in ("height", "width"))
     with _symbolic_sizes():
         return torch.export.export(
@@ -65,7 +81,6 @@ def _export_program(parser: ImageParser) -> torch.export.ExportedProgram:
             _example(),
             dynamic_shapes=({0: height, 1: width}, None),
             strict=False,
-            # Without padding to a multiple it cannot be proved that adjacent levels' maps fit.
             prefer_deferred_runtime_asserts_over_guards=True,
         )
 

@@ -168,7 +168,7 @@ def nothing(datasets, monkeypatch):
         ("config", nothing, "train.init_checkpoint=nowhere.pth", "nowhere.pth, the weights to"),
         ("folder", nothing, "train.output_dir=/dev/null/run", "Not a directory"),
         ("data sets", no_list, "", "val_id.txt"),
-        ("model", nothing, "model.backbone.out_channels=65", "65"),
+        ("model", nothing, "model.backbone.out_channels=65", "divisible by num_groups"),
         ("samples", no_samples, "", "Training/Category_ids/"),
         ("training", no_finite_losses, "", "loss_fcos_cls is nan"),
         ("training", no_memory, "", "out of memory (CUDA out of memory.); a smaller batch"),
