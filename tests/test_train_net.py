@@ -326,7 +326,9 @@ def test_weights_of_another_width_are_refused_and_listed(run):
 
 
 def test_evaluation_needs_weights(run, tmp_path):
-    with pytest.raises(ConfigError, match="--eval-only needs weights: give train.init_checkpoint="):
+    with pytest.raises(
+        ConfigError, match="weights to evaluate are needed: give train.init_checkpoint="
+    ):
         run("--eval-only")
     assert not (tmp_path / "run").exists()
 

@@ -56,6 +56,8 @@ class _CommandParser(argparse.ArgumentParser):
         namespace, rest = super().parse_known_args(args, namespace)
         if rest and hasattr(namespace, "opts") and not any(word.startswith("-") for word in rest):
             namespace.opts, rest = [*namespace.opts, *rest], []
+        if rest:  # told with the usage of this command, not that of all
+            self.error(f"unrecognized arguments: {' '.join(rest)}")
         return namespace, rest
 
 

@@ -66,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
         predictor = ParsingPredictor(
             args.config_file or args.model or DEFAULT_CONFIG, args.weights, device="cpu"
         )
+        print("Writing the graph and comparing it with the model: a minute or two", file=sys.stderr)
         files, numbers = export_predictor(
             predictor, args.output, args.format, overwrite=args.overwrite
         )

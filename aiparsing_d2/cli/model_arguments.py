@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from aiparsing_d2.inference import ParsingPredictor
 
-__all__ = ["add_model_arguments", "make_predictor"]
+__all__ = ["add_model_arguments", "make_predictor", "predictor_arguments"]
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,6 +43,18 @@ def _threshold(text: str) -> float:
     return value
 
 
+def predictor_arguments(args: argparse.Namespace) -> dict[str, Any]:
+    """Give what the command line says of :class:`~aiparsing_d2.inference.ParsingPredictor`."""
+    arguments = {
+        "config": args.model or args.config_file,
+        "weights": args.weights,
+        "device": args.device,
+        "score_threshold": args.threshold,
+    }
+    # What is not given is the predictor's own default.
+    return {key: value for key, value in arguments.items() if value is not None}
+
+
 def make_predictor(args: argparse.Namespace) -> ParsingPredictor:
     """Load the model that the arguments describe.
 
@@ -51,11 +63,4 @@ def make_predictor(args: argparse.Namespace) -> ParsingPredictor:
     """
     from aiparsing_d2.inference import ParsingPredictor
 
-    settings = {
-        "config": args.model or args.config_file,
-        "weights": args.weights,
-        "device": args.device,
-        "score_threshold": args.threshold,
-    }
-    # What is not given is the predictor's own default.
-    return ParsingPredictor(**{key: value for key, value in settings.items() if value is not None})
+    return ParsingPredictor(**predictor_arguments(args))

@@ -17,10 +17,11 @@ import tempfile
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from .model_arguments import add_model_arguments, predictor_arguments
 from .parse_videos import ParsedVideo, VideoTask, find_videos, is_video, parse_video_task
 from .progress_bar import progress_bar
 from .stop_signals import StopSignals
@@ -91,7 +92,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "until Ctrl-C",
     )
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="for the results")
-    add_model_arguments(parser, more_kinds=(_VIDEOS_ONLY,))
+    add_parsing_arguments(parser, more_kinds=(_VIDEOS_ONLY,))
     parser.add_argument(
         "--every",
         type=_every,
@@ -103,30 +104,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.set_defaults(run=run)
 
 
-def add_model_arguments(
+def add_parsing_arguments(
     parser: argparse.ArgumentParser,
     save_default: tuple[str, ...] = ("overlay", "json"),
     more_kinds: tuple[str, ...] = (),
 ) -> None:
     """Add the arguments that say what parses, and what is kept of it."""
-    config = parser.add_mutually_exclusive_group()
-    config.add_argument(
-        "--model",
-        metavar="NAME",
-        help="config of the model zoo; default: photographs/aiparsing_lite0_FPN_ccp",
-    )
-    config.add_argument("--config-file", metavar="FILE", help="LazyConfig or yacs config")
-    parser.add_argument(
-        "--weights", metavar="FILE", help="default: those that the package carries for the model"
-    )
-    parser.add_argument("--device", help="e.g. cpu; default: a GPU where there is one")
-    parser.add_argument(
-        "--threshold",
-        type=_threshold,
-        metavar="T",
-        help="lowest score of a person, in 0..1; default: 0.26; lower finds more people, and more "
-        "that are none",
-    )
+    add_model_arguments(parser)
     parser.add_argument(
         "--save",
         type=functools.partial(_kinds, more=more_kinds),
@@ -140,7 +124,7 @@ def _kinds(text: str, more: tuple[str, ...]) -> list[str]:
     from aiparsing_d2.inference.saving import RESULT_KINDS
 
     known = (*RESULT_KINDS, *more)
-    kinds = text.split(",")
+    kinds = [kind for kind in text.split(",") if kind]
     for kind in kinds:
         if kind not in known:
             raise argparse.ArgumentTypeError(f"{kind!r} is not one of {', '.join(known)}")
@@ -151,16 +135,6 @@ def _every(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a number from 1")
     return int(text)
-
-
-def _threshold(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not in 0..1")
-    return value
 
 
 def run(args: argparse.Namespace) -> int:
@@ -369,8 +343,11 @@ def _names_in(content: bytes, message: str, note: Callable[[str], object]) -> li
 
 def _check_writable(folder: Path) -> None:
     """Make the folder of the results, if need be, and see whether files can be made in it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    tempfile.TemporaryFile(dir=folder).close()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise OSError(f"--output {folder} cannot be written to: {error.strerror}") from error
 
 
 def _wait_for_other_ranks() -> None:
@@ -381,18 +358,6 @@ def _wait_for_other_ranks() -> None:
         dist.init_process_group("gloo", timeout=timedelta(days=30))
         dist.barrier()
         dist.destroy_process_group()
-
-
-def predictor_arguments(args: argparse.Namespace) -> dict[str, Any]:
-    """Give what the command line says of :class:`~aiparsing_d2.inference.ParsingPredictor`."""
-    arguments = {
-        "config": args.model or args.config_file,
-        "weights": args.weights,
-        "device": args.device,
-        "score_threshold": args.threshold,
-    }
-    # What is not given is the predictor's own default.
-    return {key: value for key, value in arguments.items() if value is not None}
 
 
 def _make_predictor(args: argparse.Namespace) -> ParsingPredictor:

@@ -20,10 +20,10 @@ from tqdm import tqdm
 
 from aiparsing_d2.parallel import WorkerDiedError
 
+from .model_arguments import predictor_arguments
 from .parse import (
-    add_model_arguments,
+    add_parsing_arguments,
     expand_inputs,
-    predictor_arguments,
     printable,
 )
 from .progress_bar import progress_bar
@@ -86,7 +86,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="pictures that a worker parses between two files of the table; what is lost at most "
         "if it dies (default: %(default)s)",
     )
-    add_model_arguments(parser, save_default=())
+    add_parsing_arguments(parser, save_default=())
     parser.set_defaults(run=run)
 
 

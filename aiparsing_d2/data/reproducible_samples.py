@@ -24,10 +24,15 @@ _SKIPPED = "skipped_sample"
 
 def seed_everything(*numbers: int) -> None:
     """Seed Python's, numpy's and torch's random numbers by some integers, at least 0."""
+    torch.manual_seed(_seed_cpu(*numbers))
+
+
+def _seed_cpu(*numbers: int) -> int:
     (seed,) = np.random.SeedSequence(numbers).generate_state(1).tolist()
     random.seed(seed)
     np.random.seed(seed)
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
+    return seed
 
 
 class NumberedRecords(IterableDataset):
@@ -85,8 +90,16 @@ class ReproducibleMapper:
         return self._map(*sample[_SKIPPED]) if _SKIPPED in sample else sample
 
     def _map(self, record: dict[str, Any], number: int) -> dict[str, Any]:
-        seed_everything(*self._seed, number)
-        return self.mapper(record)
+        # Without workers this is the process that trains, whose random numbers must not depend on
+        # which sample was mapped last.
+        before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+        _seed_cpu(*self._seed, number)
+        try:
+            return self.mapper(record)
+        finally:
+            random.setstate(before[0])
+            np.random.set_state(before[1])
+            torch.set_rng_state(before[2])
 
 
 class ContinuedBatches:

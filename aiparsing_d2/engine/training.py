@@ -325,11 +325,13 @@ def main(args: argparse.Namespace) -> None:
     cfg = read_config(args)
     if args.eval_only and not cfg.train.init_checkpoint:
         raise ConfigError(
-            "--eval-only needs weights: give train.init_checkpoint=/path/to/model.pth"
+            "weights to evaluate are needed: give train.init_checkpoint=/path/to/model.pth"
         )
     if args.eval_only:
         # The run's own config and logs stay as they are.
         cfg.train.output_dir = os.path.join(cfg.train.output_dir, "eval")
+    elif os.path.exists(cfg.train.output_dir) and not os.path.isdir(cfg.train.output_dir):
+        raise ConfigError(f"train.output_dir={cfg.train.output_dir} is a file, not a folder")
     elif not args.resume:
         check_output_dir(cfg.train.output_dir)
     check_device(cfg.train.device)

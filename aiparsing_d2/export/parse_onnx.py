@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -209,8 +210,8 @@ def save(people: list[dict], about: dict, picture_size: tuple[int, int], path: P
     path.with_name(path.name + ".json").write_text(json.dumps(content, indent=1), "utf-8")
 
 
-def main() -> None:
-    """Parse the pictures that the command line names."""
+def main() -> int:
+    """Parse the pictures that the command line names; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("pictures", nargs="+", type=Path, metavar="PICTURE")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR")
@@ -220,13 +221,24 @@ def main() -> None:
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
     parse = Parser()
+    parsed: dict[str, Path] = {}
+    num_failed = 0
     for file in args.pictures:
-        with Image.open(file) as picture:
-            picture = ImageOps.exif_transpose(picture)
-        people = parse(picture, args.threshold)
-        save(people, parse.about, picture.size, args.output / file.stem)
-        print(f"{file}: {len(people)} people")
+        try:
+            if file.stem in parsed:
+                raise ValueError(f"its results would replace those of {parsed[file.stem]}")
+            with Image.open(file) as opened:
+                picture = ImageOps.exif_transpose(opened)
+            people = parse(picture, args.threshold)
+            save(people, parse.about, picture.size, args.output / file.stem)
+        except (OSError, ValueError) as error:
+            num_failed += 1
+            print(f"{file}: {error}", file=sys.stderr)
+        else:
+            parsed[file.stem] = file
+            print(f"{file}: people: {len(people)}")
+    return 1 if num_failed else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -21,7 +21,7 @@ __all__ = [
     "without_clashes",
 ]
 
-PICTURE_SUFFIXES = (*IMAGE_SUFFIXES, ".bmp", ".tif", ".tiff", ".webp")
+PICTURE_SUFFIXES = IMAGE_SUFFIXES
 """Of pictures in folders, in small letters; a file that is named itself may have any."""
 
 

@@ -94,6 +94,8 @@ class ParsingPredictor:
         self.score_threshold = score_threshold
         if not weights:
             weights = _carried_weights(config)
+        elif "://" not in str(weights) and not os.path.isfile(weights):
+            raise FileNotFoundError(f"there is no file {weights}, which is to be the weights")
         check_init_checkpoint(str(weights))
         config = _load_config(config)
         build = _build_yacs if isinstance(config, CfgNode) else _build_lazy

@@ -71,8 +71,12 @@ def get_config_file(name: str) -> str:
     file = folder / file_name
     if not file.is_file():
         similar = difflib.get_close_matches(name.removesuffix(".py"), list_configs(), n=3)
-        hint = f"did you mean {' or '.join(map(repr, similar))}?" if similar else "see list_configs"
-        raise ValueError(f"no config {name!r} in {folder}: {hint}")
+        hint = (
+            f"did you mean {' or '.join(map(repr, similar))}?"
+            if similar
+            else "MODEL_ZOO.md and list_configs() name them"
+        )
+        raise ValueError(f"there is no file {name}, and no config {name!r} in {folder}: {hint}")
     return str(file)
 
 

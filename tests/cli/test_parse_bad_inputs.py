@@ -269,7 +269,8 @@ def test_without_permission_to_write(parse, nobodys_folder, monkeypatch, capsys)
     monkeypatch.setattr("aiparsing_d2.cli.parse._make_predictor", None)
     for folder in (output, output / "below"):
         assert parse(picture, "--output", folder) == 1
-        assert capsys.readouterr().err.startswith("aiparsing parse: [Errno 13] Permission denied")
+        message = f"aiparsing parse: --output {folder} cannot be written to: Permission denied\n"
+        assert capsys.readouterr().err == message
     assert names_below(output) == set()
 
 

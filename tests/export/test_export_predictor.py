@@ -167,6 +167,21 @@ def test_the_script_beside_the_onnx_file_needs_nothing_else(predictor, exported,
     assert len(np.unique(people.instance_map())) > 2
 
 
+def test_the_script_names_what_it_cannot_parse_and_goes_on(exported, tmp_path):
+    names = ["a.png", "there/a.png", "missing.png", "b.png"]
+    for name in ("a.png", "there/a.png", "b.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(tiny_predictor.random_picture(100, 120)).save(tmp_path / name)
+    pictures = [str(tmp_path / name) for name in names]
+    command = [sys.executable, exported("onnx") / "parse_onnx.py", *pictures, "--output", tmp_path]
+    done = subprocess.run([str(x) for x in command], capture_output=True, text=True)
+    assert done.returncode == 1
+    clash, missing = done.stderr.splitlines()
+    assert clash == f"{pictures[1]}: its results would replace those of {pictures[0]}"
+    assert missing.startswith(f"{pictures[2]}: ") and "No such file" in missing
+    assert [line.split(": ")[0] for line in done.stdout.splitlines()] == [pictures[0], pictures[3]]
+
+
 def test_the_script_cannot_import_this_package(exported, tmp_path):
     """So that the test above can fail."""
     script = tmp_path / "parse_onnx.py"

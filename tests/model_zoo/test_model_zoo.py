@@ -58,7 +58,7 @@ def test_both_kinds_of_config():
 def test_an_unknown_name_is_answered_with_similar_ones():
     with pytest.raises(ValueError, match=f"no config 'cihp/aiparsing_R50.*did you mean '{NAME}'"):
         model_zoo.get_config("cihp/aiparsing_R50_FPN_cihp_75ep")
-    with pytest.raises(ValueError, match="see list_configs"):
+    with pytest.raises(ValueError, match="MODEL_ZOO.md and list_configs"):
         model_zoo.get_config_file("?")
 
 
