@@ -7,8 +7,10 @@ sample has random numbers of its own, and a resumed run goes on where it was.
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -90,16 +92,8 @@ class ReproducibleMapper:
         return self._map(*sample[_SKIPPED]) if _SKIPPED in sample else sample
 
     def _map(self, record: dict[str, Any], number: int) -> dict[str, Any]:
-        # Without workers this is the process that trains, whose random numbers must not depend on
-        # which sample was mapped last.
-        before = random.getstate(), np.random.get_state(), torch.get_rng_state()
         _seed_cpu(*self._seed, number)
-        try:
-            return self.mapper(record)
-        finally:
-            random.setstate(before[0])
-            np.random.set_state(before[1])
-            torch.set_rng_state(before[2])
+        return self.mapper(record)
 
 
 class ContinuedBatches:
@@ -139,8 +133,28 @@ class ContinuedBatches:
         self.skip(state_dict["samples"])
 
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
-        for number, batch in enumerate(self._data_loader):
+        batches = iter(self._data_loader)
+        for number in itertools.count():
+            with _keeping_random_numbers():
+                batch = next(batches)
+                if number >= self._num_skipped:
+                    # Images are grouped by their shape, so some drawn before come later.
+                    batch = [self._mapper.finish(sample) for sample in batch]
             if number >= self._num_skipped:
                 self._num_seen = number + 1
-                # Images are grouped by their shape, so some that were drawn before come later.
-                yield [self._mapper.finish(sample) for sample in batch]
+                yield batch
+
+
+@contextmanager
+def _keeping_random_numbers() -> Iterator[None]:
+    """Those of a training step must not depend on what a loader in its process has drawn.
+
+    It draws when it begins, also in a run that is resumed, and without workers for each sample.
+    """
+    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+        torch.set_rng_state(before[2])

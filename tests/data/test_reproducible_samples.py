@@ -62,15 +62,16 @@ def test_batches_without_groups_are_those_of_the_sampler():
     assert first_batches(loader(3, grouped=False), 5) == alone
 
 
-def test_random_numbers_of_the_process_that_trains_stay_as_they_are():
-    """Else those of a step would depend on the sample that was mapped last."""
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_random_numbers_of_the_process_that_trains_stay_as_they_are(num_workers):
+    """Else a step's would depend on whether the loader has just begun, and on the last sample."""
     seed_everything(1)
     expected = draw({})
-    batches = iter(loader(0))
-    next(batches)  # a sampler may draw when it begins
-    seed_everything(1)
-    next(batches)
-    assert draw({}) == expected
+    batches = iter(loader(num_workers))
+    for _ in range(3):
+        seed_everything(1)
+        next(batches)
+        assert draw({}) == expected
 
 
 def test_no_two_samples_and_no_two_seeds_share_random_numbers(expected):
