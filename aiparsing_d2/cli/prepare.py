@@ -211,6 +211,7 @@ def run(args: argparse.Namespace) -> int:
 
 def run_ccp(args: argparse.Namespace) -> int:
     """Run the command for CCP; returns the exit status."""
+    from aiparsing_d2.parallel import WorkerDiedError
     from aiparsing_d2.preparation.ccp import CCPRequest, FolderInUseError, convert_ccp
 
     request = CCPRequest(args.root, args.output, args.labels, args.last, args.workers)
@@ -218,6 +219,9 @@ def run_ccp(args: argparse.Namespace) -> int:
         manifest = convert_ccp(request)
     except (FolderInUseError, ModuleNotFoundError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except WorkerDiedError as error:
+        print(f"error: {error} The same command goes on from here.", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("Interrupted: the same command goes on from here.", file=sys.stderr)

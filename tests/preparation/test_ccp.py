@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -306,6 +307,17 @@ def test_processes_do_not_change_the_files(repository, tmp_path):
     assert convert(repository, tmp_path / "one", "--labels", "tags") == 0
     assert convert(repository, tmp_path / "two", "--labels", "tags", "--workers", "2") == 0
     assert files_of(tmp_path / "one") == files_of(tmp_path / "two")
+
+
+def _die(*args):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_worker_that_dies_ends_the_conversion(repository, tmp_path, monkeypatch, capsys):
+    """As SciPy's does on some damaged files; a pool would wait for ever."""
+    monkeypatch.setattr(conversion, "_convert_photograph", _die)
+    assert convert(repository, tmp_path / "out", "--workers", "2") == 1
+    assert "A worker process ended before its work was done" in capsys.readouterr().err
 
 
 def test_a_folder_in_use_is_left_alone(repository, tmp_path, capsys):

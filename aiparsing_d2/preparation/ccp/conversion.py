@@ -14,11 +14,9 @@ confirmed are in this package's ``ignore_boxes.json``, and go into the data set'
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import itertools
 import json
-import multiprocessing
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -33,6 +31,7 @@ from tqdm import tqdm
 
 from aiparsing_d2.data.image_files import read_image_size
 from aiparsing_d2.data.json_files import JsonError, read_json, shortened
+from aiparsing_d2.parallel import map_in_processes
 from aiparsing_d2.structures.part_labels import CIHP_PART_LABELS
 from aiparsing_d2.whole_files import whole_file
 
@@ -186,13 +185,8 @@ def _convert_photographs(
     request: CCPRequest, numbers: list[int]
 ) -> Iterator[dict[int, int] | None]:
     convert = functools.partial(_convert_photograph, request)
-    with contextlib.ExitStack() as stack:
-        counts = map(convert, numbers)
-        if request.num_workers > 1:
-            # Workers start afresh: forking a process that holds OpenCV's threads can hang.
-            context = multiprocessing.get_context("spawn")
-            pool = stack.enter_context(context.Pool(request.num_workers, cv2.setNumThreads, (1,)))
-            counts = pool.imap(convert, numbers, chunksize=8)
+    one_thread = functools.partial(cv2.setNumThreads, 1)
+    with map_in_processes(convert, numbers, request.num_workers, one_thread) as counts:
         yield from tqdm(counts, "Converting CCP", len(numbers), unit="image")
 
 
