@@ -3,7 +3,7 @@
 #   make PYTHON=python3.12 ...   makes the environment with another Python (3.10 or newer)
 #   make VENV=path ...           uses an environment of yours: what it has already is kept,
 #                                e.g. a build of torch that suits the machine
-#   make TORCH="torch torchvision --index-url URL" ...
+#   make TORCH="--index-url URL torch torchvision" ...
 #                                takes torch from another index, e.g. PyTorch's own of builds for
 #                                the CPU alone, a tenth in size; or other versions of it
 

@@ -52,6 +52,7 @@ DOCUMENTS = ("README.md", "MODEL_ZOO.md", "CONTRIBUTING.md", "datasets/README.md
 
 _FENCE = re.compile(r"^( *)```(\w*)$")
 _MARK = re.compile(r"<!-- docs-check: (\w+),? ?(.*?) -->")
+_FILE_SUFFIXES = (".json", ".onnx", ".pt2", ".torchscript")  # model.onnx is a file, not a key
 _CONFIG_KEY = re.compile(
     r"(?:dataloader|lr_multiplier|model|optimizer|test_time_augmentation|train)(?:\.\w+)+"
 )
@@ -305,7 +306,7 @@ def check_inline(span: str) -> str | None:
                 raise
         return "inline command"
     key = span.split("=")[0]
-    if len(words) == 1 and _CONFIG_KEY.fullmatch(key):
+    if len(words) == 1 and _CONFIG_KEY.fullmatch(key) and not key.endswith(_FILE_SUFFIXES):
         names = (name for name in model_zoo.list_configs() if not name.endswith(".yaml"))
         if not any(has_key(zoo_config(name), key) for name in names):
             raise DocumentError(f"no config of the model zoo has a key {key}")
