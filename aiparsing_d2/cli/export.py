@@ -11,6 +11,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from .model_arguments import add_config_arguments
+
 __all__ = ["add_parser", "run"]
 
 _EPILOG = """\
@@ -38,16 +40,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    config = parser.add_mutually_exclusive_group()
-    config.add_argument(
-        "--model",
-        metavar="NAME",
-        help="config of the model zoo; default: photographs/aiparsing_lite0_FPN_ccp",
-    )
-    config.add_argument("--config-file", metavar="FILE", help="LazyConfig or yacs config")
-    parser.add_argument(
-        "--weights", metavar="FILE", help="default: those that the package carries for the model"
-    )
+    add_config_arguments(parser)
     parser.add_argument(
         "--format", choices=_FORMATS, default="onnx", help="of the graph; default: %(default)s"
     )

@@ -8,11 +8,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from aiparsing_d2.inference import ParsingPredictor
 
-__all__ = ["add_model_arguments", "make_predictor", "predictor_arguments"]
+__all__ = [
+    "add_config_arguments",
+    "add_model_arguments",
+    "make_predictor",
+    "predictor_arguments",
+]
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that :func:`make_predictor` reads."""
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that name a model and its weights."""
     config = parser.add_mutually_exclusive_group()
     config.add_argument(
         "--model",
@@ -23,6 +28,11 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights", metavar="FILE", help="default: those that the package carries for the model"
     )
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that :func:`make_predictor` reads."""
+    add_config_arguments(parser)
     parser.add_argument("--device", help="e.g. cpu; default: a GPU where there is one")
     parser.add_argument(
         "--threshold",
