@@ -16,7 +16,9 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
 
 pytestmark = pytest.mark.slow  # half a minute, most of it for starting Gradio and the browser
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
 SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
 
 
