@@ -2,6 +2,9 @@
 
 People are painted over each other by ascending score (on a tie the later one ends on top), wherever
 their maps are not 0; so much of each as is visible then remains.
+
+They are painted once, and one look at the picture's runs (of equal pixels along a row) gives the
+rest: there are far fewer runs than pixels, so the maps are looked up by run.
 """
 
 from __future__ import annotations
@@ -12,8 +15,10 @@ import numpy as np
 
 from aiparsing_d2.evaluation.image_inputs import PartRegions, Prediction
 from aiparsing_d2.evaluation.image_statistics import ScoreThresholds
+from aiparsing_d2.structures.cropped_maps import CroppedMaps
+from aiparsing_d2.structures.painting import PERSON, paint_by_score
 
-from .submission import full_person_maps
+from .submission import checked_person_maps
 
 __all__ = ["Composition", "compose"]
 
@@ -25,7 +30,7 @@ class Composition:
     Attributes:
         category_map: uint8 (H, W), class of every pixel.
         part_regions: the visible part regions.
-        person_map: int64 (H, W), 0 = nobody, k = person ``visible[k - 1]``.
+        person_map: unsigned (H, W), 0 = nobody, k = person ``visible[k - 1]``.
         visible: int64 (K,) indices of the people with at least one visible pixel, ascending.
     """
 
@@ -53,66 +58,116 @@ def compose(
         person_threshold: people with lower scores are left out of the person map.
 
     Raises:
-        ValueError: see :func:`~.submission.full_person_maps`.
+        ValueError: see :func:`~.submission.checked_person_maps`.
     """
-    maps = full_person_maps(prediction, image_size, num_classes)
-    scores = np.asarray(prediction.scores)
-    category_map, part_regions = prediction.category_map, prediction.part_regions
+    maps = checked_person_maps(prediction, image_size, num_classes)
+    scores = np.asarray(prediction.scores, dtype=np.float64)
+    window, picture = _paint(
+        maps, scores, min(thresholds.semantic, thresholds.part_regions, person_threshold)
+    )
+    runs = _Runs(picture)
+    present = runs.present(PERSON * len(scores))  # of every value of the picture, if it is there
+    values = np.flatnonzero(present)
+    people, labels = values // PERSON, values % PERSON
+
+    def spread(table: np.ndarray) -> np.ndarray:
+        """Look up, over the whole image, what a table says of ``values``."""
+        of_value = np.zeros(len(present), dtype=table.dtype)
+        of_value[values] = table
+        image = np.zeros(image_size, dtype=table.dtype)
+        image[window] = runs.filled(of_value)
+        return image
+
+    # Whoever hides others has at least their score: of the people above a threshold, those are
+    # visible that are so among all.
+    category_map = prediction.category_map
     if category_map is None:
-        category_map = _visible_labels(maps, _owners(maps, scores, thresholds.semantic))
-    if part_regions is None:
-        owners = _owners(maps, scores, thresholds.part_regions)
-        part_regions = _part_regions(owners, _visible_labels(maps, owners), prediction, num_classes)
+        category_map = spread(_where(scores[people] >= thresholds.semantic, labels, 255))
+    if prediction.part_regions is None:
+        shown = scores[people] >= thresholds.part_regions
+        part_regions = PartRegions(
+            spread(_numbers(shown)),
+            labels[shown],
+            _part_scores(prediction, people[shown], labels[shown]),
+        )
     else:
-        part_regions = _without_empty(part_regions)
-    person_map, people = _renumber(_owners(maps, scores, person_threshold))
-    return Composition(category_map, part_regions, person_map, people - 1)
+        part_regions = _without_empty(prediction.part_regions)
+    visible = np.unique(people[scores[people] >= person_threshold])
+    numbers = np.zeros(len(scores), dtype=np.int64)
+    numbers[visible] = np.arange(1, len(visible) + 1)
+    person_map = spread(_where(True, numbers[people], len(visible)))
+    return Composition(category_map, part_regions, person_map, visible)
 
 
-def _owners(maps: np.ndarray, scores: np.ndarray, threshold: float) -> np.ndarray:
-    """Who is visible at every pixel: int64 (H, W), 0 = nobody, n + 1 = person n."""
-    owners = np.zeros(maps.shape[1:], dtype=np.int64)
-    for n in np.argsort(scores, kind="stable"):
-        if scores[n] >= threshold:
-            owners[maps[n] > 0] = n + 1
-    return owners
+class _Runs:
+    """Runs of equal pixels in the row-major order of a map."""
+
+    def __init__(self, values: np.ndarray):
+        """
+        Args:
+            values: integer (H, W), not negative.
+        """
+        pixels = values.ravel()
+        changes = np.flatnonzero(pixels[1:] != pixels[:-1]) + 1
+        starts = np.concatenate([[0], changes])[: pixels.size]  # none in an empty map
+        self._shape = values.shape
+        self._lengths = np.diff(starts, append=pixels.size)
+        self._values = pixels[starts]
+
+    def present(self, count: int) -> np.ndarray:
+        """Whether each of the values 0..count-1 occurs, but for 0: bool (count,)."""
+        present = np.zeros(max(count, 1), dtype=bool)
+        present[self._values] = True
+        present[0] = False
+        return present
+
+    def filled(self, table: np.ndarray) -> np.ndarray:
+        """Give the map (H, W) of what a table says of every value."""
+        return np.repeat(table[self._values], self._lengths).reshape(self._shape)
 
 
-def _visible_labels(maps: np.ndarray, owners: np.ndarray) -> np.ndarray:
-    """Label of the visible person at every pixel: uint8 (H, W)."""
-    nobody = np.zeros((1, *owners.shape), dtype=np.uint8)
-    return np.take_along_axis(np.concatenate([nobody, maps]), owners[None], axis=0)[0]
+def _paint(
+    maps: CroppedMaps, scores: np.ndarray, threshold: float
+) -> tuple[tuple[slice, slice], np.ndarray]:
+    """Paint the people from a score on, over the window that holds them all.
+
+    Returns:
+        The window, as an index into the image, and the picture, see :data:`~.painting.PERSON`.
+    """
+    # A map without a pixel has its empty window at the origin.
+    windows = maps.windows[maps.windows[:, 2] > 0]
+    if not len(windows):
+        return (slice(0, 0), slice(0, 0)), np.zeros((0, 0), dtype=np.uint8)
+    x0, y0 = windows[:, :2].min(axis=0).tolist()
+    x1, y1 = windows[:, 2:].max(axis=0).tolist()
+    inside = CroppedMaps(maps.maps, np.maximum(maps.windows - (x0, y0, x0, y0), 0))
+    picture = paint_by_score(inside, scores, [threshold], (y1 - y0, x1 - x0))[threshold]
+    return (slice(y0, y1), slice(x0, x1)), picture
 
 
-def _part_regions(
-    owners: np.ndarray, labels: np.ndarray, prediction: Prediction, num_classes: int
-) -> PartRegions:
-    """One region for every visible part of every person, by person, then by part."""
-    region_map, regions = _renumber(np.where(owners > 0, owners * num_classes + labels, 0))
-    people, classes = regions // num_classes - 1, regions % num_classes
+def _where(condition: np.ndarray | bool, values: np.ndarray, highest: int) -> np.ndarray:
+    """Give the values, 0 where the condition is not met, in the smallest unsigned type."""
+    return np.where(condition, values, 0).astype(np.min_scalar_type(highest))
+
+
+def _numbers(chosen: np.ndarray) -> np.ndarray:
+    """Give the chosen ones the numbers 1, 2, ..., the others 0."""
+    return _where(chosen, np.cumsum(chosen), np.count_nonzero(chosen))
+
+
+def _part_scores(prediction: Prediction, people: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Scores of the part regions of these people and classes."""
     if prediction.part_scores is None:
-        scores = np.asarray(prediction.scores)[people]
-    else:
-        scores = np.asarray(prediction.part_scores)[people, classes - 1]
-    return PartRegions(region_map, classes, scores)
+        return np.asarray(prediction.scores)[people]
+    return np.asarray(prediction.part_scores)[people, classes - 1]
 
 
 def _without_empty(regions: PartRegions) -> PartRegions:
     """Return the regions that have pixels."""
-    region_map, numbers = _renumber(np.asarray(regions.region_map))
+    runs = _Runs(np.asarray(regions.region_map))
+    present = runs.present(len(regions.classes) + 1)
     return PartRegions(
-        region_map,
-        np.asarray(regions.classes)[numbers - 1],
-        np.asarray(regions.scores)[numbers - 1],
+        runs.filled(_numbers(present)),
+        np.asarray(regions.classes)[present[1:]],
+        np.asarray(regions.scores)[present[1:]],
     )
-
-
-def _renumber(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Replace the positive values of a map by 1, 2, ..., in ascending order.
-
-    Returns:
-        The new map, and the old value of 1, 2, ... (K,).
-    """
-    old = np.unique(values)
-    old = old[old > 0]
-    return np.where(values > 0, np.searchsorted(old, values) + 1, 0), old

@@ -54,9 +54,10 @@ import numpy as np
 
 from aiparsing_d2.data.json_files import JsonError, read_json, shortened
 from aiparsing_d2.evaluation.image_inputs import PartRegions, Prediction
+from aiparsing_d2.structures.cropped_maps import CroppedMaps
 
 from .files import SubmissionError
-from .submission import Submission, full_person_maps
+from .submission import Submission, checked_person_maps
 
 __all__ = ["PersonMapsSubmission"]
 
@@ -166,9 +167,10 @@ class PersonMapsSubmission(Submission):
         )
 
     def write(self, image_id: str, prediction: Prediction, image_size: tuple[int, int]) -> str:
-        maps = full_person_maps(prediction, image_size, self.num_classes)
+        maps = checked_person_maps(prediction, image_size, self.num_classes)
         persons = []
-        for n, person_map in enumerate(maps):
+        for n in range(len(maps.maps)):
+            person_map = CroppedMaps([maps.maps[n]], maps.windows[n : n + 1]).to_full(image_size)[0]
             name = f"{image_id}_{n + 1}.png"
             self.files.write_png(name, person_map)
             person = {"map": name, "score": float(prediction.scores[n])}

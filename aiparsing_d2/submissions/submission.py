@@ -13,11 +13,11 @@ import numpy as np
 
 from aiparsing_d2.evaluation.image_inputs import Prediction
 from aiparsing_d2.evaluation.image_statistics import ScoreThresholds
-from aiparsing_d2.structures.cropped_maps import CroppedMaps
+from aiparsing_d2.structures.cropped_maps import CroppedMaps, check_cropped_maps
 
 from .files import SubmissionFolder
 
-__all__ = ["MetricGroup", "Submission", "full_person_maps"]
+__all__ = ["MetricGroup", "Submission", "checked_person_maps"]
 
 
 class MetricGroup(Enum):
@@ -116,28 +116,35 @@ class Submission(ABC):
         """
 
 
-def full_person_maps(
+def checked_person_maps(
     prediction: Prediction, image_size: tuple[int, int], num_classes: int
-) -> np.ndarray:
-    """Return the people of a prediction as uint8 (N, H, W), checked for what would not be readable
-    again.
+) -> CroppedMaps:
+    """Return the people of a prediction, cropped to their pixels and checked for what would not be
+    readable again.
 
     Raises:
         ValueError: a label is not below ``num_classes``, a score is not in 0..1, or maps do not fit
             the image or the scores.
     """
-    maps = prediction.person_maps
+    maps, num_people = prediction.person_maps, len(prediction.scores)
     if isinstance(maps, CroppedMaps):
-        maps = maps.to_full(image_size)
-    if maps.dtype != np.uint8 or maps.shape != (len(prediction.scores), *image_size):
-        raise ValueError(
-            f"person maps must be uint8 with shape {(len(prediction.scores), *image_size)} "
-            f"(scores, height, width), got {maps.dtype} {maps.shape}"
-        )
-    if maps.max(initial=0) >= num_classes:
-        raise ValueError(
-            f"a person map has the label {maps.max()}; labels are 0 to {num_classes - 1}"
-        )
+        windows = np.asarray(maps.windows).reshape(-1, 4)
+        check_cropped_maps(maps.maps, windows.tolist(), image_size, "person maps")
+        if len(maps.maps) != num_people:
+            raise ValueError(f"there are {len(maps.maps)} person maps, but {num_people} scores")
+        maps = CroppedMaps(maps.maps, windows).tightened()
+    else:
+        if maps.dtype != np.uint8 or maps.shape != (num_people, *image_size):
+            raise ValueError(
+                f"person maps must be uint8 with shape {(num_people, *image_size)} "
+                f"(scores, height, width), got {maps.dtype} {maps.shape}"
+            )
+        height, width = image_size
+        whole = np.tile(np.array([0, 0, width, height]), (num_people, 1))
+        maps = CroppedMaps(list(maps), whole).tightened()
+    highest = max((crop.max(initial=0) for crop in maps.maps), default=0)
+    if highest >= num_classes:
+        raise ValueError(f"a person map has the label {highest}; labels are 0 to {num_classes - 1}")
     for name in ("scores", "part_scores", "box_scores"):
         scores = getattr(prediction, name)
         if scores is not None and not np.all((0 <= np.asarray(scores)) & (np.asarray(scores) <= 1)):
