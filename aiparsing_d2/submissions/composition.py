@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 from aiparsing_d2.evaluation.image_inputs import PartRegions, Prediction
 from aiparsing_d2.evaluation.image_statistics import ScoreThresholds
 from aiparsing_d2.structures.cropped_maps import CroppedMaps
-from aiparsing_d2.structures.painting import PERSON, paint_by_score
+from aiparsing_d2.structures.painting import PERSON
 
 from .submission import checked_person_maps
 
@@ -74,8 +75,11 @@ def compose(
         """Look up, over the whole image, what a table says of ``values``."""
         of_value = np.zeros(len(present), dtype=table.dtype)
         of_value[values] = table
+        filled = runs.filled(of_value)
+        if filled.shape == tuple(image_size):
+            return filled
         image = np.zeros(image_size, dtype=table.dtype)
-        image[window] = runs.filled(of_value)
+        image[window] = filled
         return image
 
     # Whoever hides others has at least their score: of the people above a threshold, those are
@@ -132,17 +136,25 @@ def _paint(
     """Paint the people from a score on, over the window that holds them all.
 
     Returns:
-        The window, as an index into the image, and the picture, see :data:`~.painting.PERSON`.
+        The window, as an index into the image, and the picture: ``PERSON * person + label``, 0
+        where there is nobody.
     """
-    # A map without a pixel has its empty window at the origin.
-    windows = maps.windows[maps.windows[:, 2] > 0]
-    if not len(windows):
+    people = [n for n in np.argsort(scores, kind="stable") if scores[n] >= threshold]
+    people = [n for n in people if maps.maps[n].size]
+    if not people:
         return (slice(0, 0), slice(0, 0)), np.zeros((0, 0), dtype=np.uint8)
-    x0, y0 = windows[:, :2].min(axis=0).tolist()
-    x1, y1 = windows[:, 2:].max(axis=0).tolist()
-    inside = CroppedMaps(maps.maps, np.maximum(maps.windows - (x0, y0, x0, y0), 0))
-    picture = paint_by_score(inside, scores, [threshold], (y1 - y0, x1 - x0))[threshold]
-    return (slice(y0, y1), slice(x0, x1)), picture
+    windows = maps.windows[people].tolist()
+    left, top = (min(window[side] for window in windows) for side in (0, 1))
+    right, bottom = (max(window[side] for window in windows) for side in (2, 3))
+    # OpenCV knows no uint32.
+    dtype = np.uint16 if PERSON * len(scores) <= 1 << 16 else np.int32
+    picture = np.zeros((bottom - top, right - left), dtype=dtype)
+    for n, (x0, y0, x1, y1) in zip(people, windows):
+        crop = maps.maps[n]
+        pixels = np.add(crop, dtype(PERSON * n), dtype=dtype)
+        canvas = picture[y0 - top : y1 - top, x0 - left : x1 - left]
+        cv2.copyTo(pixels, crop, canvas)
+    return (slice(top, bottom), slice(left, right)), picture
 
 
 def _where(condition: np.ndarray | bool, values: np.ndarray, highest: int) -> np.ndarray:

@@ -119,8 +119,8 @@ class Submission(ABC):
 def checked_person_maps(
     prediction: Prediction, image_size: tuple[int, int], num_classes: int
 ) -> CroppedMaps:
-    """Return the people of a prediction, cropped to their pixels and checked for what would not be
-    readable again.
+    """Return the people of a prediction, full maps cropped to their pixels, checked for what would
+    not be readable again.
 
     Raises:
         ValueError: a label is not below ``num_classes``, a score is not in 0..1, or maps do not fit
@@ -132,7 +132,7 @@ def checked_person_maps(
         check_cropped_maps(maps.maps, windows.tolist(), image_size, "person maps")
         if len(maps.maps) != num_people:
             raise ValueError(f"there are {len(maps.maps)} person maps, but {num_people} scores")
-        maps = CroppedMaps(maps.maps, windows).tightened()
+        maps = CroppedMaps(maps.maps, windows)
     else:
         if maps.dtype != np.uint8 or maps.shape != (num_people, *image_size):
             raise ValueError(
