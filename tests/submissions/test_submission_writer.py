@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -134,7 +135,7 @@ def test_results_are_not_mixed_with_earlier_ones(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(FileExistsError, match="file is not an empty folder"):
         SubmissionWriter(DATASET, tmp_path / "file").reset()
-    with pytest.raises(FileExistsError, match="exists"):
+    with pytest.raises(FileExistsError, match="comes a second time"):
         writer.process(inputs[:1], outputs[:1])
 
 
@@ -148,5 +149,60 @@ def test_errors_name_the_image(tmp_path):
     outputs[n]["instances"].scores += 1
     with pytest.raises(ValueError, match=f"image '{n}': scores must be in 0..1"):
         writer.process([inputs[n]], [outputs[n]])
+        writer.evaluate()  # by which time a thread has tried to write it
     with pytest.raises(ValueError, match="unknown format 'coco'"):
         SubmissionWriter(DATASET, tmp_path / "out", "coco")
+
+
+@pytest.mark.parametrize("format_name", ["person_maps", "cihp", "lv_mhp_v2"])
+def test_the_files_do_not_depend_on_the_number_of_threads(format_name, tmp_path):
+    _, inputs, outputs = make_data_set(tmp_path / "data")
+    files = []
+    for num_threads in (1, 3):
+        folder = tmp_path / f"{num_threads}"
+        writer = SubmissionWriter(DATASET, folder, format_name, num_threads=num_threads)
+        writer.reset()
+        for model_input, output in zip(inputs, outputs):
+            writer.process([model_input], [output])
+        writer.evaluate()
+        files.append({p.relative_to(folder): p.read_bytes() for p in folder.rglob("*.*")})
+    assert files[0] == files[1]
+    assert len(files[0]) >= len(inputs)
+
+
+def test_few_images_wait_to_be_written(tmp_path, monkeypatch):
+    _, inputs, outputs = make_data_set(tmp_path / "data")
+    writer = SubmissionWriter(DATASET, tmp_path / "out", num_threads=1)
+    writer.reset()
+    write, started, go_on = writer._submission.write, threading.Semaphore(0), threading.Event()
+    monkeypatch.setattr(
+        writer._submission,
+        "write",
+        lambda *args: (started.release(), go_on.wait(10), write(*args))[-1],
+    )
+    # One is written and one more waits: the third would be too many, and is waited for.
+    writer.process(inputs[:2], outputs[:2])
+    assert started.acquire(timeout=10)
+    late = threading.Thread(target=writer.process, args=(inputs[2:3], outputs[2:3]))
+    late.start()
+    late.join(0.2)
+    assert late.is_alive()
+    go_on.set()
+    late.join(10)
+    assert not late.is_alive()
+    writer.evaluate()
+    assert len(list((tmp_path / "out").glob("*.json"))) == 3
+
+
+def test_an_error_in_a_thread_is_not_lost(tmp_path, monkeypatch):
+    _, inputs, outputs = make_data_set(tmp_path / "data")
+    writer = SubmissionWriter(DATASET, tmp_path / "out")
+    writer.reset()
+
+    def fail(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(writer._submission, "write", fail)
+    with pytest.raises(OSError, match="No space left"):
+        writer.process(inputs, outputs)
+        writer.evaluate()
