@@ -22,6 +22,7 @@ from .image_inputs import (
 )
 from .part_region_matching import match_part_regions, regions_of_people
 from .person_matching import label_areas, match_people
+from .pixel_counts import count_pixels
 
 
 @dataclass(frozen=True)
@@ -182,5 +183,5 @@ def _confusion_matrix(category_map: np.ndarray, shown: np.ndarray, num_classes: 
     codes = np.minimum(category_map, num_classes).astype(np.uint16)
     codes *= num_classes  # at most 255 * 255
     codes += shown
-    counts = np.bincount(codes.ravel(), minlength=(num_classes + 1) * num_classes)
+    counts = count_pixels(codes, (num_classes + 1) * num_classes)
     return counts.reshape(num_classes + 1, num_classes)[:num_classes]

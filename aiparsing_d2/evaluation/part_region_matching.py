@@ -7,6 +7,7 @@ import numpy as np
 from aiparsing_d2.structures.painting import PERSON, visible_labels
 
 from .image_inputs import PartRegions
+from .pixel_counts import count_pixels
 
 
 def regions_of_people(picture: np.ndarray, part_scores: np.ndarray) -> PartRegions:
@@ -60,12 +61,12 @@ def match_part_regions(
         if skip_ignored:
             region_map = np.where(ignored, 0, region_map)
 
-    gt_areas = np.bincount(gt_picture.ravel(), minlength=max(num_gt, 1) * PERSON)
+    gt_areas = count_pixels(gt_picture, max(num_gt, 1) * PERSON)
     gt_areas = gt_areas.reshape(-1, PERSON)[:num_gt, :num_classes]
     gt_areas[:, 0] = 0
     # Class and area of every value of the region map.
     classes = np.insert(regions.classes, 0, 0)
-    areas = np.bincount(region_map.ravel(), minlength=len(classes))
+    areas = count_pixels(region_map, len(classes))
     same = (labels == gt_labels) & (gt_labels > 0)
     pairs = region_map[same].astype(np.int64) * num_gt + gt_picture[same] // PERSON
     common = np.bincount(pairs, minlength=len(classes) * num_gt).reshape(len(classes), num_gt)

@@ -9,6 +9,7 @@ import numpy as np
 from aiparsing_d2.structures.cropped_maps import CroppedMaps
 
 from .average_precision import IOU_THRESHOLDS, exact_mean
+from .pixel_counts import count_pixels
 
 
 def match_people(
@@ -107,7 +108,7 @@ def _count_equal(
         for bit, (inside, mask) in enumerate(group):
             codes[inside] += mask * np.uint16(num_classes << bit)
         num_masks = 1 << len(group)
-        counts = np.bincount(codes.ravel(), minlength=num_masks * num_classes)
+        counts = count_pixels(codes, num_masks * num_classes)
         counts = counts.reshape(num_masks, num_classes)
         has_bit = np.arange(num_masks) >> np.arange(len(group))[:, None] & 1
         common[first : first + 8] = has_bit @ counts
@@ -123,7 +124,7 @@ def label_areas(maps: CroppedMaps, num_classes: int, image_size: tuple[int, int]
     """
     areas = np.zeros((len(maps.maps), num_classes + 1), dtype=np.int64)
     for row, crop in zip(areas, maps.maps):
-        counts = np.bincount(crop.ravel(), minlength=256)
+        counts = count_pixels(crop, 256)
         row[:num_classes] = counts[:num_classes]
         row[num_classes] = counts[num_classes:].sum()
         row[0] += image_size[0] * image_size[1] - crop.size
