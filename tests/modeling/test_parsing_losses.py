@@ -157,3 +157,13 @@ def test_score_loss_without_a_counted_roi_is_zero_with_a_gradient():
     loss = score_loss(predicted, torch.zeros(1), torch.tensor(0))
     loss.backward()
     assert loss == 0 and predicted.grad == 0
+
+
+@pytest.mark.parametrize("step", [1, 3])
+def test_errors_are_sorted_as_a_stable_sort_has_them(step):
+    generator = torch.Generator().manual_seed(0)
+    errors = (torch.rand(5, 900, generator=generator) * 20).round() / 20  # many are equal
+    errors[0], errors[1, 0] = 0, 1e-42
+    errors = errors[:, ::step]
+    expected = errors.argsort(dim=1, descending=True, stable=True)
+    assert torch.equal(parsing_losses._descending(errors), expected)

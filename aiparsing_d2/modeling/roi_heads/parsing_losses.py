@@ -10,6 +10,9 @@ means over the processes (:func:`mean_over_processes`), which need not be whole.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from detectron2.utils import comm
@@ -116,7 +119,7 @@ def _jaccard_slopes(errors: Tensor, is_class: Tensor) -> Tensor:
         (K, pixels), at least 0, the sum of each row 1. Their product with the errors, summed, is
         the extension.
     """
-    order = errors.argsort(dim=1, descending=True, stable=True)
+    order = _descending(errors)
     is_class = is_class.gather(1, order)
     found = is_class.cumsum(1)
     total = found[:, -1:]
@@ -126,6 +129,28 @@ def _jaccard_slopes(errors: Tensor, is_class: Tensor) -> Tensor:
     # A false alarm makes the union at least 2; elsewhere the second value is not used.
     slopes = torch.where(is_class, 1 / union, intersection / (union * (union - 1).clamp(min=1)))
     return torch.empty_like(slopes).scatter_(1, order, slopes)
+
+
+def _descending(errors: Tensor) -> Tensor:
+    """Give the order (K, pixels) of each row's errors, at least 0, the largest and first ahead."""
+    if errors.device.type != "cpu" or errors.dtype != torch.float32:
+        return errors.argsort(dim=1, descending=True, stable=True)
+    order = torch.empty(errors.shape, dtype=torch.int64)
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        list(pool.map(_sort_row, errors, order))
+    return order
+
+
+def _sort_row(errors: Tensor, order: Tensor) -> None:
+    # The bits of floats that are not negative are in the order of the floats. With the place behind
+    # them all keys differ, so that numpy's fast sort of integers gives the stable order.
+    keys = order.numpy()
+    np.copyto(keys, errors.numpy().view(np.int32))
+    np.negative(keys, out=keys)
+    keys <<= 32
+    keys |= np.arange(len(keys))
+    keys.sort()
+    keys &= 0xFFFFFFFF
 
 
 def _jaccard_slopes_over_processes(
