@@ -1,7 +1,7 @@
 """Reading the part annotations of one image.
 
 A data set record names its annotation files and holds no pixels; the functions here turn a record
-into arrays, for training and evaluation alike. Needs only numpy and Pillow.
+into arrays, for training and evaluation alike. Needs only numpy, OpenCV and Pillow.
 
 Shape shorthand:
     P: number of annotated people. H, W: size of the image in pixels.
@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 
 from aiparsing_d2.structures.part_labels import IGNORE_LABEL
@@ -185,9 +186,15 @@ def _read_human_ids(
     people = []
     while human_id := human_map.max(initial=0):
         is_person = human_map == human_id
-        people.append(category_map * is_person)
-        human_map *= ~is_person
-    return _stack(people[::-1], category_map.shape), category_map
+        x0, y0, x1, y1 = _bounding_box(is_person.view(np.uint8))
+        window = np.s_[y0:y1, x0:x1]
+        people.append((window, category_map[window] * is_person[window]))
+        human_map[window] *= ~is_person[window]
+    # Of memory that comes as zeros, only the windows are touched.
+    person_maps = np.zeros((len(people), *category_map.shape), dtype=np.uint8)
+    for person_map, (window, labels) in zip(person_maps, people[::-1]):
+        person_map[window] = labels
+    return person_maps, category_map
 
 
 def _read_person_files(
@@ -252,7 +259,5 @@ def _read_map_of_image(
 
 def _bounding_box(person_map: np.ndarray) -> tuple[int, int, int, int]:
     """XYXY box around the non-zero pixels of an (H, W) map that has some, ends exclusive."""
-    # Of bytes, the maximum is much faster than any().
-    rows = np.flatnonzero(person_map.max(axis=1))
-    columns = np.flatnonzero(person_map.max(axis=0))
-    return columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+    x, y, width, height = cv2.boundingRect(person_map)
+    return x, y, x + width, y + height

@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from detectron2.config import CfgNode, configurable
@@ -15,7 +17,7 @@ from detectron2.data import transforms as T
 from detectron2.structures import BitMasks, Boxes, Instances
 
 from aiparsing_d2.structures import PartMaps
-from aiparsing_d2.structures.part_labels import PartLabels, get_part_labels
+from aiparsing_d2.structures.part_labels import IGNORE_LABEL, PartLabels, get_part_labels
 
 from .annotations import PersonAnnotations, read_person_annotations
 from .copy_paste import CopyPaste
@@ -128,12 +130,12 @@ class ParsingDatasetMapper:
         if self.copy_paste is not None:
             image, annotations = self.copy_paste(image, annotations, self.image_format)
 
-        aug_input = FastAugInput(image)
         if self.is_train:
-            aug_input.sem_seg = annotations.category_map
+            aug_input = FastAugInput(image, sem_seg=annotations.category_map)
+        else:  # exactly the pixels that Detectron2 gives
+            aug_input = T.AugInput(image)
         transforms = self.augmentations(aug_input)
-        # Flips and crops leave views with negative or gapped strides, which torch cannot wrap.
-        record["image"] = torch.as_tensor(np.ascontiguousarray(aug_input.image.transpose(2, 0, 1)))
+        record["image"] = _to_tensor(aug_input.image)
 
         if self.is_train:
             instances = person_annotations_to_instances(
@@ -148,6 +150,14 @@ class ParsingDatasetMapper:
                 instances.gt_masks = BitMasks(instances.gt_part_maps.to_full() != 0)
             record["instances"] = instances
         return record
+
+
+def _to_tensor(image: np.ndarray) -> torch.Tensor:
+    """(H, W, C) to contiguous (C, H, W)."""
+    planes = image.transpose(2, 0, 1)
+    if planes.strides[2] < 0 and planes.flags.writeable:  # torch mirrors faster than numpy
+        return torch.from_numpy(planes[:, :, ::-1]).flip(2).contiguous()
+    return torch.from_numpy(np.ascontiguousarray(planes))
 
 
 def person_annotations_to_instances(
@@ -174,17 +184,7 @@ def person_annotations_to_instances(
         ``gt_part_maps``, without the people of whom no pixel is left. Those of ``ignore_boxes``
         come last, with class -1, as Detectron2 marks what is neither person nor background.
     """
-    # One at a time: image operations know arrays of one or three channels only.
-    maps = [transforms.apply_segmentation(person_map) for person_map in annotations.person_maps]
-    maps = np.stack(maps) if maps else np.zeros((0, *image_size), dtype=np.uint8)
-    # Some transforms pad label maps with 255, which is not to become a part of every person.
-    is_image = transforms.apply_segmentation(np.ones_like(annotations.category_map)) == 1
-    maps *= is_image
-    part_maps = PartMaps.from_full(maps)
-    if is_mirrored(transforms, annotations.category_map.shape):
-        table = part_labels.flip_table()
-        flipped = [torch.as_tensor(table[part_map.numpy()]) for part_map in part_maps.maps]
-        part_maps = PartMaps(flipped, part_maps.windows, image_size)
+    part_maps = _transform_people(annotations, transforms, image_size, part_labels)
 
     if recompute_boxes:
         boxes = part_maps.get_bounding_boxes()
@@ -202,6 +202,71 @@ def person_annotations_to_instances(
     if len(ignore_boxes):
         instances = Instances.cat([instances, _ignored(ignore_boxes, transforms, image_size)])
     return instances
+
+
+@dataclass
+class _Layer:
+    """People who do not overlap, in two maps that are transformed in place of one for each person.
+
+    Attributes:
+        labels: uint8 (H, W), the people's labels; 0 where nobody is.
+        numbers: uint8 (H, W), whose they are; 0 where nobody is.
+        people: the numbers, and which person of the image each one is.
+    """
+
+    labels: np.ndarray
+    numbers: np.ndarray
+    people: dict[int, int]
+
+
+def _layers(annotations: PersonAnnotations, num_classes: int) -> list[_Layer]:
+    """Put each person into the first layer that has room.
+
+    No pixel of a person has the same label as number: numbers are no labels.
+    """
+    layers: list[_Layer] = []
+    windows = annotations.boxes.astype(int).tolist()
+    for person, (x0, y0, x1, y1) in enumerate(windows):
+        window = np.s_[y0:y1, x0:x1]
+        labels = annotations.person_maps[person][window]
+        is_person = labels != 0
+        for layer in layers:
+            number = num_classes + len(layer.people)
+            if number < IGNORE_LABEL and not (layer.numbers[window] * is_person).any():
+                break
+        else:
+            number = num_classes
+            empty = np.zeros_like(annotations.category_map)
+            layer = _Layer(empty, empty.copy(), {})
+            layers.append(layer)
+        layer.labels[window] |= labels
+        layer.numbers[window] |= is_person * np.uint8(number)
+        layer.people[number] = person
+    return layers
+
+
+def _transform_people(
+    annotations: PersonAnnotations,
+    transforms: T.TransformList,
+    image_size: tuple[int, int],
+    part_labels: PartLabels,
+) -> PartMaps:
+    mirrored = is_mirrored(transforms, annotations.category_map.shape)
+    table = part_labels.flip_table() if mirrored else np.arange(256, dtype=np.uint8)
+    count = len(annotations.boxes)
+    maps, windows = [torch.zeros(0)] * count, np.zeros((count, 4), dtype=np.int64)
+    for layer in _layers(annotations, part_labels.num_classes):
+        labels = np.ascontiguousarray(transforms.apply_segmentation(layer.labels))
+        numbers = np.ascontiguousarray(transforms.apply_segmentation(layer.numbers))
+        # Some transforms pad label maps, often with 255: that is nobody's.
+        numbers = numbers * (numbers != labels)
+        for number, person in layer.people.items():
+            is_person = numbers == number
+            x, y, width, height = cv2.boundingRect(is_person.view(np.uint8))
+            window = np.s_[y : y + height, x : x + width]
+            maps[person] = torch.from_numpy(table[labels[window]] * is_person[window])
+            windows[person] = x, y, x + width, y + height
+    return PartMaps(maps, torch.from_numpy(windows), image_size)
 
 
 def _ignored(
