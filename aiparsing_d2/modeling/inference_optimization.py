@@ -67,7 +67,8 @@ def optimize_for_inference(
             for each size of image, which takes minutes.
 
     Returns:
-        A copy in evaluation mode, which cannot be trained.
+        A copy in evaluation mode, which cannot be trained; its ``inference_precision`` is the
+        precision.
 
     Raises:
         ValueError: there is no such precision, or "fp16" is asked of a CPU.
@@ -96,6 +97,7 @@ def optimize_for_inference(
     if compile:
         for name in _DENSE_PARTS:
             _part(model, name).compile()
+    model.inference_precision = precision
     return model
 
 
