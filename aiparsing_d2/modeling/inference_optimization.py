@@ -128,7 +128,10 @@ def _fold_norms(backbone: nn.Module, num_channels: int) -> None:
         setattr(folded.get_submodule(parent), name, nn.Sequential(*rest))
     # Whether something else read the convolution's output, hooks cannot tell, but the result can.
     expected, got = backbone(image), folded(image)
-    if all(torch.allclose(got[k], v, rtol=1e-3, atol=1e-4 * v.std()) for k, v in expected.items()):
+    if all(
+        torch.allclose(got[k], v, rtol=1e-3, atol=1e-4 * float(v.std()))
+        for k, v in expected.items()
+    ):
         backbone.__dict__.update(folded.__dict__)
 
 
@@ -176,7 +179,8 @@ def _lower(model: GeneralizedRCNN, dtype: torch.dtype) -> None:
         part.register_forward_pre_hook(_Cast(dtype))
         for module in part.modules():
             for layer in getattr(module, "layers_in_float32", ()):
-                getattr(module, layer).float()
+                if getattr(module, layer) is not None:
+                    getattr(module, layer).float()
     for module in model.modules():
         if isinstance(module, ROIPooler):
             module.register_forward_pre_hook(_Cast(torch.float32))
