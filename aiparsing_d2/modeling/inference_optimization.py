@@ -175,12 +175,16 @@ def _fold(convolution: Any, norm: Any) -> None:
 
 def _lower(model: GeneralizedRCNN, dtype: torch.dtype) -> None:
     for name in _DENSE_PARTS:
-        part = _part(model, name).to(dtype)
+        part = _part(model, name)
+        exact = [
+            (module, layer, copy.deepcopy(getattr(module, layer)))
+            for module in part.modules()
+            for layer in getattr(module, "layers_in_float32", ())
+        ]
+        part.to(dtype)
+        for module, layer, unrounded in exact:
+            setattr(module, layer, unrounded)
         part.register_forward_pre_hook(_Cast(dtype))
-        for module in part.modules():
-            for layer in getattr(module, "layers_in_float32", ()):
-                if getattr(module, layer) is not None:
-                    getattr(module, layer).float()
     for module in model.modules():
         if isinstance(module, ROIPooler):
             module.register_forward_pre_hook(_Cast(torch.float32))
