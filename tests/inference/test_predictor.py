@@ -188,7 +188,7 @@ def test_config_files_names_and_objects(
     saved = tmp_path / "saved.yaml"
     LazyConfig.save(tiny_config(), str(saved))
     expected = predictor(picture_file)
-    options = {"device": "cpu", "score_threshold": 0.0}
+    options = {"device": "cpu", "score_threshold": 0.0, "precision": "fp32"}
     assert_same(ParsingPredictor(saved, tiny_weights, **options)(picture_file), expected)
 
     python = tmp_path / "mine.py"
@@ -230,10 +230,9 @@ def test_yacs(tmp_path, picture_file, monkeypatch):
     weights = tmp_path / "small.pth"
     torch.save({"model": model.state_dict()}, weights)
 
-    from_file = ParsingPredictor(file, weights, device="cpu", score_threshold=0.0, precision="fp32")
-    from_object = ParsingPredictor(
-        cfg, weights, device="cpu", score_threshold=0.0, precision="fp32"
-    )
+    options = {"device": "cpu", "score_threshold": 0.0, "precision": "fp32"}
+    from_file = ParsingPredictor(file, weights, **options)
+    from_object = ParsingPredictor(cfg, weights, **options)
     inputs = Inputs(from_file, monkeypatch)
     parsed = from_file(picture_file)
     assert_same(from_object(picture_file), parsed)
