@@ -237,6 +237,15 @@ def test_eval_only_reproduces_the_figures_and_keeps_the_run(run):
     assert trained == evaluated
 
 
+def test_eval_only_in_another_precision_says_so(run):
+    output_dir = run()
+    weights = f"train.init_checkpoint={output_dir / 'model_final.pth'}"
+    results = output_dir / "eval" / "parsing_results.json"
+    for setting, expected in (("null", None), ("fp32", "fp32"), ("bf16", "bf16")):
+        run("--eval-only", weights, f"train.eval_precision={setting}")
+        assert json.loads(results.read_text())["model_precision"] == expected
+
+
 @pytest.mark.parametrize("mode", [[], ["--resume"], ["--eval-only"]])
 def test_missing_initial_weights_are_reported_before_anything_is_written(run, mode, tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere.pth.*convert-weights"):

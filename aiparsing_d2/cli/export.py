@@ -57,7 +57,10 @@ def run(args: argparse.Namespace) -> int:
 
     try:
         predictor = ParsingPredictor(
-            args.config_file or args.model or DEFAULT_CONFIG, args.weights, device="cpu"
+            args.config_file or args.model or DEFAULT_CONFIG,
+            args.weights,
+            device="cpu",
+            precision=None,
         )
         print("Writing the graph and comparing it with the model: a minute or two", file=sys.stderr)
         files, numbers = export_predictor(

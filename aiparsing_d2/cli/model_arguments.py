@@ -35,6 +35,11 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     add_config_arguments(parser)
     parser.add_argument("--device", help="e.g. cpu; default: a GPU where there is one")
     parser.add_argument(
+        "--precision",
+        choices=("auto", "fp32", "bf16", "fp16"),
+        help="what the network computes in; default: auto, bf16 on CPUs that have it, else fp32",
+    )
+    parser.add_argument(
         "--threshold",
         type=_threshold,
         metavar="T",
@@ -60,6 +65,7 @@ def predictor_arguments(args: argparse.Namespace) -> dict[str, Any]:
         "weights": args.weights,
         "device": args.device,
         "score_threshold": args.threshold,
+        "precision": args.precision,
     }
     # What is not given is the predictor's own default.
     return {key: value for key, value in arguments.items() if value is not None}

@@ -127,7 +127,7 @@ def run(args: argparse.Namespace) -> int:
             arguments[key] = os.path.abspath(arguments[key])
     try:
         # What is wrong with them is told here, not by a worker.
-        predictor = ParsingPredictor(**{**arguments, "device": "cpu"})
+        predictor = ParsingPredictor(**{**arguments, "device": "cpu", "precision": None})
         settings = {
             "model": arguments.get("config"),
             "weights": arguments.get("weights"),

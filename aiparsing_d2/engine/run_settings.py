@@ -89,6 +89,7 @@ class TrainSettings:
     log_period: int = 20
     writers: list[Any] = field(default_factory=list)
     channels_last: bool = False
+    eval_precision: str | None = None
     seed: int = -1
     scale_to_batch_size: int | None = None
     device: str = "cuda"
@@ -107,6 +108,7 @@ _POSITIVE = ("max_iter", "log_period", "checkpointer.period", "scale_to_batch_si
 _CHOICES = {
     "nonfinite": ("stop", "skip"),
     "amp.precision": ("float16", "bfloat16"),
+    "eval_precision": ("auto", "fp32", "bf16", "fp16"),
     "best_checkpointer.mode": ("max", "min"),
 }
 

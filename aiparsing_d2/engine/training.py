@@ -17,12 +17,14 @@ from detectron2.data import DatasetFromList, build_detection_train_loader
 from detectron2.data.samplers import TrainingSampler
 from detectron2.engine import HookBase, default_setup, hooks
 from detectron2.evaluation import inference_on_dataset, print_csv_format
+from detectron2.modeling import GeneralizedRCNN
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
 from detectron2.utils.logger import setup_logger
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig, ListConfig
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 import aiparsing_d2.data.datasets  # noqa: F401  registers the splits for configs saved as YAML
 from aiparsing_d2.data.reproducible_samples import (
@@ -30,6 +32,8 @@ from aiparsing_d2.data.reproducible_samples import (
     NumberedRecords,
     ReproducibleMapper,
 )
+from aiparsing_d2.evaluation import ParsingEvaluator
+from aiparsing_d2.modeling.inference_optimization import optimize_for_inference
 
 from .batch_size import scale_to_batch_size
 from .checkpointing import (
@@ -80,12 +84,32 @@ def do_test(cfg: DictConfig, model: nn.Module, suffix: str = "") -> OrderedDict 
     """
     if "evaluator" not in cfg.dataloader:
         return None
-    results = inference_on_dataset(
-        model, instantiate(cfg.dataloader.test), instantiate(cfg.dataloader.evaluator)
-    )
+    evaluator = instantiate(cfg.dataloader.evaluator)
+    precision = cfg.train.get("eval_precision")
+    if precision is not None:
+        model = _optimized_copy(model, precision)
+        for each in evaluator if isinstance(evaluator, (list, ListConfig)) else [evaluator]:
+            if isinstance(each, ParsingEvaluator):
+                each.model_precision = model.inference_precision
+        logger.info("Evaluating a copy of the model in %s", model.inference_precision)
+    results = inference_on_dataset(model, instantiate(cfg.dataloader.test), evaluator)
     results = OrderedDict((group + suffix, values) for group, values in results.items())
     print_csv_format(results)
     return results
+
+
+def _optimized_copy(model: nn.Module, precision: str) -> GeneralizedRCNN:
+    if isinstance(model, DistributedDataParallel):
+        model = model.module
+    if not isinstance(model, GeneralizedRCNN):
+        raise ConfigError(
+            f"train.eval_precision={precision} is for a GeneralizedRCNN, but the model is a "
+            f"{type(model).__name__}; set train.eval_precision=null"
+        )
+    try:
+        return optimize_for_inference(model, precision)
+    except ValueError as error:
+        raise ConfigError(f"train.eval_precision={precision}: {error}") from error
 
 
 def do_test_with_tta(cfg: DictConfig, model: nn.Module) -> OrderedDict | None:
@@ -175,6 +199,7 @@ def prepare_training(args: argparse.Namespace, cfg: DictConfig) -> TrainingRun:
                 allow_unfitting_weights (bool): see FittingCheckpointer; optional
                 eval_period, log_period (int): in iterations
                 writers (list): instantiate to Detectron2's EventWriters; optional
+                eval_precision (str): of the evaluated model; optional
                 channels_last (bool): memory layout of the weights; optional
                 seed (int): of all random numbers; negative: none, for main draws one; optional
                 scale_to_batch_size (int): applied by read_config before this; optional
@@ -351,6 +376,11 @@ def main(args: argparse.Namespace) -> None:
             raise ConfigError(
                 f"{args.config_file} has no test_time_augmentation to enable; import one of "
                 "configs/common/tta.py there"
+            )
+        if use_tta and cfg.train.get("eval_precision") is not None:
+            raise ConfigError(
+                "test-time augmentation evaluates the model as it is trained; set "
+                "train.eval_precision=null"
             )
         model = instantiate(cfg.model)
         model.to(cfg.train.device)

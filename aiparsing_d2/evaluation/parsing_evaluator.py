@@ -52,7 +52,13 @@ class ParsingEvaluator(DatasetEvaluator):
     and whatever ``read_annotations`` needs. Ground truth is read when an image is processed, and
     nothing of the size of an image is kept. Among predictions of equal score the place of their
     image in the data set decides, so that the result does not depend on the number of processes.
+
+    Attributes:
+        model_precision: of the evaluated model, told in ``parsing_results.json``; whoever evaluates
+            sets it. None: the model as it is trained.
     """
+
+    model_precision: str | None = None
 
     def __init__(
         self,
@@ -240,6 +246,7 @@ class ParsingEvaluator(DatasetEvaluator):
         content = {
             "dataset": self._dataset_name,
             "num_images": num_images,
+            "model_precision": self.model_precision,
             "settings": self._settings,
             "iou_thresholds": list(IOU_THRESHOLDS),
             "results": {

@@ -38,7 +38,7 @@ def export_predictor(
     with the model before it takes its name.
 
     Args:
-        predictor: with the model; left as it is.
+        predictor: with the model, which it keeps as built (``precision=None``); left as it is.
         folder: for the files.
         format_name: of ``FORMATS``.
         pictures: uint8 (H, W, 3), RGB, to compare on, resized as for the model; drawn ones if not
@@ -54,6 +54,11 @@ def export_predictor(
         ImportError: packages of the extra "export" are missing.
         ValueError: the model cannot be exported, or the file does not do what the model does.
     """
+    if predictor.precision is not None:
+        raise ValueError(
+            f"this predictor's model is optimised for {predictor.precision}; a graph is made of "
+            "the model as it is: ParsingPredictor(..., precision=None)"
+        )
     graph_format = FORMATS[format_name]
     target = folder / graph_format.file_name
     files = [target, folder / f"{target.name}.json"]

@@ -30,6 +30,7 @@ from aiparsing_d2.engine import (
     load_lazy_config,
 )
 from aiparsing_d2.engine.data_set_registration import data_set_names
+from aiparsing_d2.modeling.inference_optimization import optimize_for_inference
 from aiparsing_d2.modeling.postprocessing import parsing_postprocess
 from aiparsing_d2.structures.part_labels import PartLabels, get_part_labels
 
@@ -65,6 +66,7 @@ class ParsingPredictor:
 
     Attributes:
         model: a ``GeneralizedRCNN`` with a parsing branch, in evaluation mode.
+        precision: "fp32", "bf16" or "fp16", or None for a model as its config builds it.
         part_labels: its label set.
     """
 
@@ -75,6 +77,9 @@ class ParsingPredictor:
         *,
         device: str | torch.device | None = None,
         score_threshold: float = 0.26,
+        precision: str | None = "auto",
+        channels_last: bool | None = None,
+        compile: bool = False,
     ):
         """
         Args:
@@ -83,10 +88,13 @@ class ParsingPredictor:
                 ``model_zoo.get_checkpoint`` knows for a name of the model zoo.
             device: the default is a GPU where there is one.
             score_threshold: lowest score of a person, in 0..1.
+            precision, channels_last, compile: of the network, see
+                :func:`~aiparsing_d2.modeling.optimize_for_inference`. Without a precision the
+                network is left as its config builds it.
 
         Raises:
             ValueError: there is no such config, it describes no test set, no weights are given for
-                it, the threshold is out of range, or there is no such device.
+                it, the threshold is out of range, or there is no such device or precision.
             FileNotFoundError: the weights do not exist, or the config has none of its own.
             ConfigError: the weights do not fit the model, or model and test set each other.
         """
@@ -103,6 +111,11 @@ class ParsingPredictor:
         self.model, self._mapper, self.part_labels = build(config, str(device))
         FittingCheckpointer(self.model).load(str(weights))
         self.model.eval()
+        if precision is not None:
+            self.model = optimize_for_inference(
+                self.model, precision, channels_last=channels_last, compile=compile
+            )
+        self.precision = getattr(self.model, "inference_precision", None)
 
     @property
     def image_format(self) -> str:
@@ -300,7 +313,5 @@ def _build_lazy(
             raise ValueError(f"the config has no {key}; give a config of a whole run")
     check_consistency(cfg, evaluation_only=True)
     model = instantiate(cfg.model).to(device)
-    if OmegaConf.select(cfg, "train.channels_last"):
-        model.to(memory_format=torch.channels_last)
     part_labels = get_part_labels(data_set_names(cfg, "test"))
     return model, instantiate(cfg.dataloader.test.mapper), part_labels

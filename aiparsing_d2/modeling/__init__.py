@@ -5,6 +5,7 @@ from .backbone import (
     build_aiparsing_resnet_fpn_backbone,
     build_aiparsing_timm_fpn_backbone,
 )
+from .inference_optimization import PRECISIONS, best_precision, optimize_for_inference
 from .meta_arch import AIParsing
 from .postprocessing import parsing_postprocess
 from .proposal_generator import FCOSHead, FCOSProposalGenerator
@@ -25,6 +26,7 @@ __all__ = [
     "PARSING_CONTEXT_REGISTRY",
     "PARSING_NON_LOCAL_REGISTRY",
     "PARSING_SCORE_HEAD_REGISTRY",
+    "PRECISIONS",
     "ROI_PARSING_HEAD_REGISTRY",
     "AIParsing",
     "AIParsingWithTTA",
@@ -37,8 +39,10 @@ __all__ = [
     "ParsingScoreHead",
     "TimmBackbone",
     "backbone",
+    "best_precision",
     "build_aiparsing_resnet_fpn_backbone",
     "build_aiparsing_timm_fpn_backbone",
+    "optimize_for_inference",
     "parsing_postprocess",
     "proposal_generator",
     "roi_heads",

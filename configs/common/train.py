@@ -32,6 +32,9 @@ train = dict(
     writers=[],
     # Memory layout of the weights; channels last is faster for small models on the CPU.
     channels_last=False,
+    # Precision of the evaluated model: "fp32", "bf16", "fp16" (GPUs) or "auto" evaluate a copy made
+    # by optimize_for_inference, as aiparsing parse does; None: the model as it is trained.
+    eval_precision=None,
     # Of all random numbers, together with the process, the sample and the iteration: a resumed run
     # ends as if it had not been interrupted. Negative: each run draws one, which config.yaml tells.
     seed=-1,

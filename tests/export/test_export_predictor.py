@@ -43,7 +43,7 @@ def make_predictor(weights, **options) -> ParsingPredictor:
     config.model.part_box_weight = 0.5
     config.model.roi_heads.parsing_head.update(options.pop("parsing_head", {}))
     config.model.proposal_generator.update(options)
-    return ParsingPredictor(config, weights, device="cpu", score_threshold=0.0)
+    return ParsingPredictor(config, weights, device="cpu", score_threshold=0.0, precision=None)
 
 
 @pytest.fixture(scope="module")

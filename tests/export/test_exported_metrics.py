@@ -55,7 +55,7 @@ def as_instances(people: list[dict], image_size: tuple[int, int]) -> Instances:
 @pytest.mark.slow
 def test_metrics_of_the_shipped_weights_on_drawn_pictures(drawn_val, tmp_path, monkeypatch):
     """All metrics, from everybody down to a score of 0, through the script without this package."""
-    predictor = ParsingPredictor(device="cpu", score_threshold=0.0)
+    predictor = ParsingPredictor(device="cpu", score_threshold=0.0, precision=None)
     export_predictor(predictor, tmp_path / "exported", "onnx")
     monkeypatch.syspath_prepend(tmp_path / "exported")
     import parse_onnx

@@ -58,6 +58,9 @@ class EdgeGuidedParsingHead(nn.Module):
     or plain Python takes any modules.
     """
 
+    # They cost a hundredth, and close classes are told apart by differences of logits.
+    layers_in_float32 = ("parsing_predictor", "edge_predictor")
+
     @configurable
     def __init__(
         self,
@@ -236,9 +239,11 @@ class EdgeGuidedParsingHead(nn.Module):
             and ``pred_mious`` (R,) with a score head.
         """
         features = self.encode(x)
-        predictions = {"pred_part_logits": self.parsing_predictor(features)}
+        # In a model in half precision, the predictors may be in float32.
+        exact = features.to(self.parsing_predictor.weight.dtype)
+        predictions = {"pred_part_logits": self.parsing_predictor(exact)}
         if self.edges_at_test:
-            predictions["pred_edge_logits"] = self.edge_predictor(features)
+            predictions["pred_edge_logits"] = self.edge_predictor(exact)
         if self.score_head is not None:
             logits = self._upsample(predictions["pred_part_logits"])
             mious = self.score_head(features, logits).float()

@@ -146,7 +146,10 @@ class ParsingROIHeads(StandardROIHeads):
         levels = select_feature_maps(
             features, self.parsing_in_features, type(self).__name__, _FEATURE_KEYS
         )
-        pooled = self.parsing_pooler(levels, boxes)
+        # In float32: boxes take the dtype of the maps, and torchvision pools half precision on
+        # GPUs only.
+        pooled = self.parsing_pooler([level.float() for level in levels], boxes)
+        pooled = pooled.to(levels[0].dtype)
         if self.training:
             return self.parsing_head(pooled, instances)
         for x in self.parsing_head(pooled, instances):

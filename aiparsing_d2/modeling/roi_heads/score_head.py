@@ -30,6 +30,9 @@ class ParsingScoreHead(nn.Module):
     fully-connected layers, the last linear.
     """
 
+    # They cost nothing, and scores rank people.
+    layers_in_float32 = ("fc1", "fc2", "predictor")
+
     @configurable
     def __init__(
         self, *, in_channels: int, num_classes: int, conv_dim: int = 128, fc_dim: int = 256
@@ -77,6 +80,6 @@ class ParsingScoreHead(nn.Module):
         """
         # A trace holds sizes as tensors, which older versions of torch do not pool by.
         pooled = F.max_pool2d(part_logits, int(part_logits.shape[-1] // features.shape[-1]))
-        x = self.conv2(self.conv1(torch.cat([features, pooled], dim=1)))
-        x = x.mean(dim=(2, 3))
+        x = torch.cat([features, pooled.to(features.dtype)], dim=1)
+        x = self.conv2(self.conv1(x)).mean(dim=(2, 3), dtype=self.fc1.weight.dtype)
         return self.predictor(self.fc2(self.fc1(x).relu()).relu()).squeeze(1)
