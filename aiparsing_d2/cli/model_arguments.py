@@ -37,7 +37,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision",
         choices=("auto", "fp32", "bf16", "fp16"),
-        help="what the network computes in; default: auto, bf16 on CPUs that have it, else fp32",
+        help="what the network computes in; default: fp32; auto: bf16 on CPUs that are fast in it",
     )
     parser.add_argument(
         "--threshold",

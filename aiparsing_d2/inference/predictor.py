@@ -77,7 +77,7 @@ class ParsingPredictor:
         *,
         device: str | torch.device | None = None,
         score_threshold: float = 0.26,
-        precision: str | None = "auto",
+        precision: str | None = "fp32",
         channels_last: bool | None = None,
         compile: bool = False,
     ):

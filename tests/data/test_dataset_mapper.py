@@ -7,12 +7,19 @@ from detectron2.config import LazyCall as L
 from detectron2.config import LazyConfig, get_cfg, instantiate
 from detectron2.data import build_detection_train_loader
 from detectron2.data import transforms as T
-from detectron2.data.detection_utils import SizeMismatchError
+from detectron2.data.detection_utils import SizeMismatchError, read_image
 from detectron2.structures import Boxes
 from PIL import Image
 
-from aiparsing_d2.data.annotations import AnnotationError, read_person_annotations
-from aiparsing_d2.data.dataset_mapper import ParsingDatasetMapper
+from aiparsing_d2.data.annotations import (
+    AnnotationError,
+    PersonAnnotations,
+    read_person_annotations,
+)
+from aiparsing_d2.data.dataset_mapper import (
+    ParsingDatasetMapper,
+    person_annotations_to_instances,
+)
 from aiparsing_d2.data.datasets import load_cihp
 from aiparsing_d2.data.transforms import is_mirrored
 from aiparsing_d2.structures import PartMaps
@@ -286,6 +293,56 @@ def test_overlapping_people_of_separate_files(tmp_path):
     assert instances.gt_boxes.tensor.tolist() == [[1, 0, 4, 2], [1, 0, 3, 2]]
     with pytest.raises(AnnotationError, match=r"1_02_01.png .*label\(s\) 58;"):
         make_mapper()(record)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_people_in_one_another_against_each_alone(seed):
+    """Any number of overlapping people, transformed together, are those transformed one by one."""
+    rng = np.random.default_rng(seed)
+    count, size = int(rng.integers(1, 9)), (41, 57)
+    person_maps = np.zeros((count, *size), dtype=np.uint8)
+    for person_map in person_maps:
+        y, x = rng.integers(0, 30, 2)
+        window = person_map[y : y + rng.integers(2, 30), x : x + rng.integers(2, 30)]
+        window[:] = rng.integers(0, 20, window.shape)
+        window[0, 0] = 1
+    ends = [np.nonzero(person_map) for person_map in person_maps]
+    boxes = [(x.min(), y.min(), x.max() + 1, y.max() + 1) for y, x in ends]
+    annotations = PersonAnnotations(person_maps, np.array(boxes, float), person_maps.max(axis=0))
+    new_size = tuple(rng.integers(60, 90, 2).tolist())
+    transforms = T.TransformList(
+        [
+            T.ResizeTransform(*size, *new_size, Image.BILINEAR),
+            T.PadTransform(2, 3, 4, 5, *new_size[::-1], 0, 255),
+            T.HFlipTransform(new_size[1] + 6),
+            T.CropTransform(0, 0, new_size[1], new_size[0]),
+        ]
+    )
+    instances = person_annotations_to_instances(
+        annotations, transforms, new_size, CIHP_PART_LABELS, recompute_boxes=True
+    )
+    swap = np.arange(256, dtype=np.uint8)
+    swap[list(SWAPPED)] = list(SWAPPED.values())
+    expected = [swap[transforms.apply_segmentation(person_map)] for person_map in person_maps]
+    expected = [np.where(alone == 255, 0, alone) for alone in expected]
+    np.testing.assert_array_equal(
+        instances.gt_part_maps.to_full().numpy(), [alone for alone in expected if alone.any()]
+    )
+
+
+@pytest.mark.parametrize("image_format", ["BGR", "RGB"])
+def test_images_to_evaluate_are_detectron2s_to_the_bit(record, image_format):
+    """Weights are scored on these; only training may round otherwise."""
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (record["height"], record["width"], 3), np.uint8)).save(
+        record["file_name"]
+    )
+    mapper = make_mapper(T.Resize((9, 14)), is_train=False, image_format=image_format)
+    aug_input = T.AugInput(read_image(record["file_name"], image_format))
+    T.Resize((9, 14))(aug_input)
+    np.testing.assert_array_equal(
+        mapper(record)["image"].numpy(), aug_input.image.transpose(2, 0, 1)
+    )
 
 
 def test_image_without_people(cihp_folder):

@@ -171,6 +171,21 @@ def test_kinds_of_pictures(tmp_path, pixels, suffix, expected):
     assert bgr.flags.writeable and bgr.flags.c_contiguous
 
 
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0"])
+@pytest.mark.parametrize("quality", [30, 75, 98])
+def test_jpegs_are_decoded_as_by_pillow(tmp_path, quality, subsampling, progressive):
+    rng = np.random.default_rng(quality)
+    coarse = Image.fromarray(rng.integers(0, 256, (6, 9, 3), dtype=np.uint8))
+    pixels = np.array(coarse.resize((117, 83)), dtype=int) + rng.integers(-30, 30, (83, 117, 3))
+    options = {"quality": quality, "subsampling": subsampling, "progressive": progressive}
+    path = save(tmp_path / "a.jpg", pixels.clip(0, 255).astype(np.uint8), **options)
+    expected = np.asarray(Image.open(path))
+    np.testing.assert_array_equal(read_image(path, "RGB"), expected)
+    np.testing.assert_array_equal(read_image(path, "BGR"), expected[..., ::-1])
+    np.testing.assert_array_equal(read_image(path.read_bytes(), "RGB"), expected)
+
+
 def test_cmyk_of_a_jpeg_is_not_inverted(tmp_path):
     image = Image.new("CMYK", (16, 16), (0, 255, 255, 0))  # red
     assert np.abs(check_size(save(tmp_path / "a.jpg", image)).astype(int) - (255, 0, 0)).max() < 30

@@ -76,3 +76,15 @@ def test_fast_colours_are_those_of_detectron2(augmentation):
     assert fast.image.dtype == slow.image.dtype and (slow.image != image).any()
     np.testing.assert_array_equal(fast.image, slow.image)
     np.testing.assert_array_equal(fast.sem_seg, slow.sem_seg)
+
+
+@pytest.mark.parametrize("size", [(40, 31), (67, 50), (150, 99), (33, 120)])
+def test_fast_resizing_is_pillows_but_for_rounding(size):
+    image = np.random.default_rng(0).integers(0, 256, (67, 50, 3), dtype=np.uint8)
+    slow, fast = (kind(image, sem_seg=image[..., 0]) for kind in (T.AugInput, FastAugInput))
+    for aug_input in (slow, fast):
+        T.Resize(size)(aug_input)
+    assert fast.image.shape == (*size, 3) and fast.image.dtype == np.uint8
+    difference = np.abs(fast.image.astype(int) - slow.image.astype(int))
+    assert difference.max() <= 2
+    np.testing.assert_array_equal(fast.sem_seg, slow.sem_seg)

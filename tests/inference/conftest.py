@@ -11,8 +11,6 @@ def tiny_weights(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def predictor(tiny_weights):
-    """Keeps everybody; in float32, where results can be compared to rounding."""
+    """Keeps everybody."""
     config = tiny_predictor.tiny_config()
-    return ParsingPredictor(
-        config, tiny_weights, device="cpu", score_threshold=0.0, precision="fp32"
-    )
+    return ParsingPredictor(config, tiny_weights, device="cpu", score_threshold=0.0)

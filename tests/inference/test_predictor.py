@@ -188,7 +188,7 @@ def test_config_files_names_and_objects(
     saved = tmp_path / "saved.yaml"
     LazyConfig.save(tiny_config(), str(saved))
     expected = predictor(picture_file)
-    options = {"device": "cpu", "score_threshold": 0.0, "precision": "fp32"}
+    options = {"device": "cpu", "score_threshold": 0.0}
     assert_same(ParsingPredictor(saved, tiny_weights, **options)(picture_file), expected)
 
     python = tmp_path / "mine.py"
@@ -198,12 +198,12 @@ def test_config_files_names_and_objects(
         "model, dataloader, train = cfg.model, cfg.dataloader, cfg.train\n"
         "dataloader.test.mapper.augmentations[0].short_edge_length = 96\n"
     )
-    of_file = ParsingPredictor(str(python), tiny_weights, device="cpu", precision="fp32")
+    of_file = ParsingPredictor(str(python), tiny_weights, device="cpu")
     inputs = Inputs(of_file, monkeypatch)
     of_file(picture_file)
     assert inputs.images[0].shape == (3, 96, 134)  # 96 / 150 * 210 = 134.4
 
-    by_name = ParsingPredictor(CONFIG, tiny_weights, device="cpu", precision="fp32")
+    by_name = ParsingPredictor(CONFIG, tiny_weights, device="cpu")
     assert by_name.part_labels == CIHP_PART_LABELS
 
 
@@ -230,9 +230,8 @@ def test_yacs(tmp_path, picture_file, monkeypatch):
     weights = tmp_path / "small.pth"
     torch.save({"model": model.state_dict()}, weights)
 
-    options = {"device": "cpu", "score_threshold": 0.0, "precision": "fp32"}
-    from_file = ParsingPredictor(file, weights, **options)
-    from_object = ParsingPredictor(cfg, weights, **options)
+    from_file = ParsingPredictor(file, weights, device="cpu", score_threshold=0.0)
+    from_object = ParsingPredictor(cfg, weights, device="cpu", score_threshold=0.0)
     inputs = Inputs(from_file, monkeypatch)
     parsed = from_file(picture_file)
     assert_same(from_object(picture_file), parsed)
