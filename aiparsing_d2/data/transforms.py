@@ -63,7 +63,7 @@ def _blend(tfm: T.BlendTransform, image: np.ndarray) -> np.ndarray:
 class _FastResize(T.ResizeTransform):
     def apply_image(self, img: np.ndarray, interp: int | None = None) -> np.ndarray:
         """Detectron2's, or for colours that are interpolated linearly, a view of planes."""
-        is_linear = (self.interp if interp is None else interp) == Image.BILINEAR
+        is_linear = (self.interp if interp is None else interp) == Image.Resampling.BILINEAR
         if img.dtype != np.uint8 or img.ndim != 3 or not is_linear:
             return super().apply_image(img, interp)
         planes = torch.from_numpy(np.ascontiguousarray(img)).permute(2, 0, 1)

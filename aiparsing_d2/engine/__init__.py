@@ -15,7 +15,13 @@ from .data_set_registration import keep_registrations, register_by_config_file
 from .ema import ExponentialMovingAverage
 from .finite_steps import FiniteStepTrainer, NonFiniteError
 from .gradient_clipping import clip_gradients
-from .launch import check_device, create_ddp_model, launch, share_buffers
+from .launch import (
+    check_device,
+    create_ddp_model,
+    launch,
+    leave_process_group,
+    share_buffers,
+)
 from .lazy_config import load_lazy_config
 from .mixed_precision import build_trainer
 from .overrides import apply_overrides
@@ -52,6 +58,7 @@ __all__ = [
     "has_checkpoint",
     "keep_registrations",
     "launch",
+    "leave_process_group",
     "load_lazy_config",
     "open_writers",
     "read_config_file",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -21,7 +22,13 @@ from torch.multiprocessing import ProcessExitedException
 
 from .config_error import ConfigError
 
-__all__ = ["check_device", "create_ddp_model", "launch", "share_buffers"]
+__all__ = [
+    "check_device",
+    "create_ddp_model",
+    "launch",
+    "leave_process_group",
+    "share_buffers",
+]
 
 _SET_BY_TORCHRUN = (
     "RANK",
@@ -218,17 +225,26 @@ def _join(local_rank: int, local_size: int) -> None:
     comm.synchronize()
 
 
-def _call(main_func: Callable[..., None], *args: Any) -> None:
-    """Run one process of a run, and take it out of the process group at the end.
+def leave_process_group() -> None:
+    """Take this process out of its process groups, which ends gloo's threads.
 
-    A process that ends without may abort, as threads of gloo still run.
+    A process that ends with these threads running may abort. Detectron2 keeps the groups it has
+    used, so that ``destroy_process_group`` alone leaves them running.
     """
+    dist.destroy_process_group()
+    comm._get_global_gloo_group.cache_clear()
+    comm._LOCAL_PROCESS_GROUP = None
+    gc.collect()  # models in cycles keep groups too
+
+
+def _call(main_func: Callable[..., None], *args: Any) -> None:
+    """Run one process of a run, and take it out of the process group at the end."""
     try:
         main_func(*args)
     except BaseException:
         # NCCL would wait for processes that know nothing of the error.
         if dist.is_initialized() and dist.get_backend() == "gloo":
-            dist.destroy_process_group()
+            leave_process_group()
         raise
     if dist.is_initialized():
-        dist.destroy_process_group()
+        leave_process_group()

@@ -164,7 +164,7 @@ def _where(condition: np.ndarray | bool, values: np.ndarray, highest: int) -> np
 
 def _numbers(chosen: np.ndarray) -> np.ndarray:
     """Give the chosen ones the numbers 1, 2, ..., the others 0."""
-    return _where(chosen, np.cumsum(chosen), np.count_nonzero(chosen))
+    return _where(chosen, np.cumsum(chosen), int(np.count_nonzero(chosen)))
 
 
 def _part_scores(prediction: Prediction, people: np.ndarray, classes: np.ndarray) -> np.ndarray:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
@@ -70,6 +73,44 @@ def test_torchrun_makes_the_same_run_as_detectron2s_launch(datasets, tmp_path):
     done = train_net(datasets, one, "--eval-only", final)
     assert done.returncode == 0, done.stderr
     assert results(one / "eval") == alone
+
+
+GROUPS = """
+import contextlib
+import sys
+import time
+from pathlib import Path
+
+import torch.distributed as dist
+from detectron2.utils import comm
+
+from aiparsing_d2.engine import leave_process_group
+
+def threads_of_gloo():
+    names = []
+    for path in Path("/proc/self/task").glob("*/comm"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            names.append(path.read_text())
+    return [name for name in names if "gloo" in name]
+
+dist.init_process_group("gloo", init_method=f"file://{sys.argv[1]}", rank=0, world_size=1)
+comm._get_global_gloo_group()  # as gather() does, in more than one process
+comm._LOCAL_PROCESS_GROUP = dist.new_group([0])
+assert threads_of_gloo()
+leave_process_group()
+for _ in range(100):  # the kernel lists an ended thread for a moment
+    if threads_of_gloo():
+        time.sleep(0.1)
+assert not threads_of_gloo() and not dist.is_initialized()
+assert comm._LOCAL_PROCESS_GROUP is None
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's list of threads")
+def test_leaving_the_process_group_ends_its_threads(tmp_path):
+    command = [sys.executable, "-c", GROUPS, str(tmp_path / "store")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
 
 
 def results(folder):

@@ -21,6 +21,7 @@ from aiparsing_d2.data.datasets.cihp import register_cihp
 from aiparsing_d2.data.datasets.lv_mhp_v2 import register_lv_mhp_v2
 from aiparsing_d2.data.datasets.registration import register_parsing_dataset
 from aiparsing_d2.data.datasets.vip import register_vip
+from aiparsing_d2.engine.launch import leave_process_group
 from aiparsing_d2.evaluation import ParsingEvaluator
 from aiparsing_d2.structures.part_labels import PartLabels
 from aiparsing_d2.structures.part_maps import PartMaps
@@ -178,7 +179,7 @@ def evaluate_share(rank, world_size, root, folder):
     results = process(ParsingEvaluator(DATASET, **case.settings), shares[rank])
     (folder / f"{rank}.json").write_text(json.dumps(results))
     torch.distributed.barrier()  # nobody leaves while another may still be receiving
-    torch.distributed.destroy_process_group()
+    leave_process_group()
 
 
 @pytest.mark.parametrize("processes", [2, 3])

@@ -11,6 +11,7 @@ from detectron2.utils.events import EventStorage
 from tiny_models import make_input, tiny_lazy_model
 from torch.nn.parallel import DistributedDataParallel
 
+from aiparsing_d2.engine.launch import leave_process_group
 from aiparsing_d2.modeling import collectives
 from aiparsing_d2.modeling.roi_heads.parsing_losses import lovasz_softmax_loss
 
@@ -115,7 +116,7 @@ def one_of_two(rank, folder):
     if rank == 0:
         torch.save(found, folder / "found.pt")
     torch.distributed.barrier()  # nobody leaves while another may still be receiving
-    torch.distributed.destroy_process_group()
+    leave_process_group()
 
 
 def count(module, name, calls):

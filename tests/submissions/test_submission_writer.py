@@ -14,6 +14,7 @@ from detectron2.structures import Boxes, Instances
 from submission_scenes import NUM_CLASSES, SIZE, random_scene, write_png
 
 from aiparsing_d2.data.datasets.registration import register_parsing_dataset
+from aiparsing_d2.engine.launch import leave_process_group
 from aiparsing_d2.evaluation import ParsingEvaluator
 from aiparsing_d2.evaluation.image_statistics import ScoreThresholds
 from aiparsing_d2.evaluation.parsing_metrics import percentages
@@ -106,7 +107,7 @@ def write_share(rank, world_size, folder):
         writer.process([inputs[n]], [outputs[n]])
     (folder / f"{rank}.json").write_text(json.dumps(writer.evaluate()))
     torch.distributed.barrier()  # nobody leaves while another may still be receiving
-    torch.distributed.destroy_process_group()
+    leave_process_group()
 
 
 def test_two_processes_write_the_same_files_as_one(tmp_path):
