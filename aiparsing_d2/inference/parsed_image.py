@@ -79,7 +79,8 @@ class ParsedImage:
 
     def __repr__(self) -> str:
         height, width = self.image_size
-        return f"ParsedImage({len(self)} people, {height} x {width})"
+        people = "1 person" if len(self) == 1 else f"{len(self)} people"
+        return f"ParsedImage({people}, {height} x {width})"
 
     @property
     def people(self) -> list[ParsedPerson]:
