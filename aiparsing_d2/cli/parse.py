@@ -197,7 +197,7 @@ def run(args: argparse.Namespace) -> int:
                 is_ended=lambda: bool(stop or report.disk_error),
             ):
                 report.add(outcome)
-                bar.update()
+                bar.advance(num_failed=int(outcome.error is not None))
         for video in videos:
             if stop or report.disk_error:
                 break

@@ -160,7 +160,8 @@ def run(args: argparse.Namespace) -> int:
             ):
                 num_parsed += report.num_pictures
                 num_people += report.num_people
-                bar.update(report.num_pictures + len(report.problems))
+                num_failed = len(report.problems)
+                bar.advance(report.num_pictures + num_failed, num_failed=num_failed)
                 for problem in report.problems:
                     note(problem)
     except KeyboardInterrupt:

@@ -150,6 +150,8 @@ def test_broken_pictures_are_named_and_the_others_parsed(parse, tmp_path, capsys
         lines = [line for line in printed.err.splitlines() if line.count(name)]
         assert len(lines) == 1 and "Parsing" not in lines[0]
     assert printed.out.endswith("6 people in 2 pictures, 4 failed\n")
+    bar = printed.err.split("\r")[-1]
+    assert "5/5" in bar and "3 failed]" in bar  # what does not exist was no task
 
 
 def test_what_is_there_is_kept(parse, tmp_path, capsys):
