@@ -89,8 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0 if all went well, 130 if the user interrupted, else what the command
         gives.
     """
-    args = make_parser().parse_args(argv)
     try:
+        args = make_parser().parse_args(argv)
         return args.run(args)
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)

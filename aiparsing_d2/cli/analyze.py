@@ -12,6 +12,7 @@ import logging
 import sys
 
 from .argument_types import positive
+from .counted import counted
 
 __all__ = ["add_parser", "run"]
 
@@ -104,7 +105,8 @@ def run(args: argparse.Namespace) -> int:
         message = " ".join(str(error).split())
         print(f"error: {args.config_file}: {type(error).__name__}: {message}", file=sys.stderr)
         return 1
-    print(f"Running one image of {height} x {width} pixels with {args.num_people} people ...")
+    people = counted(args.num_people, "person")
+    print(f"Running one image of {height} x {width} pixels with {people} ...")
     costs = layer_costs.analyze(model, (height, width), args.num_people, args.num_proposals)
     print(f"\n{layer_costs.cost_table(costs)}\n\n{layer_costs.paper_table(model, costs)}")
     return 0

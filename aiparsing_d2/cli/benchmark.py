@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .argument_types import positive
+from .counted import counted
 
 if TYPE_CHECKING:
     from aiparsing_d2.analysis.measuring import Settings
@@ -286,8 +287,8 @@ def run_evaluate(args: argparse.Namespace) -> int:
 
     kind = ImageKind(args.height, args.width, args.classes, args.persons, args.predictions)
     print(
-        f"{kind.height} x {kind.width} pixels, {kind.classes} classes, {kind.people} people, "
-        f"{kind.predictions} predictions, numpy {np.__version__}"
+        f"{kind.height} x {kind.width} pixels, {kind.classes} classes, "
+        f"{counted(kind.people, 'person')}, {kind.predictions} predictions, numpy {np.__version__}"
     )
     print(measure_scoring(kind, args.repeats))
     if args.images > 0:

@@ -11,6 +11,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from .counted import counted
+
 __all__ = ["add_parser", "run"]
 
 
@@ -61,5 +63,5 @@ def run(args: argparse.Namespace) -> int:
         message = error.args[0] if isinstance(error, KeyError) else error
         print(f"aiparsing compose: {message}", file=sys.stderr)
         return 1
-    print(f"{args.num_images} images in {args.output}")
+    print(f"{counted(args.num_images, 'image')} in {args.output}")
     return 0

@@ -28,6 +28,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from .counted import counted
+
 if TYPE_CHECKING:
     from aiparsing_d2.structures.part_labels import PartLabels
     from aiparsing_d2.submissions import ImageScores, Submission, SubmissionScores
@@ -210,7 +212,7 @@ def _evaluate(args: argparse.Namespace) -> None:
 
     data_set = args.dataset or f"{args.root} ({args.split})"
     heading = f"{args.predictions} ({submission.format_name}) on {data_set}"
-    print(f"\n{heading}: {len(result.images)} images, in percent\n")
+    print(f"\n{heading}: {counted(len(result.images), 'image')}, in percent\n")
     print(main_table(result, part_labels.names))
     for note in notes(result):
         print(f"note: {note}")
@@ -334,7 +336,7 @@ def _examples(
 
 def _caption(scores: ImageScores) -> str:
     """Say what is written below an image of the sheet."""
-    words = [f"{scores.num_gt_persons} people"]
+    words = [counted(scores.num_gt_persons, "person")]
     if not math.isnan(scores.miou):
         words.insert(0, f"mIoU {100 * scores.miou:.1f}")
     if scores.missing:

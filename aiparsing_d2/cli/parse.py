@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from .counted import counted
 from .model_arguments import add_model_arguments, predictor_arguments
 from .parse_videos import ParsedVideo, VideoTask, find_videos, is_video, parse_video_task
 from .progress_bar import progress_bar
@@ -196,7 +197,7 @@ def run(args: argparse.Namespace) -> int:
                 is_ended=lambda: bool(stop or report.disk_error),
             ):
                 report.add(outcome)
-                bar.update()
+                bar.advance(num_failed=int(outcome.error is not None))
         for video in videos:
             if stop or report.disk_error:
                 break
@@ -212,15 +213,19 @@ def run(args: argparse.Namespace) -> int:
                     raise
             except Exception as error:
                 report.add(Outcome(video, None, error))
-    report.print_summary(args.output, f"rank {rank} of {num_ranks}: " if num_ranks > 1 else "")
+    report.print_summary(
+        args.output,
+        f"rank {rank} of {num_ranks}: " if num_ranks > 1 else "",
+        only_videos=bool(inputs) and all(map(is_video, inputs)),
+    )
     if stop or report.disk_error:
         reason = f"Ended, since {report.disk_error}" if report.disk_error else "Interrupted"
         anew = "with --overwrite starts anew" if args.overwrite else "goes on from here"
-        done = [(report.num_parsed, len(tasks), "pictures")] if tasks else []
+        done = [(report.num_parsed, len(tasks), "picture")] if tasks else []
         if videos:
-            done.append((report.num_parsed_videos, len(videos), "videos"))
-        counts = " and ".join(f"{number} of {total} {what}" for number, total, what in done)
-        print(f"{reason}: {counts} are done; the same command {anew}.", file=sys.stderr)
+            done.append((report.num_parsed_videos, len(videos), "video"))
+        counts = " and ".join(f"{number} of {counted(total, what)}" for number, total, what in done)
+        print(f"{reason}: {counts} done; the same command {anew}.", file=sys.stderr)
     if stop:
         return stop.exit_status
     if num_ranks > 1:
@@ -284,21 +289,24 @@ class _Report:
         if parsed.problem:
             self.note(f"{task.path}: {parsed.problem}")
 
-    def print_summary(self, output: Path, prefix: str) -> None:
+    def print_summary(self, output: Path, prefix: str, *, only_videos: bool) -> None:
         if self._without_people:
             shown = printable(", ".join(self._without_people))
             num_more = self._num_without_people - len(self._without_people)
             more = f" and {num_more} more" if num_more else ""
             print(f"Nobody found in {shown}{more}; a lower --threshold finds more", file=sys.stderr)
         counts = []
-        if self.num_parsed or not self.num_parsed_videos + self.num_kept_videos:
-            counts.append(f"{self._num_people} people in {self.num_parsed} pictures")
+        if self.num_parsed:
+            people = counted(self._num_people, "person")
+            counts.append(f"{people} in {counted(self.num_parsed, 'picture')}")
         if self.num_parsed_videos:
-            counts.append(
-                f"{self._num_people_in_videos} people in {self._num_frames} frames of "
-                f"{self.num_parsed_videos} videos"
-            )
-        if num_kept := self.num_kept + self.num_kept_videos:
+            people = counted(self._num_people_in_videos, "person")
+            videos = counted(self.num_parsed_videos, "video")
+            counts.append(f"{people} in {counted(self._num_frames, 'frame')} of {videos}")
+        num_kept = self.num_kept + self.num_kept_videos
+        if not counts and not num_kept:
+            counts.append(f"0 people in 0 {'videos' if only_videos else 'pictures'}")
+        if num_kept:
             counts.append(f"{num_kept} kept as they were (--overwrite makes them anew)")
         if self.num_failed:
             counts.append(f"{self.num_failed} failed")

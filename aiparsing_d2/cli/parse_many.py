@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from aiparsing_d2.parallel import WorkerDiedError
 
+from .counted import counted
 from .model_arguments import predictor_arguments
 from .parse import (
     add_parsing_arguments,
@@ -159,14 +160,15 @@ def run(args: argparse.Namespace) -> int:
             ):
                 num_parsed += report.num_pictures
                 num_people += report.num_people
-                bar.update(report.num_pictures + len(report.problems))
+                num_failed = len(report.problems)
+                bar.advance(report.num_pictures + num_failed, num_failed=num_failed)
                 for problem in report.problems:
                     note(problem)
     except KeyboardInterrupt:
         reason = "Interrupted"
     except (OSError, WorkerDiedError) as error:
         reason = f"Ended, since {error}"
-    counts = [f"{num_people} people in {num_parsed} pictures"]
+    counts = [f"{counted(num_people, 'person')} in {counted(num_parsed, 'picture')}"]
     if num_kept := len(found) - len(pictures):
         counts.append(f"{num_kept} in the table before")
     if problems:
@@ -174,8 +176,8 @@ def run(args: argparse.Namespace) -> int:
     print(f"{printable(output)}: {', '.join(counts)}")
     if reason:
         print(
-            f"{reason}: {num_parsed} of {len(pictures)} pictures are done; the same command goes "
-            "on from here.",
+            f"{reason}: {num_parsed} of {counted(len(pictures), 'picture')} done; the same command "
+            "goes on from here.",
             file=sys.stderr,
         )
         return 130 if reason == "Interrupted" else 1

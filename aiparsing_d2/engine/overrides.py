@@ -56,6 +56,11 @@ def apply_overrides(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """
     for override in _joined(overrides):
         key, text, may_add = _split(override)
+        if text == "None":
+            raise ConfigError(
+                f"{shortened(override)}: what Python calls None is written null: {key:.80}=null; "
+                f"""the text is quoted: {shlex.quote(f"{key:.80}='None'")}"""
+            )
         if not may_add:
             _check_key(config, key)
         now = OmegaConf.select(config, key)

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from torch.nn.parallel import DistributedDataParallel
@@ -203,6 +204,13 @@ def _check_train(train: DictConfig, referred: set[str]) -> None:
         value = OmegaConf.select(settings, key)
         if value is not None and value not in choices:
             raise ConfigError(f"train.{key} is {value!r}; it must be one of {', '.join(choices)}")
+    try:
+        torch.device(settings.device)
+    except RuntimeError as error:
+        raise ConfigError(
+            f"train.device is {shortened(settings.device)}; it must be a device of PyTorch, as "
+            "cuda for a GPU or cpu"
+        ) from error
     _check_arguments(train.get("writers"), "train.writers")
     if not settings.output_dir.strip():
         raise ConfigError("train.output_dir is empty; give a folder to write to")

@@ -79,7 +79,8 @@ class ParsedImage:
 
     def __repr__(self) -> str:
         height, width = self.image_size
-        return f"ParsedImage({len(self)} people, {height} x {width})"
+        people = "1 person" if len(self) == 1 else f"{len(self)} people"
+        return f"ParsedImage({people}, {height} x {width})"
 
     @property
     def people(self) -> list[ParsedPerson]:
@@ -251,7 +252,8 @@ class ParsedImage:
 
         Args:
             boxes: whether to draw the boxes, with scores and identities.
-            legend: whether the names of the parts that occur stand below the picture.
+            legend: whether the names of the parts that occur stand below the picture, without
+                parts of a few pixels: less than 0.1 % of the largest person's.
             color_by: "part", or "person" for one colour a person.
             alpha: opacity of the colours, 0..1.
             scale: size of the drawing relative to the picture.
@@ -266,6 +268,7 @@ class ParsedImage:
             raise ValueError("a loaded result has no image to draw over: set .image to its RGB")
         from aiparsing_d2.visualization import (  # imports matplotlib
             draw_parsing,
+            noticeable_labels,
             part_legend,
             with_legend,
         )
@@ -283,7 +286,8 @@ class ParsedImage:
             scale=scale,
         )
         if legend and color_by == "part":
-            labels = np.unique(self.semantic_map()).tolist()
+            picture = self._painted()
+            labels = noticeable_labels(visible_labels(picture), visible_people(picture))
             drawing = with_legend(drawing, part_legend(self.part_labels, labels))
         return drawing
 

@@ -155,7 +155,8 @@ class Camera:
         Raises:
             UnreadableImageError: there is no such camera.
         """
-        self._capture = cv2.VideoCapture(int(name) if name.isdecimal() else name)
+        with _quiet_opencv():
+            self._capture = cv2.VideoCapture(int(name) if name.isdecimal() else name)
         if not self._capture.isOpened():
             raise UnreadableImageError(
                 f"{CAMERA_PREFIX}{name}: no such camera, or another program uses it"
@@ -270,6 +271,18 @@ class VideoWriter:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+@contextlib.contextmanager
+def _quiet_opencv() -> Iterator[None]:
+    """Keep OpenCV from telling on standard error what an error of ours tells."""
+    log = getattr(cv2.utils, "logging", cv2)  # cv2.setLogLevel in OpenCV 4 only
+    level = log.getLogLevel()
+    log.setLogLevel(0)
+    try:
+        yield
+    finally:
+        log.setLogLevel(level)
 
 
 def _import_av() -> Any:

@@ -11,13 +11,40 @@ from aiparsing_d2.structures.part_labels import IGNORE_LABEL, PartLabels
 
 from .box_labels import load_font, text_size
 
-__all__ = ["INK_COLOR", "PAPER_COLOR", "LegendEntry", "draw_legend", "part_legend", "with_legend"]
+__all__ = [
+    "INK_COLOR",
+    "PAPER_COLOR",
+    "LegendEntry",
+    "draw_legend",
+    "noticeable_labels",
+    "part_legend",
+    "with_legend",
+]
 
 PAPER_COLOR = (255, 255, 255)
 INK_COLOR = (40, 40, 40)
 
+# Of the pixels of the largest person: 40 of one who is 200 wide and 400 high.
+_NOTICEABLE_SHARE = 0.001
+
 LegendEntry = tuple[str, tuple[int, int, int]]
 """A name and its RGB colour."""
+
+
+def noticeable_labels(labels: np.ndarray, people: np.ndarray) -> list[int]:
+    """List the labels that are seen in a picture, without those of a few pixels.
+
+    Args:
+        labels: uint8 (H, W), label of every pixel.
+        people: unsigned integers (H, W), who is seen at every pixel; 0 for nobody.
+
+    Returns:
+        The labels, in order, of which all people together show at least 0.1 % as many pixels as the
+        largest person has.
+    """
+    largest = np.bincount(people.ravel())[1:].max(initial=0)
+    counts = np.bincount(labels.ravel())
+    return np.flatnonzero(counts >= max(1, _NOTICEABLE_SHARE * largest)).tolist()
 
 
 def part_legend(part_labels: PartLabels, labels: Iterable[int]) -> list[LegendEntry]:

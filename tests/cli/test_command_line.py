@@ -57,6 +57,24 @@ except SystemExit:
     assert "parse " in done.stdout
 
 
+@pytest.mark.parametrize("module", ["tqdm", "torch"])
+def test_an_interrupt_while_modules_are_imported(tmp_path, module):
+    """The first is imported with the commands, the second while arguments are read."""
+    code = f"""
+import runpy, signal, sys
+class Interrupting:
+    def find_spec(name, path=None, target=None):
+        if name == {module!r}:
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, Interrupting)
+sys.argv[1:] = ["parse", "1.jpg", "--output", {str(tmp_path / "out")!r}, "--save", "json"]
+runpy.run_module("aiparsing_d2", run_name="__main__", alter_sys=True)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "Interrupted.\n")
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_version(capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["--version"])

@@ -30,7 +30,7 @@ def test_results_are_those_of_the_predictor(parse_anew, predictor, tmp_path, cap
     out = tmp_path / "out"
     names = {f"a photo.v1.{suffix}" for suffix in ("overlay.jpg", "json", "parts.png")}
     assert names_below(out) == names
-    assert capsys.readouterr().out == f"{out}: 3 people in 1 pictures\n"
+    assert capsys.readouterr().out == f"{out}: 3 people in 1 picture\n"
 
     parsed = predictor(picture)
     assert json.loads((out / "a photo.v1.json").read_text()) == json.loads(parsed.to_json())
@@ -150,6 +150,8 @@ def test_broken_pictures_are_named_and_the_others_parsed(parse, tmp_path, capsys
         lines = [line for line in printed.err.splitlines() if line.count(name)]
         assert len(lines) == 1 and "Parsing" not in lines[0]
     assert printed.out.endswith("6 people in 2 pictures, 4 failed\n")
+    bar = printed.err.split("\r")[-1]
+    assert "5/5" in bar and "3 failed]" in bar  # what does not exist was no task
 
 
 def test_what_is_there_is_kept(parse, tmp_path, capsys):
@@ -159,7 +161,7 @@ def test_what_is_there_is_kept(parse, tmp_path, capsys):
     (out / "1.json").write_text("corrected by hand")
     assert parse(*pictures, "--save", "json") == 0
     assert capsys.readouterr().out.endswith(
-        "3 people in 1 pictures, 1 kept as they were (--overwrite makes them anew)\n"
+        "3 people in 1 picture, 1 kept as they were (--overwrite makes them anew)\n"
     )
     assert parse(*pictures) == 0  # adds the overlays
     assert (out / "1.json").read_text() == "corrected by hand"
@@ -202,7 +204,7 @@ def test_stopped(parse, predictor, tmp_path, monkeypatch, capsys, number, status
     assert parse(tmp_path / "in", "--save", "json") == status
     assert handlers == [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
     assert names_below(tmp_path / "out") == {f"{n:02}.json" for n in range(7)}
-    message = "Interrupted: 7 of 20 pictures are done; the same command goes on from here."
+    message = "Interrupted: 7 of 20 pictures done; the same command goes on from here."
     assert capsys.readouterr().err.splitlines()[-1] == message
     assert parse(tmp_path / "in", "--save", "json") == 0 and num_parsed == 20
     assert len(names_below(tmp_path / "out")) == 20
@@ -216,7 +218,7 @@ def test_stopped_while_making_results_anew(parse, predictor, tmp_path, monkeypat
     monkeypatch.setattr(predictor, "parse_prepared", parse_prepared)
     pictures = [save_picture(tmp_path / f"{n}.png") for n in (1, 2)]
     assert parse(*pictures, "--save", "json", "--overwrite") == 130
-    message = "1 of 2 pictures are done; the same command with --overwrite starts anew."
+    message = "1 of 2 pictures done; the same command with --overwrite starts anew."
     assert message in capsys.readouterr().err
 
 

@@ -116,7 +116,7 @@ def test_a_picture_without_people(parse, predictor, tmp_path, monkeypatch, capsy
     kinds = "overlay,parts,instances,json,coco,npz,cutouts,person_maps"
     assert parse(picture, "--save", kinds) == 0
     out, err = capsys.readouterr()
-    assert "0 people in 1 pictures" in out and f"Nobody found in {picture};" in err
+    assert "0 people in 1 picture" in out and f"Nobody found in {picture};" in err
     assert json.loads((tmp_path / "out" / "1.json").read_text())["people"] == []
     assert list((tmp_path / "out" / "1.cutouts").iterdir()) == []
     assert not np.asarray(Image.open(tmp_path / "out" / "1.parts.png")).any()
@@ -258,7 +258,7 @@ def test_without_permission_to_read(parse, nobodys_folder, capsys):
     for name in (secret, folder / "in" / "closed"):
         (line,) = [line for line in err.splitlines() if str(name) in line]
         assert "ermission denied" in line
-    assert out.endswith("1 pictures, 2 failed\n") and names_below(output) == {"1.json"}
+    assert out.endswith("1 picture, 2 failed\n") and names_below(output) == {"1.json"}
 
 
 def test_without_permission_to_write(parse, nobodys_folder, monkeypatch, capsys):
@@ -297,7 +297,7 @@ def test_full_disk(parse, tmp_path, monkeypatch, capsys):
     out, err = capsys.readouterr()
     assert names_below(tmp_path / "out") == {f"{n:02}.json" for n in range(5)}
     assert err.splitlines()[-1] == (
-        "Ended, since no space left on device: 5 of 60 pictures are done; the same command goes "
+        "Ended, since no space left on device: 5 of 60 pictures done; the same command goes "
         "on from here."
     )
     assert 6 <= num_opened <= 15

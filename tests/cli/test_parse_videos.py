@@ -50,7 +50,7 @@ def test_a_video_and_what_is_kept_of_it(parse, predictor, tmp_path, capsys):
     assert parse(video) == 0
     assert names_below(out) == {"my clip.overlay.mp4", "my clip.jsonl"}
     printed = capsys.readouterr()
-    assert re.search(r"out: \d people in 4 frames of 1 videos\n$", printed.out)
+    assert re.search(r"out: \d (person|people) in 4 frames of 1 video\n$", printed.out)
     assert "my clip: 100%" in printed.err
 
     lines = [json.loads(line) for line in (out / "my clip.jsonl").read_text().splitlines()]
@@ -89,7 +89,8 @@ def test_pictures_and_videos_together(parse, tmp_path, capsys):
     assert parse(folder, folder / "*.mp4", "--save", "json", "--overwrite") == 0
     assert names_below(tmp_path / "out") == {"1.json", "clip.jsonl"}
     assert re.search(
-        r"3 people in 1 pictures, \d people in 4 frames of 1 videos\n$", capsys.readouterr().out
+        r"3 people in 1 picture, \d (person|people) in 4 frames of 1 video\n$",
+        capsys.readouterr().out,
     )
 
 
@@ -112,7 +113,7 @@ def test_bad_videos_are_named_and_the_others_parsed(parse, tmp_path, monkeypatch
     assert parse(*inputs, "--save", "json") == 1
     assert names_below(tmp_path / "out") == {"good.jsonl"}
     printed = capsys.readouterr()
-    assert printed.out.endswith("frames of 1 videos, 4 failed\n")
+    assert printed.out.endswith("frames of 1 video, 4 failed\n")
     for message in (
         "text.mp4 is no video that can be read",
         "none.mp4: no such file",
@@ -123,7 +124,9 @@ def test_bad_videos_are_named_and_the_others_parsed(parse, tmp_path, monkeypatch
 
     monkeypatch.setattr(VideoFile, "__iter__", lambda self: iter([]))
     assert parse(good, "--save", "json", "--overwrite") == 1
-    assert f"{good}: no frame of it can be read" in capsys.readouterr().err
+    printed = capsys.readouterr()
+    assert f"{good}: no frame of it can be read" in printed.err
+    assert printed.out.endswith("out: 0 people in 0 videos, 1 failed\n")
     assert (tmp_path / "out" / "good.jsonl").exists()  # the earlier one
 
 
@@ -147,7 +150,7 @@ def test_interrupted(parse, interrupting, tmp_path, capsys, number, status):
     interrupting(number, after=5)
     out = tmp_path / "out"
     assert parse(*videos) == status
-    assert "Interrupted: 0 of 2 videos are done; the same command" in capsys.readouterr().err
+    assert "Interrupted: 0 of 2 videos done; the same command" in capsys.readouterr().err
     assert names_below(out) == {"1.overlay.unfinished.mp4", "1.unfinished.jsonl"}
     lines = (out / "1.unfinished.jsonl").read_text().splitlines()
     assert 4 <= len(lines) < 20
@@ -172,6 +175,6 @@ def test_a_camera_until_it_is_interrupted(parse, interrupting, tmp_path, capsys)
     assert re.fullmatch(r"camera_\d{8}-\d{6}.overlay.mp4", names[1]) and len(names) == 2
     lines = (tmp_path / "out" / names[0]).read_text().splitlines()
     assert len(list(VideoFile(tmp_path / "out" / names[1]))) == len(lines) >= 2
-    assert re.search(rf"in {len(lines)} frames of 1 videos\n$", capsys.readouterr().out)
+    assert re.search(rf"in {len(lines)} frames of 1 video\n$", capsys.readouterr().out)
     assert parse("camera:99") == 1
     assert "camera:99: no such camera" in capsys.readouterr().err

@@ -29,6 +29,8 @@ def config(demo):
         ("trainn.max_iter=3", "no key trainn: did you mean train?"),
         ("train.eval_perod=3", "no key train.eval_perod: did you mean train.eval_period?"),
         ("train.checkpointer={perod:3}", "train.checkpointer.perod: did you mean train.check"),
+        ("train.output_dir=None", "is written null: train.output_dir=null; the text is quoted: "),
+        ("train.clip_gradients = None", "is written null: train.clip_gradients=null"),
         ("train.max_iter.x=3", "train.max_iter is 2000, which has no key 'x'"),
         ("optimizer.learning=3", "no key optimizer.learning: "),
         ("dataloader.train.mapper.augmentations.7.prob=1", "augmentations.7: known are "),
@@ -79,6 +81,7 @@ def test_refused(config, override, message):
         ("train.max_iter=7", "train.max_iter", 7),
         ("train.max_iter=1e3", "train.max_iter", 1000),
         ("train.scale_to_batch_size=2", "train.scale_to_batch_size", 2),  # None before
+        ("train.output_dir='None'", "train.output_dir", "None"),
         ("train.best_checkpointer=null", "train.best_checkpointer", None),
         ("train.checkpointer={period:3}", "train.checkpointer", {"period": 3, "max_to_keep": 2}),
         ("train.max_iter=1_000", "train.max_iter", 1000),

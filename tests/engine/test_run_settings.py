@@ -55,6 +55,10 @@ def test_train_has_the_keys_that_are_known_and_the_training_reads_them(config):
         ("+lr_multiplyer=3", "nothing reads lr_multiplyer; did you mean lr_multiplier?"),
         ("train.max_iter=2.5", "train.max_iter: Value '2.5'"),
         ("train.max_iter=0", "train.max_iter is 0; it must be at least 1"),
+        ("train.max_iter=-5", "train.max_iter is -5; it must be at least 1"),
+        ("train.device=gpu", "train.device is 'gpu'; it must be a device of PyTorch, as cuda for"),
+        ("train.device=", "train.device is ''; it must be a device"),
+        ("train.device=cuda:x", "train.device is 'cuda:x'; it must be a device"),
         ("train.log_period=0", "train.log_period is 0; it must be at least 1"),
         ("train.max_iter=null", "a run needs train.max_iter"),
         ("train.output_dir=", "train.output_dir is empty"),
@@ -80,6 +84,7 @@ def test_refused(config, override, message):
         ["train.checkpointer.max_to_keep=null", "+train.ddp.static_graph=true"],
         ["+train.my_batch=2", "dataloader.train.total_batch_size=${train.my_batch}"],
         ["+num_epochs=75"],
+        ["train.device=cuda:1"],
     ],
 )
 def test_taken(config, overrides):

@@ -136,7 +136,7 @@ def test_goes_on_with_what_is_not_in_the_table(parse_many, inputs, tmp_path, cap
     assert parse_many(inputs, "--block", 4) == 130
     out, err = capsys.readouterr()
     assert "people in 4 pictures" in out
-    message = "Interrupted: 4 of 12 pictures are done; the same command goes on from here."
+    message = "Interrupted: 4 of 12 pictures done; the same command goes on from here."
     assert err.splitlines()[-1] == message
     assert parse_many(inputs, "--block", 4) == 0 and num_parsed == 6 + 8
     assert "people in 8 pictures, 4 in the table before" in capsys.readouterr().out
@@ -223,7 +223,7 @@ def test_full_disk(parse_many, inputs, monkeypatch, capsys):
     monkeypatch.setattr("aiparsing_d2.whole_files.open", open_on_full_disk, raising=False)
     assert parse_many(inputs) == 1
     message = capsys.readouterr().err.splitlines()[-1]
-    assert "No space left on device" in message and "0 of 12 pictures are done" in message
+    assert "No space left on device" in message and "0 of 12 pictures done" in message
 
 
 def test_a_model_that_is_not_there(model_arguments, inputs, tmp_path, capsys):
@@ -291,4 +291,4 @@ def test_workers_of_ray_one_of_which_is_killed(parse_many, inputs, tmp_path, mon
     (tmp_path / "full" / "people.parquet").touch()
     assert parse_many(*arguments, workers=1, output=tmp_path / "full") == 1
     message = capsys.readouterr().err.splitlines()[-1]
-    assert "Ended, since" in message and "0 of 13 pictures are done" in message
+    assert "Ended, since" in message and "0 of 13 pictures done" in message

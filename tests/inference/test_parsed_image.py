@@ -259,6 +259,22 @@ def test_pictures(parsed):
     np.testing.assert_array_equal(by_person, expected)
 
 
+def test_the_legend_leaves_out_parts_of_a_few_pixels():
+    maps = np.zeros((1, 300, 300), dtype=np.uint8)
+    maps[0, :200] = FACE  # 60000 pixels, of which 60 are 0.1 %
+    hat, glasses = 1, 4
+    maps[0, 0, :60], maps[0, 1, :59] = hat, glasses
+    image = np.zeros((300, 300, 3), dtype=np.uint8)
+    drawing = make_parsed(maps, [0.5], image).plot(boxes=False, legend=True, alpha=1)
+    above, below = drawing[:300], drawing[300:]
+    for label, is_named in ((FACE, True), (hat, True), (glasses, False)):
+        color = CIHP_PART_LABELS.colors[label]
+        assert (below == color).all(axis=2).any() == is_named
+    maps[0, 1] = FACE
+    without = make_parsed(maps, [0.5], image).plot(boxes=False, alpha=1)
+    assert (above != without).any()  # it is drawn all the same
+
+
 def test_a_large_picture_is_shown_small_in_a_notebook():
     maps = np.zeros((1, 1500, 3000), dtype=np.uint8)
     parsed = make_parsed(maps, [0.5], np.zeros((1500, 3000, 3), dtype=np.uint8))

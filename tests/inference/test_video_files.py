@@ -176,5 +176,9 @@ def test_a_camera_that_is_left(video):
 
 
 def test_no_such_camera(capfd):
+    log = getattr(cv2.utils, "logging", cv2)
+    before = log.getLogLevel()
     with pytest.raises(UnreadableImageError, match="camera:99: no such camera"):
         Camera("99")
+    assert capfd.readouterr().err == ""  # OpenCV would tell of it in lines of its own
+    assert log.getLogLevel() == before

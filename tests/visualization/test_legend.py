@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from aiparsing_d2.structures.part_labels import CIHP_PART_LABELS
-from aiparsing_d2.visualization import part_legend, with_legend
+from aiparsing_d2.visualization import noticeable_labels, part_legend, with_legend
 from aiparsing_d2.visualization.legend import INK_COLOR, PAPER_COLOR
 
 
@@ -34,3 +34,16 @@ def test_a_picture_too_small_for_its_legend():
     assert with_legend(drawing, legend) is drawing
     narrow = np.full((300, 8, 3), 100, dtype=np.uint8)
     assert with_legend(narrow, legend).shape[1] == 8
+
+
+@pytest.mark.parametrize("pixels, noticeable", [(9, [0, 5]), (10, [0, 2, 5])])
+def test_a_part_is_noticeable_from_a_thousandth_of_the_largest_person(pixels, noticeable):
+    labels, people = np.zeros((2, 150, 150), dtype=np.uint8)
+    labels[:100, :100], people[:100, :100] = 5, 1  # 10000 pixels
+    labels[140, :pixels], people[140, :pixels] = 2, 2  # of a person who is smaller
+    assert noticeable_labels(labels, people.astype(np.uint16)) == noticeable
+
+
+def test_nobody_has_noticeable_parts():
+    nobody = np.zeros((4, 5), dtype=np.uint8)
+    assert noticeable_labels(nobody, nobody) == [0]
