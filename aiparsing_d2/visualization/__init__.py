@@ -1,9 +1,8 @@
-"""Pictures: parsings drawn over images, sheets of results, and training curves."""
+"""Pictures: parsings drawn over images, legends, and sheets of results."""
 
 from .legend import part_legend, with_legend
 from .parsing_overlay import draw_edges, draw_parsing
 from .result_sheet import ParsingExample, image_grid, result_sheet
-from .training_curves import plot_training_curves
 
 __all__ = [
     "ParsingExample",
@@ -11,7 +10,6 @@ __all__ = [
     "draw_parsing",
     "image_grid",
     "part_legend",
-    "plot_training_curves",
     "result_sheet",
     "with_legend",
 ]
