@@ -39,7 +39,8 @@ from aiparsing_d2.evaluation import GroundTruth, ParsingMetrics
 from aiparsing_d2.evaluation.parsing_evaluator import to_prediction
 from aiparsing_d2.structures import PartMaps
 from aiparsing_d2.structures.part_labels import get_part_labels
-from aiparsing_d2.visualization import ParsingExample, plot_training_curves, result_sheet
+from aiparsing_d2.visualization import ParsingExample, result_sheet
+from aiparsing_d2.visualization.training_curves import plot_training_curves
 
 MAIN_FIGURES = [
     ("mIoU", "parsing", "mIoU"),

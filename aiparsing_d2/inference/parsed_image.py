@@ -266,7 +266,7 @@ class ParsedImage:
         """
         if self.image is None:
             raise ValueError("a loaded result has no image to draw over: set .image to its RGB")
-        from aiparsing_d2.visualization import (  # imports matplotlib
+        from aiparsing_d2.visualization import (
             draw_parsing,
             noticeable_labels,
             part_legend,

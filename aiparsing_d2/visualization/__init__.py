@@ -1,9 +1,8 @@
-"""Pictures: parsings drawn over images, sheets of results, and training curves."""
+"""Pictures: parsings drawn over images, legends, and sheets of results."""
 
 from .legend import noticeable_labels, part_legend, with_legend
 from .parsing_overlay import draw_edges, draw_parsing
 from .result_sheet import ParsingExample, image_grid, result_sheet
-from .training_curves import plot_training_curves
 
 __all__ = [
     "ParsingExample",
@@ -12,7 +11,6 @@ __all__ = [
     "image_grid",
     "noticeable_labels",
     "part_legend",
-    "plot_training_curves",
     "result_sheet",
     "with_legend",
 ]

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -32,6 +31,8 @@ def text_size(height: int, width: int) -> int:
 @lru_cache(maxsize=8)
 def load_font(size: int) -> ImageFont.FreeTypeFont:
     """Load DejaVu Sans, which comes with matplotlib."""
+    import matplotlib  # takes a moment to import: only where words are drawn
+
     return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), size)
 
 

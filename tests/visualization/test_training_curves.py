@@ -6,8 +6,8 @@ import pytest
 from detectron2.utils.events import EventStorage, JSONWriter
 from PIL import Image
 
-from aiparsing_d2.visualization import plot_training_curves
 from aiparsing_d2.visualization import training_curves as curves
+from aiparsing_d2.visualization.training_curves import plot_training_curves
 
 
 @pytest.fixture
