@@ -137,8 +137,7 @@ def read_image(file_name: str | os.PathLike | bytes, image_format: str = "BGR") 
     if image_format not in _MODES:
         raise ValueError(f"Unknown format '{image_format}': use one of {', '.join(_MODES)}.")
     with open_image(file_name) as image:
-        pixels = _decode_usual_jpeg(image, image_format)
-        return image_to_array(image, image_format) if pixels is None else pixels
+        return image_to_array(image, image_format)
 
 
 def image_to_array(image: Image.Image, image_format: str = "BGR") -> np.ndarray:
@@ -160,10 +159,11 @@ def image_to_array(image: Image.Image, image_format: str = "BGR") -> np.ndarray:
     image = _with_eight_bits(image)
     if orientation in _TRANSPOSITIONS:
         image = image.transpose(_TRANSPOSITIONS[orientation])
-    image = image.convert(_MODES[image_format])
-    # Pillow exchanges channels faster than numpy copies with a negative stride.
-    pixels = np.frombuffer(image.tobytes("raw", image_format), dtype=np.uint8)
-    return pixels.reshape(image.height, image.width, -1).copy()
+    if image.mode != _MODES[image_format]:  # convert() would copy
+        image = image.convert(_MODES[image_format])
+    pixels = np.frombuffer(image.tobytes(), dtype=np.uint8)
+    pixels = pixels.reshape(image.height, image.width, -1)
+    return cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR) if image_format == "BGR" else pixels.copy()
 
 
 def read_image_size(file_name: str | os.PathLike) -> tuple[int, int]:
@@ -208,27 +208,6 @@ def check_image_size(height: int, width: int) -> None:
             f'"height" and "width" of {height} x {width} are more than the '
             f"{2 * Image.MAX_IMAGE_PIXELS} pixels that an image may have"
         )
-
-
-def _decode_usual_jpeg(image: ImageFile, image_format: str) -> np.ndarray | None:
-    """Decode as :func:`image_to_array` does, without Pillow's copies from one layout to the next.
-
-    OpenCV and Pillow decode by the same library. OpenCV however keeps quiet about files that end
-    early, so those are Pillow's, as are all that are not three colours the right way up.
-
-    Returns:
-        None for an image that is to be left to Pillow.
-    """
-    is_usual = image.format == "JPEG" and image.mode == "RGB" and image_format != "L"
-    if not is_usual or _orientation(image) != 1 or not _has_end_marker(image.fp, image.format):
-        return None
-    image.fp.seek(0)
-    content = np.frombuffer(image.fp.read(), dtype=np.uint8)
-    # A turn that only OpenCV finds in the file must not happen.
-    pixels = cv2.imdecode(content, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    if pixels is not None and image_format == "RGB":
-        pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)
-    return pixels
 
 
 def _orientation(image: Image.Image) -> int:
