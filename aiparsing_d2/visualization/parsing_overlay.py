@@ -109,7 +109,9 @@ def draw_parsing(
     x, y, columns, rows = cv2.boundingRect((picture > 0).view(np.uint8))
     if rows:
         # Beside people there is somebody else or nobody, which their outlines show.
-        window = np.s_[max(y - width, 0) : y + rows + width, max(x - width, 0) : x + columns + width]
+        window = np.s_[
+            max(y - width, 0) : y + rows + width, max(x - width, 0) : x + columns + width
+        ]
         colors = part_labels if color_by == "part" else person_colors
         _draw_people(drawing[window], picture[window], colors, alpha, width)
     if boxes is not None:
