@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, overload
 
+import cv2
 import numpy as np
 import torch
 from detectron2.config import CfgNode, get_cfg, instantiate
@@ -207,7 +208,7 @@ class ParsingPredictor:
         """
         image = read_picture(picture, channel_order)
         # As the mapper of the test set does.
-        pixels = convert_PIL_to_numpy(Image.fromarray(image), self._mapper.image_format)
+        pixels = _in_format(image, self._mapper.image_format)
         aug_input = AugInput(pixels)
         try:
             self._mapper.augmentations(aug_input)
@@ -254,6 +255,15 @@ class ParsingPredictor:
             instances = instances[different_people(instances.pred_part_maps)]
             results.append(ParsedImage(instances, self.part_labels, image))
         return results
+
+
+def _in_format(image: np.ndarray, image_format: str) -> np.ndarray:
+    """Do what Detectron2 does with an RGB image of Pillow, without its copies of the picture."""
+    if image_format == "RGB":
+        return image
+    if image_format == "BGR":
+        return cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    return convert_PIL_to_numpy(Image.fromarray(image), image_format)
 
 
 def _available_device(device: str | torch.device | None) -> torch.device:

@@ -75,4 +75,4 @@ def visible_labels(picture: np.ndarray) -> np.ndarray:
 
 def visible_people(picture: np.ndarray) -> np.ndarray:
     """Read who is seen at every pixel of a picture: uint16 (H, W), 0 = nobody, n + 1 = person n."""
-    return np.where(picture == 0, 0, picture // PERSON + 1).astype(np.uint16)
+    return (picture // PERSON + (picture > 0)).astype(np.uint16, copy=False)

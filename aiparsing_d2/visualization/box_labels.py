@@ -51,37 +51,41 @@ def draw_boxes(
     colors: Sequence[Color],
     words: Sequence[str],
     from_back_to_front: Sequence[int],
-) -> np.ndarray:
+) -> None:
     """Draw boxes, and words at a corner of each where they hide no other words, if there is one.
 
     Args:
-        drawing: uint8 (H, W, 3), RGB.
+        drawing: uint8 (H, W, 3), RGB, is drawn over.
         boxes: (N, 4) XYXY in pixels of the drawing. Empty ones are left out.
         colors: of each box.
         words: for each box; "" for none.
         from_back_to_front: indices of the boxes, in the order of drawing.
-
-    Returns:
-        uint8 (H, W, 3), RGB.
     """
-    canvas = Image.fromarray(drawing)
-    draw = ImageDraw.Draw(canvas)
     height, width = drawing.shape[:2]
     line = line_width(height, width)
     font = load_font(text_size(height, width))
     shown = [person for person in from_back_to_front if _is_seen(boxes[person], height, width)]
     for person in shown:
-        x0, y0, x1, y1 = boxes[person]
-        # Ends are exclusive, and Pillow draws the end pixels too.
-        end = (max(x0, x1 - 1), max(y0, y1 - 1))
-        draw.rectangle((x0, y0, *end), outline=colors[person], width=line)
+        _draw_box(drawing, boxes[person], colors[person], line)
     taken: list[_Rectangle] = []
     for person in reversed(shown):  # those in front choose first
         if words[person]:
-            place = _place_words(draw, words[person], font, boxes[person], line, taken)
+            place = _place_words((height, width), words[person], font, boxes[person], line, taken)
             taken.append(place)
-            _draw_words(draw, words[person], font, place, colors[person], line)
-    return np.asarray(canvas)
+            _draw_words(drawing, words[person], font, place, colors[person], line)
+
+
+def _draw_box(drawing: np.ndarray, box: np.ndarray, color: Color, line: int) -> None:
+    """Draw the four lines inside the box, whose ends are exclusive; at least one pixel wide."""
+    x0, y0 = (int(start) for start in box[:2])
+    x1, y1 = (int(max(start, end - 1)) + 1 for start, end in zip(box[:2], box[2:]))
+    for top, bottom, left, right in (
+        (y0, min(y0 + line, y1), x0, x1),
+        (max(y1 - line, y0), y1, x0, x1),
+        (y0, y1, x0, min(x0 + line, x1)),
+        (y0, y1, max(x1 - line, x0), x1),
+    ):
+        drawing[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)] = color
 
 
 def _is_seen(box: np.ndarray, height: int, width: int) -> bool:
@@ -90,7 +94,7 @@ def _is_seen(box: np.ndarray, height: int, width: int) -> bool:
 
 
 def _place_words(
-    draw: ImageDraw.ImageDraw,
+    picture_size: tuple[int, int],
     words: str,
     font: ImageFont.FreeTypeFont,
     box: np.ndarray,
@@ -102,7 +106,7 @@ def _place_words(
     Returns:
         XYXY.
     """
-    picture_width, picture_height = draw.im.size
+    picture_height, picture_width = picture_size
     width = font.getlength(words) + 4 * line
     height = sum(font.getmetrics()) + line
     x0, y0, x1, y1 = box
@@ -122,7 +126,7 @@ def _overlap(a: _Rectangle, b: _Rectangle) -> float:
 
 
 def _draw_words(
-    draw: ImageDraw.ImageDraw,
+    drawing: np.ndarray,
     words: str,
     font: ImageFont.FreeTypeFont,
     place: _Rectangle,
@@ -130,7 +134,13 @@ def _draw_words(
     line: int,
 ) -> None:
     left, top, right, bottom = place
-    draw.rectangle((left, top, right - 1, bottom - 1), fill=color)
+    # Only what is drawn on is converted for Pillow and back; letters may end below the place.
+    x, y = int(left), int(top)
+    patch = drawing[y : int(bottom) + font.size, x : int(right) + font.size]
+    canvas = Image.fromarray(patch)
+    draw = ImageDraw.Draw(canvas)
+    draw.rectangle((left - x, top - y, right - x - 1, bottom - y - 1), fill=color)
     red, green, blue = color
     ink = "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 125 else "white"
-    draw.text((left + 2 * line, top), words, fill=ink, font=font)
+    draw.text((left - x + 2 * line, top - y), words, fill=ink, font=font)
+    patch[:] = canvas

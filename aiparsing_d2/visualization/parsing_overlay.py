@@ -30,6 +30,7 @@ __all__ = ["draw_edges", "draw_parsing"]
 _OUTLINE_COLOR = (255, 255, 255)
 # Of the outlines between a person's parts: how much of its brightness a pixel keeps.
 _PART_OUTLINE_BRIGHTNESS = 0.45
+_DARKENED = np.rint(_PART_OUTLINE_BRIGHTNESS * np.arange(256)).astype(np.uint8)
 _EDGE_COLOR = (255, 255, 255)
 # Dashes of both greys are seen on any ground.
 _IGNORE_BOX_COLORS = ((210, 210, 210), (90, 90, 90))
@@ -96,22 +97,23 @@ def draw_parsing(
         part_maps.to_cropped_maps(), reversed(from_back_to_front), part_maps.image_size
     )
     drawing = _resize(image, scale, cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-    labels = _resize(visible_labels(picture), scale, cv2.INTER_NEAREST)
-    owners = _resize(visible_people(picture), scale, cv2.INTER_NEAREST)
+    if drawing is image:
+        drawing = image.copy()
+    if picture.dtype == np.uint32:  # which OpenCV does not resize
+        picture = picture.astype(np.int32)
+    picture = _resize(picture, scale, cv2.INTER_NEAREST)
     numbers = range(1, len(part_maps) + 1) if track_ids is None else track_ids.tolist()
     person_colors = [person_color(number) for number in numbers]
-    if color_by == "part":
-        colors = part_labels.colorize(labels)
-    else:
-        colors = np.array([(0, 0, 0), *person_colors], dtype=np.uint8)[owners]
-    covered = owners > 0
-    blended = cv2.addWeighted(drawing, 1 - alpha, colors, alpha, 0)
-    cv2.copyTo(blended, covered.astype(np.uint8), drawing)
     width = line_width(*drawing.shape[:2])
-    if color_by == "part":
-        between = (cv2.dilate(labels, _disc(max(1, width // 2))) != labels) & covered
-        drawing[between] = np.rint(drawing[between] * _PART_OUTLINE_BRIGHTNESS)
-    drawing[_outlines(owners, width) & covered] = _OUTLINE_COLOR
+    # Everything else stays as it is, and most pixels of a large picture are nobody's.
+    x, y, columns, rows = cv2.boundingRect((picture > 0).view(np.uint8))
+    if rows:
+        # Beside people there is somebody else or nobody, which their outlines show.
+        window = np.s_[
+            max(y - width, 0) : y + rows + width, max(x - width, 0) : x + columns + width
+        ]
+        colors = part_labels if color_by == "part" else person_colors
+        _draw_people(drawing[window], picture[window], colors, alpha, width)
     if boxes is not None:
         words = [
             " ".join(
@@ -120,7 +122,7 @@ def draw_parsing(
             )
             for n in range(len(part_maps))
         ]
-        drawing = draw_boxes(drawing, boxes * scale, person_colors, words, from_back_to_front)
+        draw_boxes(drawing, boxes * scale, person_colors, words, from_back_to_front)
     if ignore_boxes is not None:
         ignore_boxes = _as_array(getattr(ignore_boxes, "tensor", ignore_boxes))
         drawing = _draw_dashed_boxes(drawing, ignore_boxes * scale)
@@ -159,17 +161,49 @@ def _as_array(values: Sequence[int] | np.ndarray | torch.Tensor) -> np.ndarray:
 
 
 def _resize(image: np.ndarray, scale: float, interpolation: int) -> np.ndarray:
-    """Resized copy of an (H, W) or (H, W, 3) array."""
+    """Resize an (H, W) or (H, W, 3) array; gives the array itself if the size is the same."""
     height, width = (max(1, round(scale * side)) for side in image.shape[:2])
     if (height, width) == image.shape[:2]:
-        return image.copy()
+        return image
     return cv2.resize(image, (width, height), interpolation=interpolation)
 
 
-def _outlines(owners: np.ndarray, width: int) -> np.ndarray:
-    """Pixels, bool (H, W), that are no farther than ``width`` from those of somebody else."""
+def _draw_people(
+    drawing: np.ndarray,
+    picture: np.ndarray,
+    colors: PartLabels | Sequence[tuple[int, int, int]],
+    alpha: float,
+    width: int,
+) -> None:
+    """Draw painted people and their outlines.
+
+    Args:
+        drawing: uint8 (H, W, 3), RGB, is drawn over.
+        picture: (H, W), of :func:`paint_people`.
+        colors: of the parts, which then are outlined too, or of the people.
+        alpha: opacity of the colours, 0..1.
+        width: of the outlines, in pixels.
+    """
+    labels, owners = visible_labels(picture), visible_people(picture)
+    covered = (owners > 0).view(np.uint8)
+    if isinstance(colors, PartLabels):
+        painted = colors.colorize(labels)
+    else:
+        painted = np.array([(0, 0, 0), *colors], dtype=np.uint8).take(owners, axis=0)
+    cv2.addWeighted(drawing, 1 - alpha, painted, alpha, 0, dst=painted)
+    cv2.copyTo(painted, covered, drawing)
+    if isinstance(colors, PartLabels):
+        between = cv2.dilate(labels, _disc(max(1, width // 2))) != labels
+        darkened = cv2.LUT(drawing, _DARKENED)
+        cv2.copyTo(darkened, between.view(np.uint8) & covered, drawing)
+    # Pixels that are no farther than the width of the line from those of somebody else.
+    if owners.max() < 256:
+        owners = owners.astype(np.uint8)  # twice as fast
     near = _disc(width)
-    return cv2.dilate(owners, near) != cv2.erode(owners, near)
+    outlines = cv2.erode(owners, near) != owners
+    if owners.max() > 1:
+        outlines |= cv2.dilate(owners, near) != owners
+    drawing[outlines & (owners > 0)] = _OUTLINE_COLOR
 
 
 def _disc(radius: int) -> np.ndarray:

@@ -9,6 +9,8 @@ import pytest
 import torch
 import yaml
 from detectron2.config import LazyConfig, get_cfg, instantiate
+from detectron2.data.detection_utils import read_image
+from detectron2.data.transforms import AugInput
 from detectron2.modeling import build_model
 from PIL import Image
 from tiny_predictor import CONFIG, random_picture, tiny_config
@@ -242,6 +244,17 @@ def test_yacs(tmp_path, picture_file, monkeypatch):
     assert_same(parsed, ParsedImage(output["instances"][order], CIHP_PART_LABELS))
     from_file(np.full((80, 80, 3), (255, 0, 0), np.uint8), channel_order="RGB")
     assert inputs.images[-1][:, 0, 0].tolist() == [255, 0, 0]
+
+
+@pytest.mark.parametrize("image_format", ["RGB", "BGR", "L", "YUV-BT.601"])
+def test_inputs_are_those_of_detectron2s_mapper(predictor, picture_file, image_format, monkeypatch):
+    monkeypatch.setattr(predictor._mapper, "image_format", image_format)
+    image = read_image(picture_file, format=image_format)
+    resized = AugInput(image)
+    predictor._mapper.augmentations(resized)
+    prepared = predictor.prepare(picture_file)
+    np.testing.assert_array_equal(prepared.tensor, resized.image.transpose(2, 0, 1))
+    np.testing.assert_array_equal(prepared.image, random_picture(150, 210))
 
 
 def test_channels_in_the_configs_order(predictor):

@@ -3,7 +3,7 @@ import pytest
 
 from aiparsing_d2.structures.part_labels import CIHP_PART_LABELS
 from aiparsing_d2.visualization import noticeable_labels, part_legend, with_legend
-from aiparsing_d2.visualization.legend import INK_COLOR, PAPER_COLOR
+from aiparsing_d2.visualization.legend import INK_COLOR, PAPER_COLOR, _count
 
 
 @pytest.mark.parametrize("height, width", [(240, 320), (480, 640), (2160, 3840)])
@@ -47,3 +47,12 @@ def test_a_part_is_noticeable_from_a_thousandth_of_the_largest_person(pixels, no
 def test_nobody_has_noticeable_parts():
     nobody = np.zeros((4, 5), dtype=np.uint8)
     assert noticeable_labels(nobody, nobody) == [0]
+
+
+def test_people_are_counted_as_bincount_counts_them():
+    rng = np.random.default_rng(0)
+    people = rng.integers(0, 700, (300, 400)).astype(np.uint16)
+    np.testing.assert_array_equal(_count(people), np.bincount(people.ravel()))
+    np.testing.assert_array_equal(_count(people[:, ::3]), np.bincount(people[:, ::3].ravel()))
+    labels = people.astype(np.uint8)
+    np.testing.assert_array_equal(_count(labels), np.bincount(labels.ravel()))

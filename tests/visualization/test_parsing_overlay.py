@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 import torch
 from detectron2.structures import Boxes
+from PIL import Image, ImageDraw
 
 from aiparsing_d2.structures import PartMaps
 from aiparsing_d2.structures.part_labels import CIHP_PART_LABELS
-from aiparsing_d2.visualization import draw_edges, draw_parsing
+from aiparsing_d2.visualization import box_labels, draw_edges, draw_parsing
 from aiparsing_d2.visualization.box_labels import draw_boxes, person_color
 
 WHITE = [255, 255, 255]
@@ -127,6 +128,46 @@ def test_words_stay_in_the_picture_and_apart(monkeypatch):
             assert min(x1, right) <= max(x0, left) or min(y1, bottom) <= max(y0, top)
 
 
+def test_boxes_and_words_are_those_of_pillow(monkeypatch):
+    rng = np.random.default_rng(3)
+    places = []
+
+    def draw_and_note(drawing, words, font, place, color, line):
+        places.append((place, words, font, color, line))
+        draw_words(drawing, words, font, place, color, line)
+
+    draw_words = box_labels._draw_words
+    monkeypatch.setattr(box_labels, "_draw_words", draw_and_note)
+    for height, width in ((60, 80), (1200, 1000)):
+        noise = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        starts = rng.uniform(-20, 40, (6, 2))
+        boxes = np.hstack([starts, starts + rng.uniform(30, 50, (6, 2))])
+        colors = [person_color(n) for n in range(1, 7)]
+        drawing = noise.copy()
+        draw_boxes(drawing, boxes, colors, ["#3 0.95"] * 6, range(6))
+
+        canvas = Image.fromarray(noise)
+        draw = ImageDraw.Draw(canvas)
+        for (x0, y0, x1, y1), color in zip(boxes, colors, strict=True):
+            line = box_labels.line_width(height, width)
+            draw.rectangle((x0, y0, x1 - 1, y1 - 1), outline=color, width=line)
+        for (left, top, right, bottom), words, font, color, line in places:
+            draw.rectangle((left, top, right - 1, bottom - 1), fill=color)
+            ink = "white" if np.dot(color, (0.299, 0.587, 0.114)) <= 125 else "black"
+            draw.text((left + 2 * line, top), words, fill=ink, font=font)
+        np.testing.assert_array_equal(drawing, canvas)
+        assert len(places) == 6
+        places.clear()
+
+
+def test_a_box_narrower_than_its_lines_is_filled():
+    drawing = np.zeros((1200, 1200, 3), dtype=np.uint8)  # with lines of 4 pixels
+    draw_boxes(drawing, np.array([[50.0, 100.0, 52.0, 300.0]]), [WHITE], [""], [0])
+    expected = np.zeros_like(drawing)
+    expected[100:300, 50:52] = 255
+    np.testing.assert_array_equal(drawing, expected)
+
+
 def test_one_colour_a_person(image, overlapping_people):
     options = {"color_by": "person", "alpha": 1.0, "track_ids": [3, 9]}
     drawing = draw_parsing(image, overlapping_people, CIHP_PART_LABELS, **options)
@@ -161,6 +202,49 @@ def test_lines_are_as_wide_as_suits_the_picture(height, width):
     maps[0, : height // 2] = HAIR
     drawing = draw_parsing(image, maps, CIHP_PART_LABELS)
     assert (drawing[:, height // 2] == WHITE).all(axis=1).sum() == width
+
+
+@pytest.mark.parametrize("num_people", [1, 3, 300])
+@pytest.mark.parametrize("color_by", ["part", "person"])
+@pytest.mark.parametrize("scale", [1, 2])
+def test_every_pixel_against_its_definition(num_people, color_by, scale):
+    """Opaque colours; whoever is near another's pixel is outlined, at the picture's edge nobody."""
+    rng = np.random.default_rng(num_people)
+    height, width = 40, 50
+    image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    maps = np.zeros((num_people, height, width), dtype=np.uint8)
+    for n in range(num_people):
+        y, x = rng.integers(0, 27, 2) + (0, 10)  # columns 0..9 are nobody's
+        maps[n, y : y + 14, x : x + 14] = rng.choice([HAIR, FACE], (14, 14), p=[0.95, 0.05])
+    options = {"color_by": color_by, "alpha": 1.0, "scale": scale}
+    drawing = draw_parsing(image, maps, CIHP_PART_LABELS, **options)
+
+    grown = maps.repeat(scale, axis=1).repeat(scale, axis=2)
+    labels, owners = np.zeros((2, *grown.shape[1:]), dtype=int)
+    for n, person in enumerate(grown):
+        labels[person > 0], owners[person > 0] = person[person > 0], n + 1
+    expected = drawing * (owners == 0)[..., None]
+    for y, x in np.argwhere(owners):
+        near = np.s_[max(y - 1, 0) : y + 2, x], np.s_[y, max(x - 1, 0) : x + 2]
+        color = CIHP_PART_LABELS.colors[labels[y, x]]
+        if color_by == "person":
+            color = person_color(owners[y, x])
+        elif any(labels[part].max() > labels[y, x] for part in near):
+            color = np.rint(np.multiply(color, 0.45))
+        is_outline = any((owners[part] != owners[y, x]).any() for part in near)
+        expected[y, x] = WHITE if is_outline else color
+    np.testing.assert_array_equal(drawing, expected)
+    if scale == 1:
+        assert (drawing[owners == 0] == image[owners == 0]).all()
+
+
+def test_person_256_is_not_nobody(image, overlapping_people):
+    maps = np.zeros((256, 20, 30), dtype=np.uint8)
+    maps[[0, 255]] = overlapping_people
+    np.testing.assert_array_equal(
+        draw_parsing(image, maps, CIHP_PART_LABELS),
+        draw_parsing(image, overlapping_people, CIHP_PART_LABELS),
+    )
 
 
 def test_scaled_drawing(image, overlapping_people):
