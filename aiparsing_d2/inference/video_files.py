@@ -181,14 +181,18 @@ class Camera:
         start = time.monotonic()
         for index in itertools.count():
             there, bgr = self._capture.read()
-            frame = None
-            if there:
-                frame = VideoFrame(index, time.monotonic() - start, bgr[..., ::-1].copy())
+            if left.is_set():
+                return
+            if not there:
+                break
+            frame = VideoFrame(index, time.monotonic() - start, bgr[..., ::-1].copy())
             with contextlib.suppress(queue.Empty):
                 newest.get_nowait()
             newest.put(frame)
-            if left.is_set() or not there:
-                return
+        # The end takes no frame's place: the last one is seen too.
+        while not left.is_set():
+            with contextlib.suppress(queue.Full):
+                return newest.put(None, timeout=0.1)
 
 
 class VideoWriter:
