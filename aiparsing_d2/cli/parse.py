@@ -189,13 +189,14 @@ def run(args: argparse.Namespace) -> int:
     with StopSignals() as stop:
         is_shown = bool(tasks) and rank == 0
         with progress_bar(len(tasks), "Parsing", "picture", is_shown=is_shown) as bar:
-            for outcome in parse_overlapped(
+            outcomes = predictor and parse_overlapped(
                 predictor,
                 tasks,
                 read=lambda picture: picture.path,
                 write=write,
                 is_ended=lambda: bool(stop or report.disk_error),
-            ):
+            )
+            for outcome in outcomes or ():
                 report.add(outcome)
                 bar.advance(num_failed=int(outcome.error is not None))
         for video in videos:

@@ -1,14 +1,17 @@
-"""Many pictures, of which some are read and others written while the model works on one."""
+"""Many pictures: some are read and others written while the model works on a few."""
 
 from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
+
+import torch
 
 from .parsed_image import ParsedImage
 from .pictures import Picture
@@ -16,8 +19,12 @@ from .predictor import ParsingPredictor, PreparedPicture
 
 __all__ = ["Outcome", "parse_overlapped"]
 
-# Each holds a picture; decoding and encoding leave Python's lock to the model most of the time.
+# Decoding and encoding leave Python's lock to the model most of the time.
 _NUM_READERS = _NUM_WRITERS = 3
+# Pictures in memory beside those that the models work on.
+_NUM_AHEAD = 6
+# Bounds memory, and how often models wait for Python's lock.
+_MAX_MODELS = 4
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
@@ -52,65 +59,97 @@ def parse_overlapped(
     write: Callable[[Task, ParsedImage], object],
     is_ended: Callable[[], bool] = lambda: False,
 ) -> Iterator[Outcome]:
-    """Parse pictures one by one while others are read and written in threads.
+    """Parse many pictures, several at once, while others are read and written in threads.
 
-    A few pictures are in memory at a time, however many there are. Whatever is wrong with one does
-    not cost the others.
+    On a CPU a few pictures go through the model side by side, each on its share of the cores: on
+    two cores 1.2 times as many a second as one after the other on both. Torch's number of threads
+    (``OMP_NUM_THREADS``) is what they share. A few pictures are in memory at a time, however many
+    there are. Whatever is wrong with one does not cost the others.
 
     Args:
-        predictor: does what it does for a picture alone, so the results are the same.
+        predictor: does what it does for a picture alone, so the results are the same but for
+            rounding, which depends on the number of threads.
         tasks: what stands for the pictures; taken a few ahead.
         read: gives the picture of a task, such as its path; called in threads.
         write: keeps what was found; called in threads.
-        is_ended: asked before each picture goes to the model. Once it says yes, what the model has
-            seen is still written, and the rest of the tasks have no outcome.
+        is_ended: asked before each picture goes to the model, in threads too. Once it says yes,
+            what the model has seen is still written, and the rest of the tasks have no outcome.
 
     Yields:
         The outcomes, in the order of the tasks, soon after each was written.
     """
+    num_models, num_cores = _share_cores(predictor.device)
+    readers = _make_threads(_NUM_READERS, "reader", 1)
+    models = _make_threads(num_models, "model", num_cores)
+    writers = _make_threads(_NUM_WRITERS, "writer", 1)
 
     def prepare(task: Task) -> PreparedPicture:
         return predictor.prepare(read(task))
 
+    def parse(task: Task, prepared: list[Future]) -> Future | None:
+        """Give what will become of the task, or None where all is ended before."""
+        if is_ended():
+            return None
+        # Nothing may hold a picture once the model has seen it.
+        return writers.submit(write, task, predictor.parse_prepared(prepared.pop().result()))
+
     tasks = iter(tasks)
-    reading: deque[tuple[Task, Future]] = deque()
-    writing: deque[tuple[Task, Future]] = deque()
-    readers = ThreadPoolExecutor(_NUM_READERS, "reader")
-    writers = ThreadPoolExecutor(_NUM_WRITERS, "writer")
+    pending: deque[tuple[Task, Future]] = deque()
     try:
-        while not is_ended():
-            for task in islice(tasks, _NUM_READERS - len(reading)):
-                reading.append((task, readers.submit(prepare, task)))
-            if not reading:
+        while True:
+            room = 0 if is_ended() else num_models + _NUM_AHEAD - len(pending)
+            for task in islice(tasks, room):
+                pending.append((task, models.submit(parse, task, [readers.submit(prepare, task)])))
+            if not pending:
                 break
-            task, prepared = reading.popleft()
-            try:
-                parsed = predictor.parse_prepared(prepared.result())
-            except Exception as error:
-                writing.append((task, _failed(error)))
-            else:
-                writing.append((task, writers.submit(write, task, parsed)))
-            # Nothing may hold a picture while the next ones are waited for.
-            prepared = parsed = None
-            while writing and (len(writing) > _NUM_WRITERS or writing[0][1].done()):
-                yield _outcome(*writing.popleft())
-        while writing:
-            yield _outcome(*writing.popleft())
+            outcome = _outcome(*pending.popleft())
+            if outcome is not None:
+                yield outcome
+            outcome = None
     finally:
         readers.shutdown(cancel_futures=True)
+        models.shutdown(cancel_futures=True)
         writers.shutdown()
 
 
-def _failed(error: Exception) -> Future:
-    future: Future = Future()
-    future.set_exception(error)
-    return future
+def _share_cores(device: torch.device) -> tuple[int, int]:
+    """Give how many pictures go through the model at once, and how many cores each has."""
+    if device.type != "cpu":
+        return 1, torch.get_num_threads()
+    num_cores = torch.get_num_threads()
+    num_models = min(num_cores, _MAX_MODELS)
+    return num_models, num_cores // num_models
 
 
-def _outcome(task: Any, future: Future) -> Outcome:
-    error = future.exception()
+def _make_threads(number: int, name: str, num_cores: int) -> ThreadPoolExecutor:
+    """Make threads in which PyTorch computes with so many cores each.
+
+    By default each would have as many helpers as there are cores. Once there are more of these than
+    cores, OpenMP lets the model's sleep whenever they wait, while a core is idle.
+    """
+    elsewhere = torch.get_num_threads()
+    return ThreadPoolExecutor(number, name, _compute_with, (num_cores, elsewhere))
+
+
+def _compute_with(num_cores: int, elsewhere: int) -> None:
+    """Let PyTorch compute with so many cores in this thread, and as before in others."""
+    torch.get_num_threads()  # the first call in a thread takes over what others have
+    torch.set_num_threads(num_cores)
+    # A part of the setting, that of threads to come, is not of this thread alone: set it back.
+    other = threading.Thread(target=torch.set_num_threads, args=(elsewhere,))
+    other.start()
+    other.join()
+
+
+def _outcome(task: Any, parsing: Future) -> Outcome | None:
+    error = parsing.exception()
     if error is None:
-        return Outcome(task, future.result(), None)
+        writing = parsing.result()
+        if writing is None:
+            return None
+        error = writing.exception()
+        if error is None:
+            return Outcome(task, writing.result(), None)
     if not isinstance(error, Exception):
         raise error
     # The frames in which it was raised hold the picture.

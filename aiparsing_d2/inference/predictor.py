@@ -119,6 +119,11 @@ class ParsingPredictor:
         self.precision = getattr(self.model, "inference_precision", None)
 
     @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.model.device
+
+    @property
     def image_format(self) -> str:
         """Order of the channels that the model reads: "BGR" or "RGB", or "L"."""
         return self._mapper.image_format

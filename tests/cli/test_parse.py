@@ -10,14 +10,18 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from pictures_on_disk import names_below, save_picture
 from PIL import Image
 
 from aiparsing_d2.cli import main
+from aiparsing_d2.cli.stop_signals import StopSignals
 from aiparsing_d2.inference import ParsedImage, ParsingPredictor
 from aiparsing_d2.inference.saving import RESULT_KINDS
 from aiparsing_d2.inference.video import VIDEO_KINDS
@@ -40,6 +44,22 @@ def test_results_are_those_of_the_predictor(parse_anew, predictor, tmp_path, cap
     np.testing.assert_array_equal(np.asarray(parts.convert("RGB")), colors)
     overlay = np.asarray(Image.open(out / "a photo.v1.overlay.jpg")).astype(int)
     assert np.abs(overlay - parsed.plot(legend=True)).mean() < 10
+
+
+def test_pictures_side_by_side(parse, predictor, tmp_path):
+    """Each is parsed as if one core were all there is, however many share the pictures."""
+    pictures = [save_picture(tmp_path / f"{n}.png", width=60 + 20 * n) for n in range(6)]
+    expected = [json.loads(predictor(picture).to_json()) for picture in pictures]
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        assert parse(*pictures, "--save", "json") == 0
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert before == 1  # as conftest.py sets it
+    out = tmp_path / "out"
+    assert [json.loads((out / f"{n}.json").read_text()) for n in range(6)] == expected
 
 
 def test_all_kinds_hold_the_same_people(parse, predictor, tmp_path, capsys):
@@ -185,8 +205,29 @@ def test_pictures_whose_results_would_have_one_name(parse, tmp_path, capsys):
     assert names_below(tmp_path / "out") == {"1.json"}
 
 
+@pytest.fixture
+def send_signal(monkeypatch):
+    """Send the process a signal, as from elsewhere, and wait until its main thread has noticed."""
+    noticed = threading.Semaphore(0)
+    note = StopSignals._note
+
+    def note_and_tell(self, number, frame):
+        try:
+            note(self, number, frame)
+        finally:
+            noticed.release()
+
+    def send(number):
+        time.sleep(0.05)  # one that comes while the main thread lies down to wait is seen late
+        signal.pthread_kill(threading.main_thread().ident, number)
+        assert noticed.acquire(timeout=20)
+
+    monkeypatch.setattr(StopSignals, "_note", note_and_tell)
+    return send
+
+
 @pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_stopped(parse, predictor, tmp_path, monkeypatch, capsys, number, status):
+def test_stopped(parse, predictor, tmp_path, monkeypatch, capsys, send_signal, number, status):
     """What is begun is finished, and the next call goes on from there."""
     for n in range(20):
         save_picture(tmp_path / f"in/{n:02}.png")
@@ -197,7 +238,7 @@ def test_stopped(parse, predictor, tmp_path, monkeypatch, capsys, number, status
         nonlocal num_parsed
         num_parsed += 1
         if num_parsed == 7:
-            signal.raise_signal(number)
+            send_signal(number)
         return ParsingPredictor.parse_prepared(predictor, prepared)
 
     monkeypatch.setattr(predictor, "parse_prepared", parse_prepared)
@@ -210,9 +251,11 @@ def test_stopped(parse, predictor, tmp_path, monkeypatch, capsys, number, status
     assert len(names_below(tmp_path / "out")) == 20
 
 
-def test_stopped_while_making_results_anew(parse, predictor, tmp_path, monkeypatch, capsys):
+def test_stopped_while_making_results_anew(
+    parse, predictor, tmp_path, monkeypatch, capsys, send_signal
+):
     def parse_prepared(prepared):
-        signal.raise_signal(signal.SIGINT)
+        send_signal(signal.SIGINT)
         return ParsingPredictor.parse_prepared(predictor, prepared)
 
     monkeypatch.setattr(predictor, "parse_prepared", parse_prepared)
@@ -222,10 +265,14 @@ def test_stopped_while_making_results_anew(parse, predictor, tmp_path, monkeypat
     assert message in capsys.readouterr().err
 
 
-def test_a_second_interrupt_does_not_wait(parse, predictor, tmp_path, monkeypatch, capsys):
+def test_a_second_interrupt_does_not_wait(
+    parse, predictor, tmp_path, monkeypatch, capsys, send_signal
+):
+    """For other pictures than those that are in the model."""
+
     def parse_prepared(prepared):
-        signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGINT)
+        send_signal(signal.SIGINT)
+        send_signal(signal.SIGINT)
 
     monkeypatch.setattr(predictor, "parse_prepared", parse_prepared)
     assert parse(save_picture(tmp_path / "1.png")) == 130

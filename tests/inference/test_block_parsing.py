@@ -122,13 +122,14 @@ def test_the_files_are_those_of_parse(parse_many, model_arguments, tmp_path):
 
 
 def test_goes_on_with_what_is_not_in_the_table(parse_many, inputs, tmp_path, capsys, monkeypatch):
-    num_parsed = 0
+    num_parsed, is_interrupted = 0, False
     original = ParsingPredictor.parse_prepared
 
     def interrupt(self, prepared):
-        nonlocal num_parsed
+        nonlocal num_parsed, is_interrupted
         num_parsed += 1
-        if num_parsed == 6:
+        if num_parsed == 6 and not is_interrupted:
+            is_interrupted = True
             raise KeyboardInterrupt
         return original(self, prepared)
 
@@ -138,9 +139,11 @@ def test_goes_on_with_what_is_not_in_the_table(parse_many, inputs, tmp_path, cap
     assert "people in 4 pictures" in out
     message = "Interrupted: 4 of 12 pictures done; the same command goes on from here."
     assert err.splitlines()[-1] == message
-    assert parse_many(inputs, "--block", 4) == 0 and num_parsed == 6 + 8
+    assert 6 <= num_parsed <= 8  # the model may have gone on meanwhile
+    num_parsed = 0
+    assert parse_many(inputs, "--block", 4) == 0 and num_parsed == 8
     assert "people in 8 pictures, 4 in the table before" in capsys.readouterr().out
-    assert parse_many(inputs, "--block", 4) == 0 and num_parsed == 6 + 8
+    assert parse_many(inputs, "--block", 4) == 0 and num_parsed == 8
     assert parse_many(inputs, "--block", 5, output=tmp_path / "once") == 0
     assert read_table(tmp_path / "out").equals(read_table(tmp_path / "once"))
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import torch
 
-from aiparsing_d2.inference.overlapped_parsing import parse_overlapped
+from aiparsing_d2.inference.overlapped_parsing import _share_cores, parse_overlapped
 
 WAIT = 20  # seconds, after which an event will not come any more
 
@@ -26,6 +28,8 @@ class Picture:
 
 class StandIn:
     """Has the predictor's interface."""
+
+    device = torch.device("cpu")
 
     def __init__(self):
         self.seen = []
@@ -103,6 +107,60 @@ def test_few_pictures_are_in_memory():
     assert 1 <= most <= 12
     del outcome
     assert len(Picture.live) == 0
+
+
+@pytest.fixture
+def three_cores():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_pictures_go_through_the_model_side_by_side(three_cores):
+    """Each on a core of its own, and what reads and writes takes no more."""
+    together = threading.Barrier(3)
+    num_cores = {"read": set(), "parse": set(), "write": set()}
+
+    class Model(StandIn):
+        def parse_prepared(self, picture):
+            num_cores["parse"].add(torch.get_num_threads())
+            together.wait(WAIT)  # never over if fewer work at once
+            return picture
+
+    def read(number):
+        num_cores["read"].add(torch.get_num_threads())
+        return Picture(number)
+
+    def write(number, parsed):
+        num_cores["write"].add(torch.get_num_threads())
+        return parsed.number
+
+    outcomes = list(parse_overlapped(Model(), range(12), read, write))
+    assert [outcome.result for outcome in outcomes] == list(range(12))
+    assert num_cores == {"read": {1}, "parse": {1}, "write": {1}}
+    # Threads that others make later are as they would have been.
+    with ThreadPoolExecutor(1) as later:
+        assert later.submit(torch.get_num_threads).result() == torch.get_num_threads() == 3
+
+
+@pytest.mark.parametrize("num_threads, expected", [(1, (1, 1)), (4, (4, 1)), (9, (4, 2))])
+def test_cores_are_shared(num_threads, expected, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: num_threads)
+    assert _share_cores(torch.device("cpu")) == expected
+    assert _share_cores(torch.device("cuda")) == (1, num_threads)
+
+
+def test_ended_while_several_are_in_the_model(three_cores):
+    model, written = StandIn(), []
+
+    def write(number, parsed):
+        written.append(number)
+
+    outcomes = parse_overlapped(
+        model, range(3, 203, 5), Picture, write, lambda: len(model.seen) >= 7
+    )
+    assert len(list(outcomes)) == len(model.seen) == len(written) <= 9
 
 
 @pytest.mark.parametrize("num_done", [0, 1, 7])
