@@ -6,7 +6,7 @@ import errno
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
@@ -20,9 +20,7 @@ from .predictor import ParsingPredictor, PreparedPicture
 __all__ = ["Outcome", "parse_overlapped"]
 
 # Decoding and encoding leave Python's lock to the model most of the time.
-_NUM_READERS = _NUM_WRITERS = 3
-# Pictures in memory beside those that the models work on.
-_NUM_AHEAD = 6
+_NUM_IO_THREADS = 3
 # Bounds memory, and how often models wait for Python's lock.
 _MAX_MODELS = 4
 
@@ -58,7 +56,11 @@ def parse_overlapped(
     read: Callable[[Task], Picture],
     write: Callable[[Task, ParsedImage], object],
     is_ended: Callable[[], bool] = lambda: False,
-) -> Iterator[Outcome]:
+    *,
+    channel_order: str = "BGR",
+    num_readers: int = _NUM_IO_THREADS,
+    num_ahead: int = 2 * _NUM_IO_THREADS,
+) -> Generator[Outcome, None, None]:
     """Parse many pictures, several at once, while others are read and written in threads.
 
     On a CPU a few pictures go through the model side by side, each on its share of the cores: on
@@ -74,17 +76,20 @@ def parse_overlapped(
         write: keeps what was found; called in threads.
         is_ended: asked before each picture goes to the model, in threads too. Once it says yes,
             what the model has seen is still written, and the rest of the tasks have no outcome.
+        channel_order: "BGR" or "RGB", of pictures that are arrays.
+        num_readers: threads that read. One alone reads in the order of the tasks.
+        num_ahead: pictures in memory beside those that the model works on.
 
     Yields:
         The outcomes, in the order of the tasks, soon after each was written.
     """
     num_models, num_cores = _share_cores(predictor.device)
-    readers = _make_threads(_NUM_READERS, "reader", 1)
+    readers = _make_threads(num_readers, "reader", 1)
     models = _make_threads(num_models, "model", num_cores)
-    writers = _make_threads(_NUM_WRITERS, "writer", 1)
+    writers = _make_threads(_NUM_IO_THREADS, "writer", 1)
 
     def prepare(task: Task) -> PreparedPicture:
-        return predictor.prepare(read(task))
+        return predictor.prepare(read(task), channel_order=channel_order)
 
     def parse(task: Task, prepared: list[Future]) -> Future | None:
         """Give what will become of the task, or None where all is ended before."""
@@ -97,7 +102,7 @@ def parse_overlapped(
     pending: deque[tuple[Task, Future]] = deque()
     try:
         while True:
-            room = 0 if is_ended() else num_models + _NUM_AHEAD - len(pending)
+            room = 0 if is_ended() else num_models + num_ahead - len(pending)
             for task in islice(tasks, room):
                 pending.append((task, models.submit(parse, task, [readers.submit(prepare, task)])))
             if not pending:
@@ -105,7 +110,7 @@ def parse_overlapped(
             outcome = _outcome(*pending.popleft())
             if outcome is not None:
                 yield outcome
-            outcome = None
+            outcome = None  # holds the picture, where that is what was written
     finally:
         readers.shutdown(cancel_futures=True)
         models.shutdown(cancel_futures=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import json
 import queue
 import shutil
@@ -12,9 +13,12 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
+
 from aiparsing_d2.evaluation.parsing_evaluator import to_prediction
 from aiparsing_d2.submissions.vip import VipSubmission
 
+from .overlapped_parsing import parse_overlapped
 from .parsed_image import ParsedImage
 from .predictor import ParsingPredictor
 from .saving import RESULT_KINDS, save
@@ -23,7 +27,7 @@ from .video_files import VideoFrame, VideoWriter
 
 __all__ = ["VIDEO_KINDS", "ParsedFrame", "parse_video", "save_frames", "video_result_files"]
 
-# Frames that are read, and results that wait to be written, ahead of who takes them.
+# Results that wait to be written.
 _FRAMES_AHEAD = 2
 
 Item = TypeVar("Item")
@@ -49,7 +53,10 @@ def parse_video(
     *,
     tracker: PersonTracker | None = None,
 ) -> Generator[ParsedFrame, None, None]:
-    """Parse frame after frame, and tell who is who; reading and parsing overlap.
+    """Parse the frames, and tell who is who.
+
+    While some frames are read, a few others are parsed side by side, as pictures are by
+    :func:`~aiparsing_d2.inference.overlapped_parsing.parse_overlapped`.
 
     ::
 
@@ -65,12 +72,43 @@ def parse_video(
         The frames, in their order. None is kept.
     """
     tracker = tracker or PersonTracker()
-    prepared = ((f, predictor.prepare(f.image, channel_order="RGB")) for f in frames)
-    with contextlib.closing(_in_background(prepared)) as prepared:
-        for frame, picture in prepared:
-            people = predictor.parse_prepared(picture)
-            people.instances.track_ids = tracker.update(people, frame.time)
-            yield ParsedFrame(frame.number, frame.time, people)
+    source = iter(frames)
+    taken: dict[int, VideoFrame] = {}
+
+    def read(number: int) -> np.ndarray:
+        frame = next(source, None)
+        if frame is None:
+            raise _NoMoreFrames
+        taken[number] = frame
+        return frame.image
+
+    outcomes = parse_overlapped(
+        predictor,
+        itertools.count(),
+        read,
+        write=lambda number, people: people,
+        channel_order="RGB",
+        num_readers=1,
+        num_ahead=1,
+    )
+    try:
+        with contextlib.closing(outcomes):
+            for number, people, error in outcomes:
+                if isinstance(error, _NoMoreFrames):
+                    return
+                if error is not None:
+                    raise error
+                frame = taken.pop(number)
+                people.instances.track_ids = tracker.update(people, frame.time)
+                yield ParsedFrame(frame.number, frame.time, people)
+                frame = people = None  # nothing may hold a picture while others are waited for
+    finally:
+        if isinstance(source, Generator):
+            source.close()
+
+
+class _NoMoreFrames(Exception):
+    """Ends a video of unknown length."""
 
 
 def _in_background(items: Iterable[Item]) -> Generator[Item, None, None]:

@@ -34,7 +34,7 @@ class StandIn:
     def __init__(self):
         self.seen = []
 
-    def prepare(self, picture):
+    def prepare(self, picture, *, channel_order):
         return picture
 
     def parse_prepared(self, picture):

@@ -34,6 +34,8 @@ RATE = 25
 class Rectangles:
     """Takes the pixels in red and in blue for the coats of two people, whoever is larger first."""
 
+    device = torch.device("cpu")
+
     def prepare(self, image, *, channel_order):
         assert channel_order == "RGB"
         return image.copy()
