@@ -54,6 +54,7 @@ from .finite_steps import FiniteStepTrainer
 from .gradient_clipping import clip_gradients
 from .launch import check_device, create_ddp_model, share_buffers
 from .lazy_config import load_lazy_config
+from .memory_allocation import keep_freed_memory
 from .mixed_precision import build_trainer
 from .overrides import apply_overrides
 from .resumption import ContinuedWriter, RecordedEvaluation, RestOfIteration, open_writers
@@ -369,6 +370,8 @@ def main(args: argparse.Namespace) -> None:
     with saving_whole_configs():
         default_setup(cfg, args)
     setup_logger(cfg.train.output_dir, comm.get_rank(), name="aiparsing_d2")
+    if torch.device(cfg.train.device).type == "cpu":
+        keep_freed_memory()
 
     if args.eval_only:
         use_tta = cfg.get("test_time_augmentation", {}).get("enabled")
