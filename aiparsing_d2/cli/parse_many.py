@@ -196,6 +196,8 @@ def _ray(num_workers: int) -> Iterator[None]:
         yield
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Else it prints, as an error, what it advises on the arguments of actors.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray
 
     here: dict[str, Any] = {"include_dashboard": False}
