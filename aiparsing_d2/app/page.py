@@ -7,15 +7,19 @@ its use.
 from __future__ import annotations
 
 import html
+import math
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from aiparsing_d2.inference import ParsedImage
+from aiparsing_d2.inference.video_files import VIDEO_SUFFIXES
 
+from .clip import Clip, is_clip
 from .upload import Upload, UploadParser, UploadRefusedError
 
 try:
@@ -40,8 +44,10 @@ _CSS = """
 .legend span { white-space: nowrap; }
 .legend i { display: inline-block; width: .9em; height: .9em; margin-right: .35em;
   border: 1px solid #8888; border-radius: 3px; vertical-align: -.1em; }
+#status progress { width: 100%; }
 .refused { color: #b91c1c; }
-.dark .refused { color: #fca5a5; }
+.dark #status progress { width: 100%; }
+.refused { color: #fca5a5; }
 """
 
 
@@ -70,23 +76,33 @@ class Page:
         ) as self.blocks:
             gr.Markdown(
                 "# People and their parts\n"
-                "Drop a photograph: every person, body part and garment in it gets a mask. "
-                f"At most {parser.max_megapixels:g} megapixels. It goes to the machine that runs "
-                "this page, and nowhere else."
+                "Drop a photograph or a clip: every person, body part and garment gets a mask. "
+                f"At most {parser.max_megapixels:g} megapixels, and {parser.max_frames} frames of "
+                "a clip. It goes to the machine that runs this page, and nowhere else."
             )
             self.upload = gr.State(None, time_to_live=_KEPT_SECONDS)
-            self.file = gr.File(label="Picture", file_types=["image"], height=140, elem_id="file")
+            self.clip = gr.State(None, time_to_live=_KEPT_SECONDS)
+            self.file = gr.File(
+                label="Picture or clip",
+                file_types=["image", "video", *VIDEO_SUFFIXES],
+                height=140,
+                elem_id="file",
+            )
             self.status = gr.HTML(elem_id="status")
+            self.stop = gr.Button("Stop", size="sm", visible=False, elem_id="stop")
             with gr.Row(visible=False) as self.results:
                 with gr.Column(scale=3, min_width=320):
                     self.drawing = _picture("People and parts", "drawing", show_label=False)
                     self.legend = gr.HTML(elem_id="legend")
+                    self.video = gr.Video(
+                        show_label=False, buttons=[], autoplay=True, loop=True, elem_id="video"
+                    )
                 with gr.Column(scale=2, min_width=320):
                     self._add_controls(threshold)
             self._connect()
 
     def _add_controls(self, threshold: float) -> None:
-        with gr.Row():
+        with gr.Row() as self.choices:
             self.shown = gr.Dropdown(_NOBODY, label="Show", scale=2, min_width=160, elem_id="shown")
             self.labels = gr.Checkbox(
                 True, label="Labels", scale=1, min_width=100, elem_id="labels"
@@ -100,11 +116,16 @@ class Page:
             buttons=[],
             elem_id="threshold",
         )
+        self.again = gr.Button("Parse again", size="sm", elem_id="again")
         with gr.Row():
             self.downloads = [
                 _download("↓ Drawing", "download-drawing"),
                 _download("↓ JSON", "download-json"),
                 _download("↓ Label map", "download-parts"),
+            ]
+            self.clip_downloads = [
+                _download("↓ Video", "download-video"),
+                _download("↓ JSON lines", "download-jsonl"),
             ]
         self.part = gr.Dropdown(
             [], label="Part: choose it, or click it in the picture", elem_id="part"
@@ -122,12 +143,31 @@ class Page:
         chosen = [self.upload, self.shown, self.threshold, self.labels, self.part]
         seen = [self.upload, self.status, self.shown, self.drawing, self.legend, self.part]
         seen += self.downloads
-        self.file.change(
+        of_pictures = [self.drawing, self.legend, self.choices, self.part, *self.downloads]
+        of_clips = [self.video, self.again, *self.clip_downloads]
+        self._is_of_clips = {
+            **dict.fromkeys(of_pictures, False),
+            **dict.fromkeys(of_clips, True),
+        }
+        gr.on(
+            [self.file.change, self.again.click],
             self.parse,
-            [self.file, self.threshold],
-            [self.upload, self.status, self.results, self.shown, self.part],
+            [self.file, self.threshold, self.clip],
+            [
+                self.upload,
+                self.clip,
+                self.status,
+                self.stop,
+                self.results,
+                self.shown,
+                *self._is_of_clips,
+            ],
+            # Another file ends the parsing of a clip, and no visitor waits for that of others.
+            trigger_mode="multiple",
+            concurrency_limit=None,
             show_progress="hidden",
         ).then(self.show, chosen, seen, show_progress="hidden")
+        self.stop.click(Clip.stop, self.clip, show_progress="hidden")
         gr.on(
             [self.shown.input, self.labels.input, self.threshold.change],
             self.show,
@@ -146,10 +186,16 @@ class Page:
             show_progress_on=self.part,
         )
 
-    def parse(self, path: str | None, threshold: float) -> Iterator[dict[Any, Any]]:
+    def parse(
+        self, path: str | None, threshold: float, running: Clip | None = None
+    ) -> Iterator[dict[Any, Any]]:
         """Parse a file that was dropped on the page; None takes away the last one."""
+        if running is not None:
+            running.discard()
         cleared = {
             self.upload: None,
+            self.clip: None,
+            self.stop: gr.update(visible=False),
             self.results: gr.update(visible=False),
             self.shown: gr.update(choices=_NOBODY, value=_EVERYBODY),
             self.part: gr.update(choices=[], value=None),
@@ -160,11 +206,45 @@ class Page:
         name = html.escape(Path(path).name)
         yield {**cleared, self.status: f"<p>Looking for people in {name} …</p>"}
         try:
-            upload = self._parser.parse(path, threshold)
+            if is_clip(path):
+                yield from self._parse_clip(path, threshold)
+            else:
+                upload = self._parser.parse(path, threshold)
+                yield {self.upload: upload, **self._result_updates(of_clip=False)}
         except UploadRefusedError as error:
-            yield {self.status: f'<p class="refused" role="alert">{html.escape(str(error))}.</p>'}
+            yield {
+                self.status: f'<p class="refused" role="alert">{html.escape(str(error))}.</p>',
+                self.stop: gr.update(visible=False),
+            }
+
+    def _parse_clip(self, path: str, threshold: float) -> Iterator[dict[Any, Any]]:
+        clip = Clip(self._parser, path, threshold)
+        begun = time.monotonic()
+        yield {self.clip: clip, self.stop: gr.update(visible=True)}
+        for _ in clip.parse(self._new_folder()):
+            yield {self.status: _progress(clip, time.monotonic() - begun)}
+        if clip.is_discarded:
             return
-        yield {self.upload: upload, self.results: gr.update(visible=True)}
+        updates = self._result_updates(of_clip=True)
+        for component, file in zip(
+            [self.video, *self.clip_downloads], [clip.files[0], *clip.files], strict=True
+        ):
+            updates[component] = gr.update(value=str(file), visible=True)
+        yield {
+            self.status: _describe_clip(clip),
+            self.stop: gr.update(visible=False),
+            **updates,
+        }
+
+    def _result_updates(self, *, of_clip: bool) -> dict[Any, Any]:
+        """Show the components of a clip's results, or those of a picture's."""
+        return {
+            self.results: gr.update(visible=True),
+            **{
+                component: gr.update(visible=of_clip == is_of_clips)
+                for component, is_of_clips in self._is_of_clips.items()
+            },
+        }
 
     def show(
         self,
@@ -328,6 +408,40 @@ def _describe(people: ParsedImage, threshold: float) -> str:
     height, width = people.image_size
     number = "1 person" if len(people) == 1 else f"{len(people)} people"
     return f"<p>{number} in a picture of {width} × {height} pixels.</p>"
+
+
+def _progress(clip: Clip, seconds: float) -> str:
+    """Say how far the parsing of a clip has come.
+
+    Args:
+        clip: which.
+        seconds: how long that took.
+    """
+    name = html.escape(clip.name)
+    if clip.num_frames is None or not clip.num_done:
+        return f"<p>Looking for people in {name}: {clip.num_done} frames …</p><progress></progress>"
+    num_left = max(clip.num_frames - clip.num_done, 0)
+    left = math.ceil(seconds / clip.num_done * num_left)
+    return (
+        f"<p>Looking for people in {name}: frame {clip.num_done} of {clip.num_frames}, about "
+        f"{left} s left …</p>"
+        f'<progress value="{clip.num_done}" max="{clip.num_frames}"></progress>'
+    )
+
+
+def _describe_clip(clip: Clip) -> str:
+    """Say what was found, and what was left out."""
+    number = "1 person" if clip.num_people == 1 else f"{clip.num_people} different people"
+    sentences = [f"{number} in {clip.num_done} frames."]
+    if not clip.num_people:
+        sentences = [f"Nobody was found in {clip.num_done} frames; a lower score may find more."]
+    if clip.every > 1:
+        sentences.append(f"It is a long clip: one frame of {clip.every} was parsed.")
+    if clip.is_cut or clip.is_stopped:
+        sentences.append(f"The rest, after {clip.seconds:.1f} s, was left out.")
+    if clip.num_broken:
+        sentences.append(f"{clip.num_broken} pieces of it could not be decoded.")
+    return f"<p>{' '.join(sentences)}</p>"
 
 
 def _legend(people: ParsedImage) -> str:

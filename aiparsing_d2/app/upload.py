@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -120,24 +121,31 @@ class Upload:
 
 
 class UploadParser:
-    """Parses what is uploaded, one picture at a time.
+    """Parses what is uploaded: a picture, or a frame of a clip, at a time.
 
     Attributes:
-        max_megapixels: larger pictures are refused.
+        predictor: what parses; its threshold is changed by each :meth:`turn`.
+        max_megapixels: larger pictures and frames are refused.
+        max_frames: at most so many of a clip are parsed.
     """
 
-    def __init__(self, predictor: ParsingPredictor, max_megapixels: float = 50):
+    def __init__(
+        self, predictor: ParsingPredictor, max_megapixels: float = 50, max_frames: int = 300
+    ):
         """
         Args:
             predictor: its threshold is changed by each picture.
-            max_megapixels: larger pictures are refused.
+            max_megapixels: larger pictures and frames are refused.
+            max_frames: at most so many of a clip are parsed.
         """
-        self._predictor = predictor
-        self._lock = Lock()
+        self.predictor = predictor
         self.max_megapixels = max_megapixels
+        self.max_frames = max_frames
+        self._is_next = Lock()
+        self._lock = Lock()
 
     def parse(self, path: str | os.PathLike, threshold: float) -> Upload:
-        """Parse a file.
+        """Parse a picture.
 
         Args:
             path: the file.
@@ -148,16 +156,23 @@ class UploadParser:
         """
         path = Path(path)
         try:
-            height, width = read_image_size(path)
-            if height * width > self.max_megapixels * 1e6:
-                raise UploadRefusedError(
-                    f"{path.name} has {height * width / 1e6:.3g} megapixels; at most "
-                    f"{self.max_megapixels:g} are taken here: make it smaller"
-                )
+            self.check_size(path.name, *read_image_size(path))
             image = read_image(path, "RGB")
         except OSError as error:
             raise UploadRefusedError(str(error).replace(str(path), path.name)) from error
         return Upload(path.stem, self._parse(image, threshold), threshold)
+
+    def check_size(self, name: str, height: int, width: int) -> None:
+        """Refuse a picture or frame that is larger than may be.
+
+        Raises:
+            UploadRefusedError: it is.
+        """
+        if height * width > self.max_megapixels * 1e6:
+            raise UploadRefusedError(
+                f"{name} has {height * width / 1e6:.3g} megapixels; at most "
+                f"{self.max_megapixels:g} are taken here: make it smaller"
+            )
 
     def with_threshold(self, upload: Upload, threshold: float) -> Upload:
         """Give an upload that holds everybody down to a threshold; parses again where it must."""
@@ -167,6 +182,21 @@ class UploadParser:
         return Upload(upload.name, found, threshold)
 
     def _parse(self, image: np.ndarray, threshold: float) -> ParsedImage:
-        with self._lock:  # the threshold is the predictor's, and sessions share it
-            self._predictor.score_threshold = threshold
-            return self._predictor(image, channel_order="RGB")
+        with self.turn(threshold):
+            return self.predictor(image, channel_order="RGB")
+
+    @contextmanager
+    def turn(self, threshold: float) -> Iterator[None]:
+        """Have the predictor alone, with a threshold, while the body of the ``with`` runs.
+
+        Who asks for turn after turn, as for the frames of a clip, takes turns with the others.
+        """
+        # A lock that is asked for again at once is often got again, before a thread that waits for
+        # it wakes up. Here that thread holds the first lock while it waits for the second.
+        with self._is_next:
+            self._lock.acquire()
+        try:
+            self.predictor.score_threshold = threshold
+            yield
+        finally:
+            self._lock.release()
