@@ -6,6 +6,7 @@ import contextlib
 import math
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
@@ -21,13 +22,15 @@ from aiparsing_d2.inference.video_files import VIDEO_SUFFIXES, VideoFile, VideoF
 
 from .upload import UploadParser, UploadRefusedError
 
-__all__ = ["Clip", "is_clip"]
+__all__ = ["FEWEST_PER_SECOND", "Clip", "is_clip"]
+
+FEWEST_PER_SECOND = 5
+"""So many frames of a clip are parsed at least: with fewer, people who move are not followed."""
 
 _KINDS = ("overlay", "json")
-# Of long clips so many frames a second are parsed at least, and then the end is left out: with
-# fewer, people who move are no longer followed.
-_FEWEST_PER_SECOND = 5
-_SECONDS_BETWEEN_REPORTS = 0.5
+# In seconds.
+_BETWEEN_REPORTS = 0.5
+_LONGEST_WAIT = 5
 
 
 def is_clip(path: str | os.PathLike) -> bool:
@@ -51,6 +54,7 @@ class Clip:
         is_cut: whether the clip is longer than what is parsed of it.
         is_stopped: whether somebody wants no more frames.
         is_discarded: whether nobody wants the results.
+        parts: names of the parts that were seen.
         files: at the end, the video and the data (a line of JSON for each frame).
     """
 
@@ -77,9 +81,12 @@ class Clip:
         self.seconds = 0.0
         self.is_cut = self.is_stopped = self.is_discarded = False
         self.files: list[Path] = []
+        self.parts: set[str] = set()
         self._parser = parser
         self._threshold = threshold
         self._tracker = PersonTracker()
+        self._is_idle = threading.Event()
+        self._is_idle.set()
 
     @property
     def num_people(self) -> int:
@@ -96,8 +103,9 @@ class Clip:
         self.is_stopped = True
 
     def discard(self) -> None:
-        """Parse no more frames, and leave no results."""
+        """Parse no more frames, and leave no results; waits a while for :meth:`parse` to end."""
         self.is_discarded = self.is_stopped = True
+        self._is_idle.wait(_LONGEST_WAIT)
 
     def parse(self, folder: Path) -> Iterator[None]:
         """Parse the frames and write the results; comes back now and then, for a report.
@@ -109,7 +117,10 @@ class Clip:
             UploadRefusedError: no frame can be read, one is larger than may be, or the results
                 cannot be written.
         """
+        self._is_idle.clear()
         try:
+            if self.is_discarded:
+                return
             with ThreadPoolExecutor(1) as pool:
                 saving = pool.submit(
                     save_frames,
@@ -120,10 +131,11 @@ class Clip:
                     self._video.frame_rate,
                 )
                 try:
-                    while not wait([saving], _SECONDS_BETWEEN_REPORTS).done:
-                        yield
-                except GeneratorExit:
-                    self.discard()
+                    while not wait([saving], _BETWEEN_REPORTS).done:
+                        if not self.is_discarded:
+                            yield
+                except GeneratorExit:  # the visitor left
+                    self.is_discarded = self.is_stopped = True
                     raise
             saving.result()
             if not self.is_discarded:
@@ -136,6 +148,7 @@ class Clip:
         finally:
             if not self.files:
                 shutil.rmtree(folder, ignore_errors=True)
+            self._is_idle.set()
 
     def _parsed_frames(self) -> Iterator[ParsedFrame]:
         frames = parse_video(self._parser.predictor, self._frames(), tracker=self._tracker)
@@ -147,6 +160,7 @@ class Clip:
                     return
                 self.num_done += 1
                 self.seconds = frame.time
+                self.parts.update(part for person in frame.people for part in person.parts)
                 yield frame
 
     def _frames(self) -> Iterator[VideoFrame]:
@@ -160,5 +174,5 @@ class Clip:
 
 def _every(video: VideoFile, max_frames: int) -> int:
     """Of how many frames to parse the first."""
-    fewest = max(1, math.floor(video.frame_rate / _FEWEST_PER_SECOND))
+    fewest = max(1, math.floor(video.frame_rate / FEWEST_PER_SECOND))
     return min(math.ceil((video.num_frames or 1) / max_frames), fewest)

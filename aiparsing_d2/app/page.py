@@ -18,8 +18,9 @@ from typing import Any
 
 from aiparsing_d2.inference import ParsedImage
 from aiparsing_d2.inference.video_files import VIDEO_SUFFIXES
+from aiparsing_d2.structures.part_labels import PartLabels
 
-from .clip import Clip, is_clip
+from .clip import FEWEST_PER_SECOND, Clip, is_clip
 from .upload import Upload, UploadParser, UploadRefusedError
 
 try:
@@ -77,8 +78,9 @@ class Page:
             gr.Markdown(
                 "# People and their parts\n"
                 "Drop a photograph or a clip: every person, body part and garment gets a mask. "
-                f"At most {parser.max_megapixels:g} megapixels, and {parser.max_frames} frames of "
-                "a clip. It goes to the machine that runs this page, and nowhere else."
+                f"At most {parser.max_megapixels:g} megapixels, and of a clip "
+                f"{parser.max_frames / FEWEST_PER_SECOND:g} seconds. It goes to the machine that "
+                "runs this page, and nowhere else."
             )
             self.upload = gr.State(None, time_to_live=_KEPT_SECONDS)
             self.clip = gr.State(None, time_to_live=_KEPT_SECONDS)
@@ -89,14 +91,14 @@ class Page:
                 elem_id="file",
             )
             self.status = gr.HTML(elem_id="status")
-            self.stop = gr.Button("Stop", size="sm", visible=False, elem_id="stop")
+            self.stop = gr.Button("Stop here", size="sm", visible=False, elem_id="stop")
             with gr.Row(visible=False) as self.results:
                 with gr.Column(scale=3, min_width=320):
                     self.drawing = _picture("People and parts", "drawing", show_label=False)
-                    self.legend = gr.HTML(elem_id="legend")
                     self.video = gr.Video(
                         show_label=False, buttons=[], autoplay=True, loop=True, elem_id="video"
                     )
+                    self.legend = gr.HTML(elem_id="legend")
                 with gr.Column(scale=2, min_width=320):
                     self._add_controls(threshold)
             self._connect()
@@ -116,7 +118,7 @@ class Page:
             buttons=[],
             elem_id="threshold",
         )
-        self.again = gr.Button("Parse again", size="sm", elem_id="again")
+        self.again = gr.Button("Parse again with this score", size="sm", elem_id="again")
         with gr.Row():
             self.downloads = [
                 _download("↓ Drawing", "download-drawing"),
@@ -143,7 +145,7 @@ class Page:
         chosen = [self.upload, self.shown, self.threshold, self.labels, self.part]
         seen = [self.upload, self.status, self.shown, self.drawing, self.legend, self.part]
         seen += self.downloads
-        of_pictures = [self.drawing, self.legend, self.choices, self.part, *self.downloads]
+        of_pictures = [self.drawing, self.choices, self.part, *self.downloads]
         of_clips = [self.video, self.again, *self.clip_downloads]
         self._is_of_clips = {
             **dict.fromkeys(of_pictures, False),
@@ -159,6 +161,7 @@ class Page:
                 self.status,
                 self.stop,
                 self.results,
+                self.legend,
                 self.shown,
                 *self._is_of_clips,
             ],
@@ -232,6 +235,7 @@ class Page:
             updates[component] = gr.update(value=str(file), visible=True)
         yield {
             self.status: _describe_clip(clip),
+            self.legend: _legend(self._parser.predictor.part_labels, clip.parts),
             self.stop: gr.update(visible=False),
             **updates,
         }
@@ -275,7 +279,11 @@ class Page:
             self.status: _describe(people, threshold),
             self.shown: gr.update(choices=_people_choices(people), value=shown),
             self.drawing: str(files[0]),
-            self.legend: _legend(drawn) if labels else "",
+            self.legend: _legend(
+                drawn.part_labels, {part for person in drawn for part in person.parts}
+            )
+            if labels
+            else "",
             self.part: gr.update(choices=parts, value=part),
             **{button: str(file) for button, file in zip(self.downloads, files, strict=True)},
         }
@@ -420,34 +428,34 @@ def _progress(clip: Clip, seconds: float) -> str:
     name = html.escape(clip.name)
     if clip.num_frames is None or not clip.num_done:
         return f"<p>Looking for people in {name}: {clip.num_done} frames …</p><progress></progress>"
-    num_left = max(clip.num_frames - clip.num_done, 0)
-    left = math.ceil(seconds / clip.num_done * num_left)
+    left = math.ceil(seconds / clip.num_done * max(clip.num_frames - clip.num_done, 0))
     return (
         f"<p>Looking for people in {name}: frame {clip.num_done} of {clip.num_frames}, about "
-        f"{left} s left …</p>"
+        f"{f'{left} s' if left < 100 else f'{left / 60:.0f} min'} left …</p>"
         f'<progress value="{clip.num_done}" max="{clip.num_frames}"></progress>'
     )
 
 
 def _describe_clip(clip: Clip) -> str:
     """Say what was found, and what was left out."""
-    number = "1 person" if clip.num_people == 1 else f"{clip.num_people} different people"
-    sentences = [f"{number} in {clip.num_done} frames."]
-    if not clip.num_people:
-        sentences = [f"Nobody was found in {clip.num_done} frames; a lower score may find more."]
+    frames = f"{clip.num_done} frames"
     if clip.every > 1:
-        sentences.append(f"It is a long clip: one frame of {clip.every} was parsed.")
+        frames += f", one of every {clip.every}"
+    if clip.num_people:
+        number = "1 person" if clip.num_people == 1 else f"{clip.num_people} different people"
+        sentences = [f"{number} in {frames}."]
+    else:
+        sentences = [f"Nobody was found in {frames}. A lower score finds more people."]
     if clip.is_cut or clip.is_stopped:
-        sentences.append(f"The rest, after {clip.seconds:.1f} s, was left out.")
+        sentences.append(f"What comes after {clip.seconds:.1f} s was left out.")
     if clip.num_broken:
-        sentences.append(f"{clip.num_broken} pieces of it could not be decoded.")
+        sentences.append(f"{clip.num_broken} pieces of the file could not be decoded.")
     return f"<p>{' '.join(sentences)}</p>"
 
 
-def _legend(people: ParsedImage) -> str:
-    """Show the colours of the parts that the people have."""
-    colors = dict(zip(people.part_labels.names, people.part_labels.colors, strict=True))
-    present = {part for person in people for part in person.parts}
+def _legend(part_labels: PartLabels, present: set[str]) -> str:
+    """Show the colours of the parts that are present."""
+    colors = dict(zip(part_labels.names, part_labels.colors, strict=True))
     entries = [
         f'<span><i style="background: rgb{color}"></i>{html.escape(name)}</span>'
         for name, color in colors.items()

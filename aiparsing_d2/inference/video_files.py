@@ -109,8 +109,9 @@ class VideoFile:
         except FileNotFoundError:
             raise
         except (OSError, ValueError, av.error.FFmpegError) as error:
+            reason = getattr(error, "strerror", None) or error
             raise UnreadableImageError(
-                f"{self._path} is no video that can be read: {error}"
+                f"{self._path} is no video that can be read: {reason}"
             ) from error
         if not container.streams.video:
             container.close()

@@ -4,6 +4,7 @@ import two_people
 from PIL import Image
 
 from aiparsing_d2.app.upload import UploadParser
+from aiparsing_d2.inference.video_files import VideoWriter
 
 
 @pytest.fixture
@@ -17,6 +18,16 @@ def picture():
 def picture_file(picture, tmp_path):
     file = tmp_path / "on the beach.png"
     Image.fromarray(picture).save(file)
+    return file
+
+
+@pytest.fixture
+def clip_file(picture, tmp_path):
+    """40 frames, 25 a second."""
+    file = tmp_path / "on the beach.mp4"
+    with VideoWriter(file, 25) as writer:
+        for number in range(40):
+            writer.write(picture, number / 25)
     return file
 
 
