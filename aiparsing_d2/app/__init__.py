@@ -1,5 +1,5 @@
-"""The web page of ``aiparsing app``: a picture in, its people and their parts to look at and take.
+"""The web page of ``aiparsing app``: a picture or clip in, people and parts to look at and take.
 
-:mod:`.upload` says what is done with a picture, :mod:`.page` what is seen of it; only the latter
-needs Gradio.
+:mod:`.upload` says what is done with a picture, :mod:`.clip` with a clip, :mod:`.page` what is seen
+of it; only the last needs Gradio.
 """

@@ -45,10 +45,8 @@ _CSS = """
 .legend span { white-space: nowrap; }
 .legend i { display: inline-block; width: .9em; height: .9em; margin-right: .35em;
   border: 1px solid #8888; border-radius: 3px; vertical-align: -.1em; }
-#status progress { width: 100%; }
-.refused { color: #b91c1c; }
-.dark #status progress { width: 100%; }
-.refused { color: #fca5a5; }
+#status progress { width: 100%; accent-color: var(--color-accent); }
+.refused { color: var(--error-text-color); }
 """
 
 

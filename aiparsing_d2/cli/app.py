@@ -1,4 +1,4 @@
-"""``app``: a web page that shows the people and parts of a picture that is dropped on it.
+"""``app``: a web page that shows people and parts of a picture or clip that is dropped on it.
 
 ::
 
@@ -11,12 +11,13 @@ import argparse
 import sys
 import threading
 
+from .argument_types import positive
 from .model_arguments import add_model_arguments, make_predictor
 
 __all__ = ["add_parser", "run"]
 
 _EPILOG = """\
-The page needs no internet and nothing leaves the machine. It needs Gradio:
+The page needs no internet and nothing leaves the machine. It needs Gradio, and PyAV for clips:
 pip install "aiparsing_d2[app]"
 
 examples:
@@ -29,9 +30,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Add the command to the parser of ``aiparsing``."""
     parser = subparsers.add_parser(
         "app",
-        help="serve a web page: drop a picture, see people and parts",
-        description="Serve a web page: drop a picture, see its people and their parts, download "
-        "masks, labels and JSON.",
+        help="serve a web page: drop a picture or a clip, see people and parts",
+        description="Serve a web page: drop a picture or a clip, see its people and their parts, "
+        "download masks, labels, video and JSON.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -60,6 +61,14 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         metavar="N",
         help="larger pictures are refused; default: %(default)s",
     )
+    server.add_argument(
+        "--max-frames",
+        type=positive,
+        default=300,
+        metavar="N",
+        help="of a longer clip every second frame is parsed, or every third, ..., and at five a "
+        "second the end is left out; default: %(default)s, which last a minute then",
+    )
     parser.set_defaults(run=run)
 
 
@@ -70,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
         from aiparsing_d2.app.upload import UploadParser
 
         predictor = make_predictor(args)
-        parser = UploadParser(predictor, args.max_megapixels)
+        parser = UploadParser(predictor, args.max_megapixels, args.max_frames)
         with serving(
             parser,
             threshold=predictor.score_threshold,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 from types import SimpleNamespace
@@ -97,28 +98,24 @@ def test_at_least_five_frames_a_second(frame_rate, num_frames, every):
     assert clip_module._every(video, 300) == every
 
 
-def test_a_picture_is_not_kept_waiting(parser):
-    turns, is_over = [], Event()
+def test_a_picture_gets_in_before_the_next_frame(parser):
+    order = []
 
-    def parse_a_clip():
-        while not is_over.wait(0):
-            with parser.turn(0.3):
-                turns.append(1)
-                is_over.wait(0.001)
+    def parse_a_picture(is_asking):
+        is_asking.set()
+        with parser.turn(0.5):
+            order.append("picture")
 
     with ThreadPoolExecutor(1) as pool:
-        pool.submit(parse_a_clip)
-        try:
-            while not turns:
-                pass
-            before = len(turns)
-            for _ in range(10):
-                with parser.turn(0.5):
-                    pass
-            # Two turns each, but for what a busy machine adds.
-            assert len(turns) - before < 60
-        finally:
-            is_over.set()
+        for _ in range(4):
+            is_asking = Event()
+            with parser.turn(0.3):
+                pool.submit(parse_a_picture, is_asking)
+                is_asking.wait()
+                time.sleep(0.1)
+            with parser.turn(0.3):
+                order.append("frame")
+    assert order == ["picture", "frame"] * 4
 
 
 def test_pictures_and_clips_do_not_mix_their_thresholds(parser, clip_file, picture_file, folder):
@@ -157,7 +154,7 @@ def test_another_file_ends_it(parser, finder, clip_file, folder):
     with ThreadPoolExecutor(1) as pool:
         reports = pool.submit(list, clip.parse(folder))
         while not finder.calls:
-            pass
+            time.sleep(0.001)
         clip.discard()
         assert len(finder.calls) < 10 and clip.files == [] and not folder.exists()
         reports.result()

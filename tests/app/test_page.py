@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,71 @@ def test_an_error_is_told_as_text(page, tmp_path):
     assert first[page.upload] is None and page.results not in last
     assert "<b>" not in first[page.status] + last[page.status]
     assert "&lt;b&gt;x.jpg is not a readable image" in last[page.status]
+
+
+def test_a_clip_shows_the_video(page, clip_file):
+    first, second, *reports, last = page.parse(str(clip_file), 0.3)
+    assert "Looking for people in on the beach.mp4" in first[page.status]
+    assert second[page.stop]["visible"] is True and second[page.clip].num_frames == 40
+    assert all("<progress" in report[page.status] for report in reports)
+    assert last[page.status] == "<p>2 different people in 40 frames.</p>"
+    assert last[page.stop]["visible"] is False and last[page.results]["visible"] is True
+    assert [
+        last[part]["visible"] for part in (page.video, page.again, page.drawing, page.part)
+    ] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    files = [Path(last[button]["value"]) for button in page.clip_downloads]
+    assert [file.name for file in files] == ["on the beach.overlay.mp4", "on the beach.jsonl"]
+    assert last[page.video]["value"] == str(files[0]) and all(file.is_file() for file in files)
+    assert "Coat" in last[page.legend] and "Pants" not in last[page.legend]
+    assert page.upload not in last
+
+
+def test_a_picture_after_a_clip(page, clip_file, picture_file):
+    *_, last = page.parse(str(picture_file), 0.3)
+    assert [
+        last[part]["visible"] for part in (page.video, page.again, page.drawing, page.part)
+    ] == [
+        False,
+        False,
+        True,
+        True,
+    ]
+
+
+def test_another_file_ends_a_clip(page, finder, clip_file, picture_file):
+    finder.seconds = 0.02
+    parsing = page.parse(str(clip_file), 0.3)
+    next(parsing)
+    clip = next(parsing)[page.clip]
+    with ThreadPoolExecutor(1) as pool:
+        reports = pool.submit(list, parsing)
+        first, last = page.parse(str(picture_file), 0.3, clip)
+    assert first[page.clip] is None and first[page.stop]["visible"] is False
+    assert len(last[page.upload].found) == 2
+    assert all(page.results not in report for report in reports.result())
+    assert clip.files == [] and len(finder.calls) < 10
+
+
+def test_what_is_left_out_of_a_clip_is_told(page, parser, clip_file):
+    parser.max_frames = 7
+    *_, last = page.parse(str(clip_file), 0.95)
+    assert last[page.status] == (
+        "<p>Nobody was found in 7 frames, one of every 5. A lower score finds more people. "
+        "What comes after 1.2 s was left out.</p>"
+    )
+
+
+def test_a_broken_clip_is_told(page, tmp_path):
+    file = tmp_path / "a<b>.mp4"
+    file.write_text("hello")
+    *_, last = page.parse(str(file), 0.3)
+    assert 'role="alert">a&lt;b&gt;.mp4 is no video that can be read: ' in last[page.status]
+    assert last[page.stop]["visible"] is False
 
 
 def test_everybody_and_one_person(page, upload):

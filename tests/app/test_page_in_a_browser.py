@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import time
 
 import numpy as np
 import pytest
@@ -114,6 +115,53 @@ def test_from_a_picture_to_a_mask(tab, picture_file, tmp_path):
     sync_api.expect(tab.locator("#shown input")).to_have_value("Everybody (1)")
     tab.uncheck("#labels input")
     sync_api.expect(tab.locator("#legend")).not_to_contain_text("Coat")
+
+
+def test_from_a_clip_to_its_data_and_on_to_a_picture(
+    tab, finder, clip_file, picture_file, tmp_path
+):
+    upload(tab, clip_file)
+    sync_api.expect(tab.locator("#status")).to_contain_text("2 different people in 40 frames")
+    tab.wait_for_function("document.querySelector('#video video').videoWidth == 60")
+    tab.wait_for_function("document.querySelector('#video video').currentTime > 0")  # it plays
+    sync_api.expect(tab.locator("#legend")).to_contain_text("Coat")
+    assert not tab.is_visible("#drawing") and not tab.is_visible("#download-json")
+    lines = download(tab, "jsonl", tmp_path).read_text().splitlines()
+    assert [person["track_id"] for person in json.loads(lines[39])["people"]] == [1, 2]
+    assert download(tab, "video", tmp_path).name == "on the beach.overlay.mp4"
+
+    finder.seconds = 0.3
+    tab.fill("#threshold input[type=number]", "0.5")
+    tab.press("#threshold input[type=number]", "Enter")
+    tab.click("#again")
+    tab.locator("#status progress[value]").wait_for()
+    tab.click("#stop")
+    sync_api.expect(tab.locator("#status")).to_contain_text("1 person in ")
+    sync_api.expect(tab.locator("#status")).to_contain_text(" was left out")
+
+    tab.click("#again")
+    tab.locator("#status progress[value]").wait_for()
+    tab.click("#file button[aria-label='Clear']")
+    sync_api.expect(tab.locator("#status")).to_have_text("")
+    upload(tab, picture_file)
+    tab.locator("#drawing img").wait_for()
+    assert not tab.is_visible("#video") and not tab.is_visible("#again")
+    sync_api.expect(tab.locator("#status")).to_contain_text("1 person in a picture")
+
+
+def test_closing_the_page_ends_a_clip(browser, address, finder, clip_file):
+    finder.seconds = 0.3
+    tab = browser.new_page()
+    tab.goto(address)
+    upload(tab, clip_file)
+    tab.locator("#status progress[value]").wait_for()
+    tab.close()
+    for _ in range(20):
+        before = len(finder.calls)
+        time.sleep(1)
+        if len(finder.calls) == before:
+            break
+    assert 0 < len(finder.calls) < 20
 
 
 def test_what_is_no_picture_is_told(tab, tmp_path, picture_file):
