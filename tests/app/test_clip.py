@@ -111,7 +111,7 @@ def test_a_picture_gets_in_before_the_next_frame(parser):
             is_asking = Event()
             with parser.turn(0.3):
                 pool.submit(parse_a_picture, is_asking)
-                is_asking.wait()
+                is_asking.wait(1)
                 time.sleep(0.1)
             with parser.turn(0.3):
                 order.append("frame")
