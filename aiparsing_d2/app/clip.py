@@ -41,9 +41,8 @@ def is_clip(path: str | os.PathLike) -> bool:
 class Clip:
     """A clip, which is parsed once.
 
-    Frames go to the predictor in turns with other visitors' pictures. Of a clip with more frames
-    than are taken every second one is parsed, or every third, and so on, down to five a second.
-    Whatever comes after the last is left out.
+    Of a clip with more frames than are taken every second one is parsed, or every third, and so on,
+    down to five a second. Whatever comes after the last is left out.
 
     Attributes:
         name: the file's name, without folders and suffix.
@@ -54,6 +53,7 @@ class Clip:
         is_cut: whether the clip is longer than what is parsed of it.
         is_stopped: whether somebody wants no more frames.
         is_discarded: whether nobody wants the results.
+        part_labels: of the predictor.
         parts: names of the parts that were seen.
         files: at the end, the video and the data (a line of JSON for each frame).
     """
@@ -83,7 +83,8 @@ class Clip:
         self.files: list[Path] = []
         self.parts: set[str] = set()
         self._parser = parser
-        self._threshold = threshold
+        self._predictor = parser.predictor(threshold)
+        self.part_labels = self._predictor.part_labels
         self._tracker = PersonTracker()
         self._is_idle = threading.Event()
         self._is_idle.set()
@@ -151,17 +152,15 @@ class Clip:
             self._is_idle.set()
 
     def _parsed_frames(self) -> Iterator[ParsedFrame]:
-        frames = parse_video(self._parser.predictor, self._frames(), tracker=self._tracker)
+        frames = parse_video(self._predictor, self._frames(), tracker=self._tracker)
         with contextlib.closing(frames):
-            while not (self.is_stopped and self.num_done):
-                with self._parser.turn(self._threshold):
-                    frame = next(frames, None)
-                if frame is None:
-                    return
+            for frame in frames:
                 self.num_done += 1
                 self.seconds = frame.time
                 self.parts.update(part for person in frame.people for part in person.parts)
                 yield frame
+                if self.is_stopped:
+                    return
 
     def _frames(self) -> Iterator[VideoFrame]:
         for index, frame in enumerate(self._video):

@@ -233,7 +233,7 @@ class Page:
             updates[component] = gr.update(value=str(file), visible=True)
         yield {
             self.status: _describe_clip(clip),
-            self.legend: _legend(self._parser.predictor.part_labels, clip.parts),
+            self.legend: _legend(clip.part_labels, clip.parts),
             self.stop: gr.update(visible=False),
             **updates,
         }

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -121,10 +121,9 @@ class Upload:
 
 
 class UploadParser:
-    """Parses what is uploaded: a picture, or a frame of a clip, at a time.
+    """Parses what is uploaded: one picture at a time, and clips beside it.
 
     Attributes:
-        predictor: what parses; its threshold is changed by each :meth:`turn`.
         max_megapixels: larger pictures and frames are refused.
         max_frames: at most so many of a clip are parsed.
     """
@@ -134,15 +133,14 @@ class UploadParser:
     ):
         """
         Args:
-            predictor: its threshold is changed by each picture.
+            predictor: what parses; its threshold does not matter.
             max_megapixels: larger pictures and frames are refused.
             max_frames: at most so many of a clip are parsed.
         """
-        self.predictor = predictor
+        self._predictor = predictor
+        self._lock = Lock()
         self.max_megapixels = max_megapixels
         self.max_frames = max_frames
-        self._is_next = Lock()
-        self._lock = Lock()
 
     def parse(self, path: str | os.PathLike, threshold: float) -> Upload:
         """Parse a picture.
@@ -181,22 +179,12 @@ class UploadParser:
         found = self._parse(upload.found.image, threshold)
         return Upload(upload.name, found, threshold)
 
+    def predictor(self, threshold: float) -> ParsingPredictor:
+        """Give a predictor with a threshold of its own, and the model that all share."""
+        predictor = copy.copy(self._predictor)
+        predictor.score_threshold = threshold
+        return predictor
+
     def _parse(self, image: np.ndarray, threshold: float) -> ParsedImage:
-        with self.turn(threshold):
-            return self.predictor(image, channel_order="RGB")
-
-    @contextmanager
-    def turn(self, threshold: float) -> Iterator[None]:
-        """Have the predictor alone, with a threshold, while the body of the ``with`` runs.
-
-        Who asks for turn after turn, as for the frames of a clip, takes turns with the others.
-        """
-        # A lock that is asked for again at once is often got again, before a thread that waits for
-        # it wakes up. Here that thread holds the first lock while it waits for the second.
-        with self._is_next:
-            self._lock.acquire()
-        try:
-            self.predictor.score_threshold = threshold
-            yield
-        finally:
-            self._lock.release()
+        with self._lock:  # pictures may be large
+            return self.predictor(threshold)(image, channel_order="RGB")

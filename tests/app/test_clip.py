@@ -6,7 +6,6 @@ import json
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from threading import Event
 from types import SimpleNamespace
 
 import numpy as np
@@ -98,24 +97,14 @@ def test_at_least_five_frames_a_second(frame_rate, num_frames, every):
     assert clip_module._every(video, 300) == every
 
 
-def test_a_picture_gets_in_before_the_next_frame(parser):
-    order = []
-
-    def parse_a_picture(is_asking):
-        is_asking.set()
-        with parser.turn(0.5):
-            order.append("picture")
-
-    with ThreadPoolExecutor(1) as pool:
-        for _ in range(4):
-            is_asking = Event()
-            with parser.turn(0.3):
-                pool.submit(parse_a_picture, is_asking)
-                is_asking.wait(1)
-                time.sleep(0.1)
-            with parser.turn(0.3):
-                order.append("frame")
-    assert order == ["picture", "frame"] * 4
+def test_a_picture_does_not_wait_for_a_clip(parser, finder, clip_file, picture_file, folder):
+    finder.seconds = 0.02
+    clip = Clip(parser, clip_file, 0.3)
+    for _ in clip.parse(folder):
+        if clip.num_done:
+            parser.parse(picture_file, 0.5)
+            break
+    assert 0.5 in finder.calls and finder.calls.count(0.3) < 20
 
 
 def test_pictures_and_clips_do_not_mix_their_thresholds(parser, clip_file, picture_file, folder):
@@ -135,7 +124,8 @@ def test_stopping_keeps_what_is_there(parser, finder, clip_file, folder):
             clip.stop()
     assert 3 <= clip.num_done < 10
     lines = clip.files[1].read_text().splitlines()
-    assert len(lines) == len(list(VideoFile(clip.files[0]))) == len(finder.calls) == clip.num_done
+    assert len(lines) == len(list(VideoFile(clip.files[0]))) == clip.num_done
+    assert len(finder.calls) < 20  # some were parsed ahead
 
 
 def test_a_visitor_who_leaves_ends_it(parser, finder, clip_file, folder):
@@ -145,7 +135,7 @@ def test_a_visitor_who_leaves_ends_it(parser, finder, clip_file, folder):
     next(parsing)
     assert folder.exists()
     parsing.close()
-    assert len(finder.calls) < 10 and clip.files == [] and not folder.exists()
+    assert len(finder.calls) < 20 and clip.files == [] and not folder.exists()
 
 
 def test_another_file_ends_it(parser, finder, clip_file, folder):
@@ -156,7 +146,7 @@ def test_another_file_ends_it(parser, finder, clip_file, folder):
         while not finder.calls:
             time.sleep(0.001)
         clip.discard()
-        assert len(finder.calls) < 10 and clip.files == [] and not folder.exists()
+        assert len(finder.calls) < 20 and clip.files == [] and not folder.exists()
         reports.result()
     clip = Clip(parser, clip_file, 0.3)
     clip.discard()

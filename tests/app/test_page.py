@@ -103,7 +103,7 @@ def test_another_file_ends_a_clip(page, finder, clip_file, picture_file):
     assert first[page.clip] is None and first[page.stop]["visible"] is False
     assert len(last[page.upload].found) == 2
     assert all(page.results not in report for report in reports.result())
-    assert clip.files == [] and len(finder.calls) < 10
+    assert clip.files == [] and len(finder.calls) < 20
 
 
 def test_what_is_left_out_of_a_clip_is_told(page, parser, clip_file):

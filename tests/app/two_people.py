@@ -41,6 +41,7 @@ class Finder:
     """Stands for a ``ParsingPredictor``."""
 
     part_labels = CIHP_PART_LABELS
+    device = torch.device("cpu")
 
     def __init__(self):
         self.score_threshold = 0.5

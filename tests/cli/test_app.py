@@ -29,6 +29,13 @@ def test_thresholds_are_in_0_to_1(arguments, threshold, capsys):
     assert f"{threshold} is not in 0..1" in capsys.readouterr().err
 
 
+def test_a_clip_has_a_frame_at_least(arguments, capsys):
+    assert arguments().max_frames == 300 and arguments("--max-frames", "25").max_frames == 25
+    with pytest.raises(SystemExit):
+        arguments("--max-frames", "0")
+    assert "--max-frames: 0 is not a positive integer" in capsys.readouterr().err
+
+
 def test_without_gradio_the_extra_is_named(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "gradio", None)
     monkeypatch.delitem(sys.modules, "aiparsing_d2.app.page", raising=False)
