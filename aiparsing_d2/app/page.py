@@ -45,7 +45,7 @@ _CSS = """
 .legend span { white-space: nowrap; }
 .legend i { display: inline-block; width: .9em; height: .9em; margin-right: .35em;
   border: 1px solid #8888; border-radius: 3px; vertical-align: -.1em; }
-#status progress { width: 100%; accent-color: var(--color-accent); }
+#status progress { width: 100%; }
 .refused { color: var(--error-text-color); }
 """
 
