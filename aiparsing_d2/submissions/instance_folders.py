@@ -39,7 +39,7 @@ import numpy as np
 from aiparsing_d2.data.json_files import shortened
 from aiparsing_d2.evaluation.image_inputs import PartRegions, Prediction
 
-from .composition import Composition, compose
+from .composition import Composition
 from .files import SubmissionError, parse_integer, parse_score
 from .submission import MetricGroup, Submission
 
@@ -197,7 +197,7 @@ class InstanceFolders(Submission):
         )
 
     def write(self, image_id: str, prediction: Prediction, image_size: tuple[int, int]) -> str:
-        picture = compose(
+        picture = Composition(
             prediction,
             image_size,
             self.num_classes,

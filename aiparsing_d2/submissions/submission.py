@@ -11,7 +11,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from aiparsing_d2.evaluation.image_inputs import Prediction
+from aiparsing_d2.evaluation.image_inputs import (
+    Prediction,
+    check_category_map,
+    check_part_regions,
+)
 from aiparsing_d2.evaluation.image_statistics import ScoreThresholds
 from aiparsing_d2.structures.cropped_maps import CroppedMaps, check_cropped_maps
 
@@ -119,12 +123,12 @@ class Submission(ABC):
 def checked_person_maps(
     prediction: Prediction, image_size: tuple[int, int], num_classes: int
 ) -> CroppedMaps:
-    """Return the people of a prediction, full maps cropped to their pixels, checked for what would
-    not be readable again.
+    """Return the people of a prediction, full maps cropped to their pixels; all of it is checked
+    for what would not be readable again.
 
     Raises:
-        ValueError: a label is not below ``num_classes``, a score is not in 0..1, or maps do not fit
-            the image or the scores.
+        ValueError: a label is not below ``num_classes``, a score is not in 0..1, maps do not fit
+            the image or the scores, or a map of part regions has a value of no region.
     """
     maps, num_people = prediction.person_maps, len(prediction.scores)
     if isinstance(maps, CroppedMaps):
@@ -145,8 +149,18 @@ def checked_person_maps(
     highest = max((crop.max(initial=0) for crop in maps.maps), default=0)
     if highest >= num_classes:
         raise ValueError(f"a person map has the label {highest}; labels are 0 to {num_classes - 1}")
-    for name in ("scores", "part_scores", "box_scores"):
-        scores = getattr(prediction, name)
-        if scores is not None and not np.all((0 <= np.asarray(scores)) & (np.asarray(scores) <= 1)):
+    if prediction.category_map is not None:
+        check_category_map(prediction.category_map, tuple(image_size), num_classes)
+    regions = prediction.part_regions
+    if regions is not None:
+        check_part_regions(regions, tuple(image_size), num_classes)
+    for name, scores in (
+        ("scores", prediction.scores),
+        ("part_scores", prediction.part_scores),
+        ("box_scores", prediction.box_scores),
+        ("scores of part_regions", None if regions is None else regions.scores),
+    ):
+        # NaN is not in there either.
+        if scores is not None and not all(0 <= score <= 1 for score in np.ravel(scores).tolist()):
             raise ValueError(f"{name} must be in 0..1 to be written")
     return maps

@@ -8,7 +8,7 @@ import pytest
 from aiparsing_d2.evaluation.image_inputs import PartRegions, Prediction
 from aiparsing_d2.evaluation.image_statistics import ScoreThresholds
 from aiparsing_d2.structures.cropped_maps import CroppedMaps
-from aiparsing_d2.submissions.composition import compose
+from aiparsing_d2.submissions.composition import Composition
 
 SIZE = (13, 17)
 THRESHOLDS = ScoreThresholds(0.001, 0.5, 0.2)
@@ -59,7 +59,7 @@ def test_equals_painting_pixel_by_pixel(count: int, classes: int, cropped: bool)
         given = Prediction(whole.tightened(), prediction.scores, prediction.part_scores)
 
     for person_threshold in (THRESHOLDS.part_regions, THRESHOLDS.semantic):
-        result = compose(given, SIZE, classes, THRESHOLDS, person_threshold)
+        result = Composition(given, SIZE, classes, THRESHOLDS, person_threshold)
 
         np.testing.assert_array_equal(
             result.category_map, paint_by_pixel(prediction, THRESHOLDS.semantic)[1]
@@ -88,7 +88,7 @@ def test_given_pictures_are_kept_and_regions_without_pixels_left_out():
     region_map[2], region_map[5] = 3, 1
     given = PartRegions(region_map, np.array([4, 5, 6]), np.array([0.1, 0.2, 0.3]))
 
-    result = compose(
+    result = Composition(
         Prediction(
             prediction.person_maps, prediction.scores, category_map=categories, part_regions=given
         ),
