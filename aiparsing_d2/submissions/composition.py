@@ -15,6 +15,7 @@ from functools import cached_property
 
 import cv2
 import numpy as np
+from numpy.typing import DTypeLike
 
 from aiparsing_d2.evaluation.image_inputs import PartRegions, Prediction
 from aiparsing_d2.evaluation.image_statistics import ScoreThresholds
@@ -24,12 +25,12 @@ from .submission import checked_person_maps
 
 __all__ = ["Composition"]
 
+# Temporary maps of a 12-megapixel picture would cost more time than what is done with them.
+_PIXELS_AT_A_TIME = 1 << 18
+
 
 class Composition:
-    """What the challenges' formats hold of one image; each map is made when it is first asked for.
-
-    People of whom a map has no pixel are not counted in it.
-    """
+    """What the challenges' formats hold of one image; each map is made when it is first asked for."""
 
     def __init__(
         self,
@@ -56,7 +57,9 @@ class Composition:
         self._image_size = tuple(image_size)
         self._thresholds = thresholds
         self._person_threshold = person_threshold
-        self._visible_from: dict[float, tuple[np.ndarray, np.ndarray]] = {}
+        # By the people who are painted: mostly all thresholds leave the same.
+        self._labels_of: dict[tuple[int, ...], np.ndarray] = {}
+        self._visible_among: dict[tuple[int, ...], tuple[np.ndarray, np.ndarray]] = {}
         self._crops = maps.maps
         self._windows = maps.windows.tolist()
         self._scores = np.asarray(prediction.scores, dtype=np.float64)
@@ -68,7 +71,7 @@ class Composition:
         """uint8 (H, W), class of every pixel."""
         if self._prediction.category_map is not None:
             return self._prediction.category_map
-        return self._paint_labels(self._thresholds.semantic)
+        return self._labels(self._thresholds.semantic)
 
     @cached_property
     def part_regions(self) -> PartRegions:
@@ -77,10 +80,9 @@ class Composition:
             return _without_empty(self._prediction.part_regions)
         threshold = self._thresholds.part_regions
         visible, person_map = self._visible_people(threshold)
-        window = self._common_window(visible)
-        numbers, pairs = _number_pairs(person_map[window], self._paint_labels(threshold)[window])
-        region_map = np.zeros(self._image_size, dtype=numbers.dtype)
-        region_map[window] = numbers
+        region_map, pairs = _number_pairs(
+            person_map, self._labels(threshold), self._common_window(visible)
+        )
         people, labels = visible[pairs // PERSON - 1], pairs % PERSON
         return PartRegions(region_map, labels, _part_scores(self._prediction, people, labels))
 
@@ -96,21 +98,26 @@ class Composition:
 
     def _visible_people(self, threshold: float) -> tuple[np.ndarray, np.ndarray]:
         """Who of the people from a score on is visible, ascending, and a map of their numbers."""
-        if threshold not in self._visible_from:
-            people = sorted(self._above(threshold))
+        painted = self._above(threshold)
+        if painted not in self._visible_among:
+            people = sorted(painted)
             numbers = self._paint_numbers(people)
             visible = [n for k, n in enumerate(people, 1) if _occurs(k, self._cut(numbers, n))]
             if len(visible) < len(people):
                 numbers = self._paint_numbers(visible)
-            self._visible_from[threshold] = np.array(visible, dtype=np.int64), numbers
-        return self._visible_from[threshold]
+            self._visible_among[painted] = np.array(visible, dtype=np.int64), numbers
+        return self._visible_among[painted]
 
-    def _above(self, threshold: float) -> list[int]:
+    def _labels(self, threshold: float) -> np.ndarray:
+        """Labels of the people from a score on."""
+        people = self._above(threshold)
+        if people not in self._labels_of:
+            self._labels_of[people] = self._paint(people, np.uint8, self._crops.__getitem__)
+        return self._labels_of[people]
+
+    def _above(self, threshold: float) -> tuple[int, ...]:
         """People from a score on, the uppermost last."""
-        return [n for n in self._order if self._scores[n] >= threshold]
-
-    def _paint_labels(self, threshold: float) -> np.ndarray:
-        return self._paint(self._above(threshold), np.dtype(np.uint8), lambda n: self._crops[n])
+        return tuple(n for n in self._order if self._scores[n] >= threshold)
 
     def _paint_numbers(self, people: list[int]) -> np.ndarray:
         """Paint people with their places in this list, from 1."""
@@ -120,7 +127,7 @@ class Composition:
         return self._paint(order, dtype, lambda n: np.full(self._crops[n].shape, numbers[n]))
 
     def _paint(
-        self, people: list[int], dtype: np.dtype, pixels: Callable[[int], np.ndarray]
+        self, people: Sequence[int], dtype: DTypeLike, pixels: Callable[[int], np.ndarray]
     ) -> np.ndarray:
         """Paint people over each other.
 
@@ -155,16 +162,22 @@ def _part_scores(prediction: Prediction, people: np.ndarray, classes: np.ndarray
     return np.asarray(prediction.part_scores)[people, classes - 1]
 
 
+def _occurs(value: int, pixels: np.ndarray) -> bool:
+    """Whether a map has a value; mostly a look at some rows tells."""
+    return bool((pixels[::16] == value).any() or (pixels == value).any())
+
+
 def _without_empty(regions: PartRegions) -> PartRegions:
     """Return the regions that have pixels."""
     region_map = np.asarray(regions.region_map)
-    pixels = region_map.ravel()
-    bounds = _run_bounds(pixels)
-    numbers, values = _numbered(pixels[bounds[:-1]])
+    height, width = region_map.shape
+    nobody = np.zeros(region_map.shape, dtype=np.uint8)
+    everywhere = (slice(0, height), slice(0, width))
+    numbers, present = _number_pairs(nobody, region_map, everywhere)
     return PartRegions(
-        numbers.repeat(np.diff(bounds)).reshape(region_map.shape),
-        np.asarray(regions.classes)[values - 1],
-        np.asarray(regions.scores)[values - 1],
+        numbers,
+        np.asarray(regions.classes)[present - 1],
+        np.asarray(regions.scores)[present - 1],
     )
 
 
@@ -173,48 +186,48 @@ def _occurs(value: int, pixels: np.ndarray) -> bool:
     return bool((pixels[::16] == value).any() or (pixels == value).any())
 
 
-def _number_pairs(person_map: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Give numbers to the part regions of a picture.
+def _number_pairs(
+    people: np.ndarray, labels: np.ndarray, window: tuple[slice, slice]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Give numbers to the pairs of person and label that a picture has.
 
     Args:
-        person_map: unsigned (H, W), number of the person at every pixel, 0 = nobody.
-        labels: uint8 (H, W), label there, 0 where there is nobody.
+        people: integer (H, W), number of the person at every pixel, 0 = nobody.
+        labels: integer (H, W), label there, 0 where there is nobody.
+        window: outside of it there is nobody.
 
     Returns:
-        Unsigned (H, W), number of the region at every pixel from 1, 0 = none, and int64 (R,),
-        ascending: ``PERSON * person + label`` of the regions.
+        Unsigned (H, W), number of the pair at every pixel from 1, 0 = none, and int64 (R,),
+        ascending: ``PERSON * person + label`` of the pairs.
     """
-    people, parts = person_map.ravel(), labels.ravel()
-    bounds = _run_bounds(people, parts)
-    starts = bounds[:-1]
-    numbers, values = _numbered(people[starts] * np.int64(PERSON) + parts[starts])
-    return numbers.repeat(np.diff(bounds)).reshape(labels.shape), values
-
-
-def _run_bounds(*rows: np.ndarray) -> np.ndarray:
-    """int64 (runs + 1,), where the runs of pixels begin in which no row changes, and the end."""
-    length = len(rows[0])
-    if length == 0:
-        return np.zeros(1, dtype=np.int64)
-    changes = rows[0][1:] != rows[0][:-1]
-    for pixels in rows[1:]:
-        changes |= pixels[1:] != pixels[:-1]
-    return np.concatenate([[0], np.flatnonzero(changes) + 1, [length]])
-
-
-def _numbered(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Give numbers to the different values but 0, ascending, from 1.
-
-    Args:
-        values: integer (K,), not negative.
-
-    Returns:
-        Unsigned (K,), number of each, 0 for 0, and int64 (R,), the value of each number.
-    """
-    values = values.astype(np.int64)
-    present = np.bincount(values, minlength=1)
+    rows, columns = window
+    width = columns.stop - columns.start
+    height = max(1, _PIXELS_AT_A_TIME // max(1, width))
+    blocks = [
+        (slice(y, min(y + height, rows.stop)), columns)
+        for y in range(rows.start, rows.stop, height)
+    ]
+    runs = [_runs(people[block], labels[block]) for block in blocks]
+    present = np.bincount(np.concatenate([[0], *(values for values, _ in runs)]))
     present[0] = 0
-    different = np.flatnonzero(present)
-    numbers = np.zeros(len(present), dtype=np.min_scalar_type(len(different)))
-    numbers[different] = np.arange(1, len(different) + 1)
-    return numbers[values], different
+    pairs = np.flatnonzero(present)
+    numbers = np.zeros(len(present), dtype=np.min_scalar_type(len(pairs)))
+    numbers[pairs] = np.arange(1, len(pairs) + 1)
+    picture = np.zeros(people.shape, dtype=numbers.dtype)
+    for block, (values, lengths) in zip(blocks, runs):
+        picture[block] = numbers[values].repeat(lengths).reshape(-1, width)
+    return picture, pairs
+
+
+def _runs(people: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Find the runs of equal pairs in row-major order.
+
+    Returns:
+        int64, of every run ``PERSON * person + label`` and its length.
+    """
+    people, labels = people.ravel(), labels.ravel()
+    changes = people[1:] != people[:-1]
+    changes |= labels[1:] != labels[:-1]
+    bounds = np.concatenate([[0], np.flatnonzero(changes) + 1, [len(people)]])
+    starts = bounds[:-1]
+    return people[starts] * np.int64(PERSON) + labels[starts], np.diff(bounds)
