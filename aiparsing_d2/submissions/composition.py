@@ -30,7 +30,7 @@ _PIXELS_AT_A_TIME = 1 << 18
 
 
 class Composition:
-    """What the challenges' formats hold of one image; each map is made when it is first asked for."""
+    """What the challenges' formats hold of one image, each map made when it is first asked for."""
 
     def __init__(
         self,
