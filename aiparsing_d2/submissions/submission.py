@@ -127,8 +127,8 @@ def checked_person_maps(
     for what would not be readable again.
 
     Raises:
-        ValueError: a label is not below ``num_classes``, a score is not in 0..1, maps do not fit
-            the image or the scores, or a map of part regions has a value of no region.
+        ValueError: a label is not below ``num_classes``, a score is not in 0..1, an array does not
+            fit the image or the number of people, or a region map has a value of no region.
     """
     maps, num_people = prediction.person_maps, len(prediction.scores)
     if isinstance(maps, CroppedMaps):
@@ -154,6 +154,14 @@ def checked_person_maps(
     regions = prediction.part_regions
     if regions is not None:
         check_part_regions(regions, tuple(image_size), num_classes)
+    for name, shape in (
+        ("part_scores", (num_people, num_classes - 1)),
+        ("boxes", (num_people, 4)),
+        ("box_scores", (num_people,)),
+    ):
+        values = getattr(prediction, name)
+        if values is not None and np.shape(values) != shape:
+            raise ValueError(f"{name} must have shape {shape}, got {np.shape(values)}")
     for name, scores in (
         ("scores", prediction.scores),
         ("part_scores", prediction.part_scores),

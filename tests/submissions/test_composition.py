@@ -126,12 +126,12 @@ def regions_with(value: int | float = 0, classes=(4,), scores=(0.5,), dtype=np.i
         (regions_with(scores=(1.5,)), "scores of part_regions must be in 0..1"),
         (regions_with(scores=(0.5, 0.5)), "part region scores must have shape"),
         ({"category_map": np.full(SIZE, 20, dtype=np.uint8)}, "category map has the label 20"),
+        ({"part_scores": np.zeros((0, 18))}, r"part_scores must have shape \(0, 19\)"),
+        ({"boxes": np.zeros((1, 4))}, r"boxes must have shape \(0, 4\)"),
         ({"category_map": np.zeros((3, 3), dtype=np.uint8)}, "category map must have shape"),
     ],
 )
-def test_given_pictures_that_could_not_be_read_again_are_refused(
-    given: dict, message: str, tmp_path: Path
-):
+def test_what_could_not_be_read_again_is_refused(given: dict, message: str, tmp_path: Path):
     nobody = Prediction(np.zeros((0, *SIZE), dtype=np.uint8), np.zeros(0), **given)
     for name, submission_type in SUBMISSION_FORMATS.items():
         submission = submission_type(tmp_path / name, 20)
