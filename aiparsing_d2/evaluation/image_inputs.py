@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from aiparsing_d2.counted import counted
 from aiparsing_d2.structures.cropped_maps import CroppedMaps, check_cropped_maps
 
 
@@ -226,7 +227,7 @@ def check_part_regions(
     if lowest < 0 or highest > len(classes):
         raise ValueError(
             f"part region map has the value {lowest if lowest < 0 else highest}, but classes and "
-            f"scores are given for the {len(classes)} regions 1 to {len(classes)}"
+            f"scores are given for {counted(len(classes), 'region')}"
         )
     scores = _check_numbers(regions.scores, classes.shape, "part region scores")
     return PartRegions(region_map.astype(np.int64), classes.astype(np.int64), scores)

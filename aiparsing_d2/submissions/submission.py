@@ -11,6 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from aiparsing_d2.counted import counted
 from aiparsing_d2.evaluation.image_inputs import (
     Prediction,
     check_category_map,
@@ -135,7 +136,9 @@ def checked_person_maps(
         windows = np.asarray(maps.windows).reshape(-1, 4)
         check_cropped_maps(maps.maps, windows.tolist(), image_size, "person maps")
         if len(maps.maps) != num_people:
-            raise ValueError(f"there are {len(maps.maps)} person maps, but {num_people} scores")
+            raise ValueError(
+                f"got {counted(len(maps.maps), 'person map')}, but {counted(num_people, 'score')}"
+            )
         maps = CroppedMaps(maps.maps, windows)
     else:
         if maps.dtype != np.uint8 or maps.shape != (num_people, *image_size):

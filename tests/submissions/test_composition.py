@@ -119,7 +119,7 @@ def regions_with(value: int | float = 0, classes=(4,), scores=(0.5,), dtype=np.i
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (regions_with(-1), "part region map has the value -1, .* the 1 regions 1 to 1"),
+        (regions_with(-1), "part region map has the value -1, .* for 1 region$"),
         (regions_with(2), "part region map has the value 2"),
         (regions_with(0.5, dtype=np.float64), "part region map must hold integers"),
         (regions_with(classes=(20,)), "part region 1 has the class 20"),
