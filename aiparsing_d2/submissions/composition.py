@@ -81,7 +81,7 @@ class Composition:
         threshold = self._thresholds.part_regions
         visible, person_map = self._visible_people(threshold)
         region_map, pairs = _number_pairs(
-            person_map, self._labels(threshold), self._common_window(visible)
+            person_map, self._labels(threshold), self._common_window(visible.tolist())
         )
         people, labels = visible[pairs // PERSON - 1], pairs % PERSON
         return PartRegions(region_map, labels, _part_scores(self._prediction, people, labels))
@@ -179,11 +179,6 @@ def _without_empty(regions: PartRegions) -> PartRegions:
         np.asarray(regions.classes)[present - 1],
         np.asarray(regions.scores)[present - 1],
     )
-
-
-def _occurs(value: int, pixels: np.ndarray) -> bool:
-    """Whether a map has a value; mostly a look at some rows tells."""
-    return bool((pixels[::16] == value).any() or (pixels == value).any())
 
 
 def _number_pairs(

@@ -132,6 +132,7 @@ def checked_person_maps(
             fit the image or the number of people, or a region map has a value of no region.
     """
     maps, num_people = prediction.person_maps, len(prediction.scores)
+    height, width = image_size
     if isinstance(maps, CroppedMaps):
         windows = np.asarray(maps.windows).reshape(-1, 4)
         check_cropped_maps(maps.maps, windows.tolist(), image_size, "person maps")
@@ -146,17 +147,16 @@ def checked_person_maps(
                 f"person maps must be uint8 with shape {(num_people, *image_size)} "
                 f"(scores, height, width), got {maps.dtype} {maps.shape}"
             )
-        height, width = image_size
         whole = np.tile(np.array([0, 0, width, height]), (num_people, 1))
         maps = CroppedMaps(list(maps), whole).tightened()
     highest = max((crop.max(initial=0) for crop in maps.maps), default=0)
     if highest >= num_classes:
         raise ValueError(f"a person map has the label {highest}; labels are 0 to {num_classes - 1}")
     if prediction.category_map is not None:
-        check_category_map(prediction.category_map, tuple(image_size), num_classes)
+        check_category_map(prediction.category_map, (height, width), num_classes)
     regions = prediction.part_regions
     if regions is not None:
-        check_part_regions(regions, tuple(image_size), num_classes)
+        check_part_regions(regions, (height, width), num_classes)
     for name, shape in (
         ("part_scores", (num_people, num_classes - 1)),
         ("boxes", (num_people, 4)),

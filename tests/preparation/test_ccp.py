@@ -200,7 +200,7 @@ def test_data_set(repository, tmp_path, capsys):
     output = tmp_path / "ccp"
     assert convert(repository, output) == 0
     out = capsys.readouterr().out
-    assert "train: 1 photographs" in out and "val: 1 photographs" in out
+    assert "train: 1 photograph of" in out and "val: 1 photograph of" in out
     assert "Left out, as nobody's head is labelled: 0804" in out
 
     (record,) = load_cihp(output, "train")
