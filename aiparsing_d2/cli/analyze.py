@@ -11,8 +11,9 @@ import argparse
 import logging
 import sys
 
+from aiparsing_d2.counted import counted
+
 from .argument_types import positive
-from .counted import counted
 
 __all__ = ["add_parser", "run"]
 

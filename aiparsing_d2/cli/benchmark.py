@@ -14,8 +14,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aiparsing_d2.counted import counted
+
 from .argument_types import positive
-from .counted import counted
 
 if TYPE_CHECKING:
     from aiparsing_d2.analysis.measuring import Settings

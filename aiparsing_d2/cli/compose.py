@@ -11,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from .counted import counted
+from aiparsing_d2.counted import counted
 
 __all__ = ["add_parser", "run"]
 

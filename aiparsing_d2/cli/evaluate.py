@@ -28,7 +28,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from .counted import counted
+from aiparsing_d2.counted import counted
 
 if TYPE_CHECKING:
     from aiparsing_d2.structures.part_labels import PartLabels
@@ -342,5 +342,7 @@ def _caption(scores: ImageScores) -> str:
     if scores.missing:
         words.append("no result")
     elif scores.missed_persons is not None:
-        words.append(f"{scores.missed_persons} missed, {scores.false_detections} false detections")
+        words.append(
+            f"{scores.missed_persons} missed, {counted(scores.false_detections, 'false detection')}"
+        )
     return f"{scores.image_id}: {', '.join(words)}"

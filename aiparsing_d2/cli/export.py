@@ -55,16 +55,19 @@ def run(args: argparse.Namespace) -> int:
     from aiparsing_d2.inference import ParsingPredictor
     from aiparsing_d2.inference.predictor import DEFAULT_CONFIG
 
+    def report(step: str) -> None:
+        print(f"aiparsing export: {step}", file=sys.stderr, flush=True)
+
     try:
+        report("loading the model")
         predictor = ParsingPredictor(
             args.config_file or args.model or DEFAULT_CONFIG,
             args.weights,
             device="cpu",
             precision=None,
         )
-        print("Writing the graph and comparing it with the model: a minute or two", file=sys.stderr)
         files, numbers = export_predictor(
-            predictor, args.output, args.format, overwrite=args.overwrite
+            predictor, args.output, args.format, overwrite=args.overwrite, report=report
         )
     except (ImportError, OSError, ValueError) as error:
         print(f"aiparsing export: {error}", file=sys.stderr)

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from .counted import counted
+from aiparsing_d2.counted import counted
+
 from .model_arguments import add_model_arguments, predictor_arguments
 from .parse_videos import ParsedVideo, VideoTask, find_videos, is_video, parse_video_task
 from .progress_bar import progress_bar

@@ -18,9 +18,9 @@ from typing import Any
 
 from tqdm import tqdm
 
+from aiparsing_d2.counted import counted
 from aiparsing_d2.parallel import WorkerDiedError
 
-from .counted import counted
 from .model_arguments import predictor_arguments
 from .parse import (
     add_parsing_arguments,

@@ -13,6 +13,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+from aiparsing_d2.counted import counted
 from aiparsing_d2.data import layouts
 
 __all__ = ["add_parser", "run"]
@@ -228,7 +229,8 @@ def run_ccp(args: argparse.Namespace) -> int:
         return 130
     for split in ("train", "val"):
         if split in manifest:
-            print(f"{split}: {manifest[split]['images']} photographs of one person each")
+            photographs = counted(manifest[split]["images"], "photograph")
+            print(f"{split}: {photographs} of one person each")
     if manifest["left_out"]:
         print(f"Left out, as nobody's head is labelled: {', '.join(manifest['left_out'])}")
     print("Other people in the background have no labels. 0078 and 0984 are nearly the same.")

@@ -32,6 +32,8 @@ from detectron2.utils.env import seed_all_rng
 from detectron2.utils.events import EventStorage
 from omegaconf import DictConfig
 
+from aiparsing_d2.counted import counted
+
 from .checkpointing import check_init_checkpoint, check_output_dir
 from .config_error import ConfigError
 from .config_file import saving_whole_configs
@@ -107,7 +109,7 @@ def _try_stages(args: argparse.Namespace, cfg: DictConfig, measured: _Measured) 
             if "dataset" in node:
                 num_images = len(instantiate(node.dataset))
                 names = ", ".join(data_set_names(cfg, loader))
-                facts.append(f"{num_images:,} images of {names}")
+                facts.append(f"{counted(num_images, 'image')} of {names}")
                 if loader == "test":
                     measured.num_test_images = num_images
     with _stage("model") as facts:
@@ -211,7 +213,8 @@ def _read_batches(run: TrainingRun, cfg: DictConfig, measured: _Measured, facts:
     # Starting the workers takes place before the first batch.
     measured.batch_time = (times[-1] - times[0]) / (len(times) - 1) if times[1:] else times[0]
     facts.append(
-        f"{len(times)} batches of {sizes[0]} images, {measured.batch_time:.2f} s each by "
+        f"{counted(len(times), 'batch')} of {counted(sizes[0], 'image')}, "
+        f"{measured.batch_time:.2f} s each by "
         + (f"{num_workers} workers" if num_workers else "the process itself")
     )
 

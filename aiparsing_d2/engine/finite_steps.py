@@ -85,13 +85,19 @@ class FiniteStepTrainer(SimpleTrainer):
         return self._batches.latest
 
     def train(self, start_iter: int, max_iter: int) -> None:
-        # What is told line by line needs no traceback in the log.
+        # What is told line by line needs no traceback in the log; the terminal shows it as the
+        # error that ends the run, and need not show it twice.
         log = logging.getLogger("detectron2.engine.train_loop")
+        terminals = [h for h in logging.getLogger("detectron2").handlers if _is_terminal(h)]
         log.addFilter(_without_traceback)
+        for handler in terminals:
+            handler.addFilter(_is_not_raised)
         try:
             super().train(start_iter, max_iter)
         finally:
             log.removeFilter(_without_traceback)
+            for handler in terminals:
+                handler.removeFilter(_is_not_raised)
 
     def after_train(self) -> None:
         if sys.exc_info()[0] is None:
@@ -123,7 +129,7 @@ class FiniteStepTrainer(SimpleTrainer):
                     f"{error}\n  so were the {MAX_SKIPS_IN_A_ROW} batches before: the weights "
                     "themselves must be the cause; resume with a lower rate"
                 ) from error
-            logger.warning("%s\n  The batch is skipped.", error)
+            logger.warning("%s\n  The batch is skipped.", str(error))
             self.optimizer.zero_grad()
             with torch.no_grad():
                 for buffer, before in zip(self.model.buffers(), buffers):
@@ -227,6 +233,15 @@ def _without_traceback(record: logging.LogRecord) -> bool:
         record.msg, record.args = "The training stops: %s", (record.exc_info[1],)
         record.exc_info = None
     return True
+
+
+def _is_not_raised(record: logging.LogRecord) -> bool:
+    arguments = record.args if isinstance(record.args, tuple) else ()
+    return not any(isinstance(argument, NonFiniteError) for argument in arguments)
+
+
+def _is_terminal(handler: logging.Handler) -> bool:
+    return getattr(handler, "stream", None) in (sys.stdout, sys.stderr)
 
 
 class _RememberedBatches:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+import difflib
 import inspect
 import math
 import os
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from detectron2.utils.registry import locate
@@ -23,6 +24,8 @@ from .config_error import ConfigError, nearest_known
 from .config_file import check_targets
 
 __all__ = ["apply_overrides"]
+
+NO_OUTPUT_DIR = "train.output_dir={}: give a folder to write to, as train.output_dir=output/first"
 
 # The sign that lets a key be new, and the key, in which "[0]" may stand for ".0".
 _KEY = re.compile(r"(\+\+?|)\s*([^\s.=\[\]+~'\"]+(?:\.[^\s.=\[\]'\"]+|\[\d+\])*)")
@@ -56,6 +59,8 @@ def apply_overrides(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """
     for override in _joined(overrides):
         key, text, may_add = _split(override)
+        if text in ("None", "null") and key == "train.output_dir":
+            raise ConfigError(NO_OUTPUT_DIR.format(text))
         if text == "None":
             raise ConfigError(
                 f"{shortened(override)}: what Python calls None is written null: {key:.80}=null; "
@@ -199,12 +204,35 @@ def _check_key(config: DictConfig, key: str) -> None:
             )
         if not _has(node, name):
             place = "".join(f"{part}." for part in path)
+            known = known_keys(node)
+            hint = nearest_known(name, known, place)
+            if not difflib.get_close_matches(name, known):  # as with names of another framework
+                hint = _same_ending(config, key) or hint
             raise ConfigError(
-                f"the config has no key {place}{name:.80}: "
-                f"{nearest_known(name, known_keys(node), place)} (+{key:.80}=... adds a key)"
+                f"the config has no key {place}{name:.80}: {hint} (+{key:.80}=... adds a key)"
             )
         path.append(name)
         node = OmegaConf.select(config, ".".join(path))
+
+
+def _same_ending(config: DictConfig, key: str) -> str:
+    """Return the end of a message that names the keys whose last name is that of ``key``, in
+    capitals or not; empty without any.
+    """
+    ending = key.rpartition(".")[2].lower()
+    keys = _all_keys(OmegaConf.to_container(config, resolve=False), "")
+    keys = [known for known in keys if known.rpartition(".")[2].lower() == ending]
+    if key.lower() in keys:
+        keys = [key.lower()]
+    nearest = difflib.get_close_matches(key.lower(), keys, n=3, cutoff=0)
+    return f"did you mean {' or '.join(nearest)}?" if nearest else ""
+
+
+def _all_keys(node: Any, prefix: str) -> Iterator[str]:
+    if isinstance(node, dict):
+        for name, child in node.items():
+            yield f"{prefix}{name}"
+            yield from _all_keys(child, f"{prefix}{name}.")
 
 
 def _check_keys_of_dict(config: DictConfig, key: str, value: Any) -> None:

@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from aiparsing_d2.data.json_files import shortened
 
 from .config_error import ConfigError, nearest_known
-from .overrides import arguments_of, takes_any
+from .overrides import NO_OUTPUT_DIR, arguments_of, takes_any
 
 __all__ = ["TrainSettings", "check_settings"]
 
@@ -167,6 +167,9 @@ def _check_names(node: DictConfig, group: str, known: tuple[str, ...], referred:
 
 
 def _check_train(train: DictConfig, referred: set[str]) -> None:
+    output_dir = train.get("output_dir", "")
+    if output_dir is None or str(output_dir).strip() in ("", "None", "null"):
+        raise ConfigError(NO_OUTPUT_DIR.format(shortened(output_dir)))
     for name in _NEEDED_OF_TRAIN:
         if train.get(name) is None:
             raise ConfigError(f"a run needs train.{name} in its config")
@@ -212,8 +215,6 @@ def _check_train(train: DictConfig, referred: set[str]) -> None:
             "cuda for a GPU or cpu"
         ) from error
     _check_arguments(train.get("writers"), "train.writers")
-    if not settings.output_dir.strip():
-        raise ConfigError("train.output_dir is empty; give a folder to write to")
 
 
 def _leaves(group: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:

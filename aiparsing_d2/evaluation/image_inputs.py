@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from aiparsing_d2.counted import counted
 from aiparsing_d2.structures.cropped_maps import CroppedMaps, check_cropped_maps
 
 
@@ -129,9 +130,9 @@ def check_prediction(
     if boxes is not None:
         boxes = _check_numbers(boxes, (num_people, 4), "predicted boxes")
     if category_map is not None:
-        category_map = _check_category_map(category_map, image_size, num_classes)
+        category_map = check_category_map(category_map, image_size, num_classes)
     if regions is not None:
-        regions = _check_part_regions(regions, image_size, num_classes)
+        regions = check_part_regions(regions, image_size, num_classes)
     return Prediction(
         maps,
         scores,
@@ -178,28 +179,38 @@ def _check_label_map(label_map: np.ndarray, name: str) -> np.ndarray:
     return label_map
 
 
-def _check_category_map(
+def check_category_map(
     category_map: np.ndarray, image_size: tuple[int, int], num_classes: int
 ) -> np.ndarray:
+    """Return a system's category map as an array.
+
+    Raises:
+        ValueError: it is not uint8 (H, W), or a label is not below ``num_classes``.
+    """
     name = "predicted category map"
     category_map = _check_label_map(category_map, name)
     if category_map.shape != image_size:
         raise ValueError(
-            f"{name} must have shape {image_size} like that of the ground truth, got "
-            f"{category_map.shape}"
+            f"{name} must have shape {image_size} like the image, got {category_map.shape}"
         )
     _check_labels(category_map, num_classes, name)
     return category_map
 
 
-def _check_part_regions(
+def check_part_regions(
     regions: PartRegions, image_size: tuple[int, int], num_classes: int
 ) -> PartRegions:
+    """Return a system's part regions with int64 map and classes and float64 scores.
+
+    Raises:
+        ValueError: the map is not of integers (H, W), a value in it is negative or of no region, a
+            class is no part, or there is not one finite score for each region.
+    """
     region_map, classes = np.asarray(regions.region_map), np.asarray(regions.classes)
     if region_map.shape != image_size or not np.issubdtype(region_map.dtype, np.integer):
         raise ValueError(
-            f"part region map must hold integers with shape {image_size} like the ground-truth "
-            f"category map, got {region_map.dtype} {region_map.shape}"
+            f"part region map must hold integers with shape {image_size} like the image, got "
+            f"{region_map.dtype} {region_map.shape}"
         )
     if classes.ndim != 1 or not (len(classes) == 0 or np.issubdtype(classes.dtype, np.integer)):
         raise ValueError(
@@ -216,7 +227,7 @@ def _check_part_regions(
     if lowest < 0 or highest > len(classes):
         raise ValueError(
             f"part region map has the value {lowest if lowest < 0 else highest}, but classes and "
-            f"scores are given for the {len(classes)} regions 1 to {len(classes)}"
+            f"scores are given for {counted(len(classes), 'region')}"
         )
     scores = _check_numbers(regions.scores, classes.shape, "part region scores")
     return PartRegions(region_map.astype(np.int64), classes.astype(np.int64), scores)

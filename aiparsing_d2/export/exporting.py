@@ -6,7 +6,7 @@ import copy
 import json
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,7 @@ def export_predictor(
     *,
     pictures: Sequence[np.ndarray] | None = None,
     overwrite: bool = False,
+    report: Callable[[str], object] = lambda step: None,
 ) -> tuple[list[Path], list[int]]:
     """Write a model as a graph, and what one must know to use it.
 
@@ -44,6 +45,7 @@ def export_predictor(
         pictures: uint8 (H, W, 3), RGB, to compare on, resized as for the model; drawn ones if not
             given.
         overwrite: whether earlier files may be replaced.
+        report: is given a line about each step that takes long, before it, and about each file.
 
     Returns:
         The files: the graph, its JSON and, for ONNX, a script that needs neither torch nor this
@@ -74,6 +76,7 @@ def export_predictor(
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as part:
         file = Path(part) / target.name
+        report(f"writing the model as {format_name}, which takes longest")
         try:
             graph_format.write(parser.eval(), file)
         except ImportError:
@@ -82,10 +85,13 @@ def export_predictor(
             raise ValueError(
                 f"torch could not write this model as {format_name}: {error}"
             ) from error
+        report(f"comparing {target.name} with the model on {len(pictures)} pictures")
         numbers = check_graph(parser, graph_format.load(file), pictures)
         file.replace(target)
     with whole_file(files[1]) as stream:
         json.dump(description, stream, indent=1)
     if format_name == "onnx":
         shutil.copyfile(Path(__file__).with_name(_RUNNER), folder / _RUNNER)
+    for file in files:
+        report(f"written: {file}, {file.stat().st_size:,} bytes")
     return files, numbers

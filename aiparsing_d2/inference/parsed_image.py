@@ -15,6 +15,7 @@ import torch
 from detectron2.structures import Boxes, Instances
 from PIL import Image
 
+from aiparsing_d2.counted import counted
 from aiparsing_d2.data.coco_format import COCO_PERSON_ID
 from aiparsing_d2.data.image_files import check_image_size
 from aiparsing_d2.structures import PartMaps, PersonMasks
@@ -79,8 +80,7 @@ class ParsedImage:
 
     def __repr__(self) -> str:
         height, width = self.image_size
-        people = "1 person" if len(self) == 1 else f"{len(self)} people"
-        return f"ParsedImage({people}, {height} x {width})"
+        return f"ParsedImage({counted(len(self), 'person')}, {height} x {width})"
 
     @property
     def people(self) -> list[ParsedPerson]:

@@ -109,6 +109,7 @@ class VideoFile:
         except FileNotFoundError:
             raise
         except (OSError, ValueError, av.error.FFmpegError) as error:
+            # FFmpeg's own numbers of errors say nothing.
             reason = getattr(error, "strerror", None) or error
             raise UnreadableImageError(
                 f"{self._path} is no video that can be read: {reason}"
@@ -123,14 +124,16 @@ class VideoFile:
         av = _import_av()
         packets = container.demux(stream)
         while True:
-            try:
-                packet = next(packets, None)
-                if packet is None:
-                    return
-                yield from packet.decode()
-            except av.error.InvalidDataError:
-                self.num_broken += 1
-                yield None
+            with _errors_in_words(self._path, "cannot be read to its end"):
+                try:
+                    packet = next(packets, None)
+                    if packet is None:
+                        return
+                    frames = packet.decode()
+                except av.error.InvalidDataError:
+                    self.num_broken += 1
+                    frames = [None]
+            yield from frames
 
 
 class Camera:
@@ -214,15 +217,17 @@ class VideoWriter:
             OSError: the file cannot be written.
         """
         av = _import_av()
-        self._container = av.open(
-            str(path),
-            "w",
-            format="mp4",
-            options={
-                "movflags": "hybrid_fragmented+frag_every_frame+default_base_moof",
-                "flush_packets": "1",
-            },
-        )
+        self._path = path
+        with _errors_in_words(path, "cannot be written"):
+            self._container = av.open(
+                str(path),
+                "w",
+                format="mp4",
+                options={
+                    "movflags": "hybrid_fragmented+frag_every_frame+default_base_moof",
+                    "flush_packets": "1",
+                },
+            )
         rate = Fraction(frame_rate).limit_denominator(1001)
         # Without looking ahead, no picture waits in the encoder.
         options = {"preset": "veryfast", "tune": "zerolatency", "crf": "20"}
@@ -254,7 +259,8 @@ class VideoWriter:
         frame = av.VideoFrame.from_ndarray(image, format="rgb24")
         self._last_tick = max(round(seconds * _CLOCK), self._last_tick + 1)
         frame.pts, frame.time_base = self._last_tick, Fraction(1, _CLOCK)
-        self._container.mux(self._stream.encode(frame))
+        with _errors_in_words(self._path, "cannot be written"):
+            self._container.mux(self._stream.encode(frame))
 
     def close(self) -> None:
         """Finish the file.
@@ -262,9 +268,10 @@ class VideoWriter:
         Raises:
             OSError: it cannot be written.
         """
-        if self._size is not None:
-            self._container.mux(self._stream.encode())
-        self._container.close()
+        with _errors_in_words(self._path, "cannot be written"):
+            if self._size is not None:
+                self._container.mux(self._stream.encode())
+            self._container.close()
 
     def __enter__(self) -> VideoWriter:
         return self
@@ -288,6 +295,22 @@ def _quiet_opencv() -> Iterator[None]:
         yield
     finally:
         log.setLogLevel(level)
+
+
+@contextlib.contextmanager
+def _errors_in_words(path: Path, what: str) -> Iterator[None]:
+    """Name the file in FFmpeg's errors, and leave out its own numbers of them.
+
+    Raises:
+        OSError: of the system, with its number; or of FFmpeg, without one.
+    """
+    av = _import_av()
+    try:
+        yield
+    except av.error.FFmpegError as error:
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise OSError(f"{path} {what}: {error.strerror}") from error
 
 
 def _import_av() -> Any:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from aiparsing_d2.counted import counted
 from aiparsing_d2.data.id_lists import scan_id_list
 from aiparsing_d2.data.layouts import (
     IMAGE_SUFFIXES,
@@ -377,7 +378,7 @@ def _check_person_numbers(people: Sequence[tuple[PersonFileName, str]]) -> str |
         return f"the names say {' and '.join(map(str, counts))} people"
     if numbers != list(range(1, counts[0] + 1)):
         found = ", ".join(map(str, numbers))
-        return f"the names say {counts[0]} people, but the people there are {found}"
+        return f"the names say {counted(counts[0], 'person')}, but the people there are {found}"
     return None
 
 

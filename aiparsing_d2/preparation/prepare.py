@@ -11,12 +11,14 @@ from typing import Any
 
 from tqdm import tqdm
 
+from aiparsing_d2.counted import counted
+
 from .coco_json import coco_annotations
 from .findings import BadDataError, Finding, Kind, OnBadPolicy, Severity
 from .inventory import ImageFiles, Inventory, find_splits, take_inventory
 from .journal import Journal, JournalError, verify_images
 from .output_files import write_csv, write_json, write_text
-from .published import SPLITS, DataSet
+from .published import ONE_OF, SPLITS, DataSet
 from .report import FINDINGS_HEADER, PreparationReport, SplitReport
 from .statistics import PLOT_NAMES, collect_statistics
 from .verification import ImageReport, ImageVerifier
@@ -228,7 +230,7 @@ def _compare_counts(
         Finding(
             Kind.COUNT,
             str(list_file),
-            f"{counts.get(what, 0):,} {what}; published were {number:,}",
+            f"{counted(counts.get(what, 0), ONE_OF[what])}; published were {number:,}",
             split,
         )
         for what, number in published.items()

@@ -11,7 +11,7 @@ from aiparsing_d2.data import layouts
 from aiparsing_d2.data.layouts import SplitLayout
 from aiparsing_d2.structures.part_labels import CIHP_PART_LABELS, LV_MHP_V2_PART_LABELS, PartLabels
 
-__all__ = ["DATA_SETS", "SPLITS", "DataSet"]
+__all__ = ["DATA_SETS", "ONE_OF", "SPLITS", "DataSet"]
 
 SPLITS = ("train", "val", "test")
 """The splits that can be prepared."""
@@ -56,6 +56,9 @@ class DataSet:
         """
         return self.layout(root)[split].find_id_list(root)
 
+
+ONE_OF = {"images": "image", "videos": "video", "people": "person"}
+"""Names of what is counted: of many and of one."""
 
 DATA_SETS: dict[str, DataSet] = {
     "cihp": DataSet(

@@ -6,8 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from aiparsing_d2.counted import counted
+
 from .findings import Finding, Kind, OnBadPolicy, Severity
-from .published import DataSet
+from .published import ONE_OF, DataSet
 from .statistics import PLOT_NAMES, SplitStatistics
 
 __all__ = ["FINDINGS_HEADER", "PreparationReport", "SplitReport"]
@@ -88,7 +90,7 @@ class PreparationReport:
         """Return the report for a terminal."""
         lines = [f"{self.data_set.title} in {self.root}"]
         for split in self.splits:
-            counts = ", ".join(f"{count:,} {what}" for what, count in split.counts.items())
+            counts = ", ".join(counted(n, ONE_OF[what]) for what, n in split.counts.items())
             used = "all are used" if not split.num_left_out else f"{split.num_left_out:,} left out"
             lines.append(f"  {split.split}: {counts}; {used}")
         for kind, findings in self._findings_by_kind():
@@ -174,4 +176,6 @@ class PreparationReport:
 
     def _number(self, findings: Sequence[Finding]) -> str:
         images = {(f.split, f.image_id) for f in findings if self._action(f) == "left out"}
-        return f"{len(findings):,}" + (f", {len(images):,} images left out" if images else "")
+        return f"{len(findings):,}" + (
+            f", {counted(len(images), 'image')} left out" if images else ""
+        )

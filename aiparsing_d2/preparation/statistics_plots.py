@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from aiparsing_d2.counted import counted
 from aiparsing_d2.whole_files import whole_file
 
 from .statistics import PLOT_NAMES, SplitStatistics
@@ -46,7 +47,7 @@ def _draw_people(figure: Figure, statistics: Mapping[str, SplitStatistics]) -> N
         numbers = np.array(list(split.people_per_image))
         shares = np.array(list(split.people_per_image.values())) / split.num_images
         mean = split.num_people / split.num_images
-        label = f"{name}: {split.num_images:,} images, {mean:.2f} people on average"
+        label = f"{name}: {counted(split.num_images, 'image')}, {mean:.2f} people on average"
         axes.bar(numbers + offset, shares, width, label=label)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.yaxis.set_major_formatter(PercentFormatter(1))

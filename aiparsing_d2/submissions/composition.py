@@ -3,168 +3,156 @@
 People are painted over each other by ascending score (on a tie the later one ends on top), wherever
 their maps are not 0; so much of each as is visible then remains.
 
-They are painted once, and one look at the picture's runs (of equal pixels along a row) gives the
-rest: there are far fewer runs than pixels, so the maps are looked up by run.
+A masked copy of a crop is so fast that every map is painted on its own. Which part regions there
+are, one look at a picture's runs (of equal pixels along a row) tells: there are far fewer runs than
+pixels.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from functools import cached_property
 
 import cv2
 import numpy as np
+from numpy.typing import DTypeLike
 
 from aiparsing_d2.evaluation.image_inputs import PartRegions, Prediction
 from aiparsing_d2.evaluation.image_statistics import ScoreThresholds
-from aiparsing_d2.structures.cropped_maps import CroppedMaps
 from aiparsing_d2.structures.painting import PERSON
 
 from .submission import checked_person_maps
 
-__all__ = ["Composition", "compose"]
+__all__ = ["Composition"]
+
+# Temporary maps of a 12-megapixel picture would cost more time than what is done with them.
+_PIXELS_AT_A_TIME = 1 << 18
 
 
-@dataclass(frozen=True)
 class Composition:
-    """What the challenges' formats hold of one image.
+    """What the challenges' formats hold of one image, each map made when it is first asked for."""
 
-    Attributes:
-        category_map: uint8 (H, W), class of every pixel.
-        part_regions: the visible part regions.
-        person_map: unsigned (H, W), 0 = nobody, k = person ``visible[k - 1]``.
-        visible: int64 (K,) indices of the people with at least one visible pixel, ascending.
-    """
-
-    category_map: np.ndarray
-    part_regions: PartRegions
-    person_map: np.ndarray
-    visible: np.ndarray
-
-
-def compose(
-    prediction: Prediction,
-    image_size: tuple[int, int],
-    num_classes: int,
-    thresholds: ScoreThresholds,
-    person_threshold: float,
-) -> Composition:
-    """Compose the pictures of one image.
-
-    Args:
-        prediction: its category map and part regions, where given, are taken as they are.
-        image_size: ``(H, W)``.
-        num_classes: C.
-        thresholds: people with lower scores are not painted into the category map or left out of
-            the part regions.
-        person_threshold: people with lower scores are left out of the person map.
-
-    Raises:
-        ValueError: see :func:`~.submission.checked_person_maps`.
-    """
-    maps = checked_person_maps(prediction, image_size, num_classes)
-    scores = np.asarray(prediction.scores, dtype=np.float64)
-    window, picture = _paint(
-        maps, scores, min(thresholds.semantic, thresholds.part_regions, person_threshold)
-    )
-    runs = _Runs(picture)
-    present = runs.present(PERSON * len(scores))  # of every value of the picture, if it is there
-    values = np.flatnonzero(present)
-    people, labels = values // PERSON, values % PERSON
-
-    def spread(table: np.ndarray) -> np.ndarray:
-        """Look up, over the whole image, what a table says of ``values``."""
-        of_value = np.zeros(len(present), dtype=table.dtype)
-        of_value[values] = table
-        filled = runs.filled(of_value)
-        if filled.shape == tuple(image_size):
-            return filled
-        image = np.zeros(image_size, dtype=table.dtype)
-        image[window] = filled
-        return image
-
-    # Whoever hides others has at least their score: of the people above a threshold, those are
-    # visible that are so among all.
-    category_map = prediction.category_map
-    if category_map is None:
-        category_map = spread(_where(scores[people] >= thresholds.semantic, labels, 255))
-    if prediction.part_regions is None:
-        shown = scores[people] >= thresholds.part_regions
-        part_regions = PartRegions(
-            spread(_numbers(shown)),
-            labels[shown],
-            _part_scores(prediction, people[shown], labels[shown]),
-        )
-    else:
-        part_regions = _without_empty(prediction.part_regions)
-    visible = np.unique(people[scores[people] >= person_threshold])
-    numbers = np.zeros(len(scores), dtype=np.int64)
-    numbers[visible] = np.arange(1, len(visible) + 1)
-    person_map = spread(_where(True, numbers[people], len(visible)))
-    return Composition(category_map, part_regions, person_map, visible)
-
-
-class _Runs:
-    """Runs of equal pixels in the row-major order of a map."""
-
-    def __init__(self, values: np.ndarray):
+    def __init__(
+        self,
+        prediction: Prediction,
+        image_size: tuple[int, int],
+        num_classes: int,
+        thresholds: ScoreThresholds,
+        person_threshold: float,
+    ):
         """
         Args:
-            values: integer (H, W), not negative.
+            prediction: its category map and part regions, where given, are taken as they are.
+            image_size: ``(H, W)``.
+            num_classes: C.
+            thresholds: people with lower scores are not painted into the category map or left out
+                of the part regions.
+            person_threshold: people with lower scores are left out of the person map.
+
+        Raises:
+            ValueError: see :func:`~.submission.checked_person_maps`.
         """
-        pixels = values.ravel()
-        changes = np.flatnonzero(pixels[1:] != pixels[:-1]) + 1
-        starts = np.concatenate([[0], changes])[: pixels.size]  # none in an empty map
-        self._shape = values.shape
-        self._lengths = np.diff(starts, append=pixels.size)
-        self._values = pixels[starts]
+        maps = checked_person_maps(prediction, image_size, num_classes)
+        self._prediction = prediction
+        self._image_size = tuple(image_size)
+        self._thresholds = thresholds
+        self._person_threshold = person_threshold
+        # By the people who are painted: mostly all thresholds leave the same.
+        self._labels_of: dict[tuple[int, ...], np.ndarray] = {}
+        self._visible_among: dict[tuple[int, ...], tuple[np.ndarray, np.ndarray]] = {}
+        self._crops = maps.maps
+        self._windows = maps.windows.tolist()
+        self._scores = np.asarray(prediction.scores, dtype=np.float64)
+        order = self._scores.argsort(kind="stable").tolist()
+        self._order = [n for n in order if self._crops[n].size]
 
-    def present(self, count: int) -> np.ndarray:
-        """Whether each of the values 0..count-1 occurs, but for 0: bool (count,)."""
-        present = np.zeros(max(count, 1), dtype=bool)
-        present[self._values] = True
-        present[0] = False
-        return present
+    @cached_property
+    def category_map(self) -> np.ndarray:
+        """uint8 (H, W), class of every pixel."""
+        if self._prediction.category_map is not None:
+            return self._prediction.category_map
+        return self._labels(self._thresholds.semantic)
 
-    def filled(self, table: np.ndarray) -> np.ndarray:
-        """Give the map (H, W) of what a table says of every value."""
-        return np.repeat(table[self._values], self._lengths).reshape(self._shape)
+    @cached_property
+    def part_regions(self) -> PartRegions:
+        """The visible part regions."""
+        if self._prediction.part_regions is not None:
+            return _without_empty(self._prediction.part_regions)
+        threshold = self._thresholds.part_regions
+        visible, person_map = self._visible_people(threshold)
+        region_map, pairs = _number_pairs(
+            person_map, self._labels(threshold), self._common_window(visible.tolist())
+        )
+        people, labels = visible[pairs // PERSON - 1], pairs % PERSON
+        return PartRegions(region_map, labels, _part_scores(self._prediction, people, labels))
 
+    @property
+    def visible(self) -> np.ndarray:
+        """int64 (K,) indices of the people with at least one visible pixel, ascending."""
+        return self._visible_people(self._person_threshold)[0]
 
-def _paint(
-    maps: CroppedMaps, scores: np.ndarray, threshold: float
-) -> tuple[tuple[slice, slice], np.ndarray]:
-    """Paint the people from a score on, over the window that holds them all.
+    @property
+    def person_map(self) -> np.ndarray:
+        """Unsigned (H, W), 0 = nobody, k = person ``visible[k - 1]``."""
+        return self._visible_people(self._person_threshold)[1]
 
-    Returns:
-        The window, as an index into the image, and the picture: ``PERSON * person + label``, 0
-        where there is nobody.
-    """
-    people = [n for n in np.argsort(scores, kind="stable") if scores[n] >= threshold]
-    people = [n for n in people if maps.maps[n].size]
-    if not people:
-        return (slice(0, 0), slice(0, 0)), np.zeros((0, 0), dtype=np.uint8)
-    windows = maps.windows[people].tolist()
-    left, top = (min(window[side] for window in windows) for side in (0, 1))
-    right, bottom = (max(window[side] for window in windows) for side in (2, 3))
-    # OpenCV knows no uint32.
-    dtype = np.uint16 if PERSON * len(scores) <= 1 << 16 else np.int32
-    picture = np.zeros((bottom - top, right - left), dtype=dtype)
-    for n, (x0, y0, x1, y1) in zip(people, windows):
-        crop = maps.maps[n]
-        pixels = np.add(crop, dtype(PERSON * n), dtype=dtype)
-        canvas = picture[y0 - top : y1 - top, x0 - left : x1 - left]
-        cv2.copyTo(pixels, crop, canvas)
-    return (slice(top, bottom), slice(left, right)), picture
+    def _visible_people(self, threshold: float) -> tuple[np.ndarray, np.ndarray]:
+        """Who of the people from a score on is visible, ascending, and a map of their numbers."""
+        painted = self._above(threshold)
+        if painted not in self._visible_among:
+            people = sorted(painted)
+            numbers = self._paint_numbers(people)
+            visible = [n for k, n in enumerate(people, 1) if _occurs(k, self._cut(numbers, n))]
+            if len(visible) < len(people):
+                numbers = self._paint_numbers(visible)
+            self._visible_among[painted] = np.array(visible, dtype=np.int64), numbers
+        return self._visible_among[painted]
 
+    def _labels(self, threshold: float) -> np.ndarray:
+        """Labels of the people from a score on."""
+        people = self._above(threshold)
+        if people not in self._labels_of:
+            self._labels_of[people] = self._paint(people, np.uint8, self._crops.__getitem__)
+        return self._labels_of[people]
 
-def _where(condition: np.ndarray | bool, values: np.ndarray, highest: int) -> np.ndarray:
-    """Give the values, 0 where the condition is not met, in the smallest unsigned type."""
-    return np.where(condition, values, 0).astype(np.min_scalar_type(highest))
+    def _above(self, threshold: float) -> tuple[int, ...]:
+        """People from a score on, the uppermost last."""
+        return tuple(n for n in self._order if self._scores[n] >= threshold)
 
+    def _paint_numbers(self, people: list[int]) -> np.ndarray:
+        """Paint people with their places in this list, from 1."""
+        dtype = np.min_scalar_type(len(people))
+        numbers = {n: dtype.type(k) for k, n in enumerate(people, start=1)}
+        order = [n for n in self._order if n in numbers]
+        return self._paint(order, dtype, lambda n: np.full(self._crops[n].shape, numbers[n]))
 
-def _numbers(chosen: np.ndarray) -> np.ndarray:
-    """Give the chosen ones the numbers 1, 2, ..., the others 0."""
-    return _where(chosen, np.cumsum(chosen), int(np.count_nonzero(chosen)))
+    def _paint(
+        self, people: Sequence[int], dtype: DTypeLike, pixels: Callable[[int], np.ndarray]
+    ) -> np.ndarray:
+        """Paint people over each other.
+
+        Args:
+            people: whom, the uppermost last.
+            pixels: gives what to paint of a person, over their window.
+
+        Returns:
+            (H, W), 0 where there is nobody.
+        """
+        picture = np.zeros(self._image_size, dtype)
+        for n in people:
+            cv2.copyTo(pixels(n), self._crops[n], self._cut(picture, n))
+        return picture
+
+    def _common_window(self, people: Sequence[int]) -> tuple[slice, slice]:
+        """Window that holds these people, as an index into the image."""
+        windows = [self._windows[n] for n in people] or [(0, 0, 0, 0)]
+        x0, y0, x1, y1 = zip(*windows)
+        return slice(min(y0), max(y1)), slice(min(x0), max(x1))
+
+    def _cut(self, picture: np.ndarray, person: int) -> np.ndarray:
+        """View of a person's window."""
+        x0, y0, x1, y1 = self._windows[person]
+        return picture[y0:y1, x0:x1]
 
 
 def _part_scores(prediction: Prediction, people: np.ndarray, classes: np.ndarray) -> np.ndarray:
@@ -174,12 +162,67 @@ def _part_scores(prediction: Prediction, people: np.ndarray, classes: np.ndarray
     return np.asarray(prediction.part_scores)[people, classes - 1]
 
 
+def _occurs(value: int, pixels: np.ndarray) -> bool:
+    """Whether a map has a value; mostly a look at some rows tells."""
+    return bool((pixels[::16] == value).any() or (pixels == value).any())
+
+
 def _without_empty(regions: PartRegions) -> PartRegions:
     """Return the regions that have pixels."""
-    runs = _Runs(np.asarray(regions.region_map))
-    present = runs.present(len(regions.classes) + 1)
+    region_map = np.asarray(regions.region_map)
+    height, width = region_map.shape
+    nobody = np.zeros(region_map.shape, dtype=np.uint8)
+    everywhere = (slice(0, height), slice(0, width))
+    numbers, present = _number_pairs(nobody, region_map, everywhere)
     return PartRegions(
-        runs.filled(_numbers(present)),
-        np.asarray(regions.classes)[present[1:]],
-        np.asarray(regions.scores)[present[1:]],
+        numbers,
+        np.asarray(regions.classes)[present - 1],
+        np.asarray(regions.scores)[present - 1],
     )
+
+
+def _number_pairs(
+    people: np.ndarray, labels: np.ndarray, window: tuple[slice, slice]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Give numbers to the pairs of person and label that a picture has.
+
+    Args:
+        people: integer (H, W), number of the person at every pixel, 0 = nobody.
+        labels: integer (H, W), label there, 0 where there is nobody.
+        window: outside of it there is nobody.
+
+    Returns:
+        Unsigned (H, W), number of the pair at every pixel from 1, 0 = none, and int64 (R,),
+        ascending: ``PERSON * person + label`` of the pairs.
+    """
+    rows, columns = window
+    width = columns.stop - columns.start
+    height = max(1, _PIXELS_AT_A_TIME // max(1, width))
+    blocks = [
+        (slice(y, min(y + height, rows.stop)), columns)
+        for y in range(rows.start, rows.stop, height)
+    ]
+    runs = [_runs(people[block], labels[block]) for block in blocks]
+    present = np.bincount(np.concatenate([[0], *(values for values, _ in runs)]))
+    present[0] = 0
+    pairs = np.flatnonzero(present)
+    numbers = np.zeros(len(present), dtype=np.min_scalar_type(len(pairs)))
+    numbers[pairs] = np.arange(1, len(pairs) + 1)
+    picture = np.zeros(people.shape, dtype=numbers.dtype)
+    for block, (values, lengths) in zip(blocks, runs):
+        picture[block] = numbers[values].repeat(lengths).reshape(-1, width)
+    return picture, pairs
+
+
+def _runs(people: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Find the runs of equal pairs in row-major order.
+
+    Returns:
+        int64, of every run ``PERSON * person + label`` and its length.
+    """
+    people, labels = people.ravel(), labels.ravel()
+    changes = people[1:] != people[:-1]
+    changes |= labels[1:] != labels[:-1]
+    bounds = np.concatenate([[0], np.flatnonzero(changes) + 1, [len(people)]])
+    starts = bounds[:-1]
+    return people[starts] * np.int64(PERSON) + labels[starts], np.diff(bounds)

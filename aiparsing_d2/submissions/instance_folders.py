@@ -36,10 +36,11 @@ from typing import ClassVar
 
 import numpy as np
 
+from aiparsing_d2.counted import counted
 from aiparsing_d2.data.json_files import shortened
 from aiparsing_d2.evaluation.image_inputs import PartRegions, Prediction
 
-from .composition import Composition, compose
+from .composition import Composition
 from .files import SubmissionError, parse_integer, parse_score
 from .submission import MetricGroup, Submission
 
@@ -172,7 +173,8 @@ class InstanceFolders(Submission):
         if values.max(initial=0) > len(rows):
             raise SubmissionError(
                 f"{self.files.path(png_name)} has the value {values.max()}, but "
-                f"{self.files.path(txt_name)} has {len(rows)} lines; line k goes with value k"
+                f"{self.files.path(txt_name)} has {counted(len(rows), 'line')}; line k goes with "
+                "value k"
             )
         if len(values) < len(rows):
             without = np.setdiff1d(np.arange(1, len(rows) + 1), values)[0]
@@ -197,7 +199,7 @@ class InstanceFolders(Submission):
         )
 
     def write(self, image_id: str, prediction: Prediction, image_size: tuple[int, int]) -> str:
-        picture = compose(
+        picture = Composition(
             prediction,
             image_size,
             self.num_classes,

@@ -33,7 +33,7 @@ import numpy as np
 
 from aiparsing_d2.evaluation.image_inputs import Prediction
 
-from .composition import compose
+from .composition import Composition
 from .files import SubmissionError, parse_integer, parse_score
 from .submission import MetricGroup, Submission
 
@@ -114,7 +114,7 @@ class LvMhpV2Submission(Submission):
     def write(self, image_id: str, prediction: Prediction, image_size: tuple[int, int]) -> str:
         if len(image_id.split()) != 1:
             raise ValueError(f"{_INDEX} cannot hold the image id {image_id!r}: it has white space")
-        picture = compose(
+        picture = Composition(
             prediction,
             image_size,
             self.num_classes,

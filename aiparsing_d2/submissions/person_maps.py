@@ -52,6 +52,7 @@ from typing import Any
 
 import numpy as np
 
+from aiparsing_d2.counted import counted
 from aiparsing_d2.data.json_files import JsonError, read_json, shortened
 from aiparsing_d2.evaluation.image_inputs import PartRegions, Prediction
 from aiparsing_d2.structures.cropped_maps import CroppedMaps
@@ -158,7 +159,7 @@ class PersonMapsSubmission(Submission):
         region_map = self.files.read_png(name, image_size)
         if region_map.max(initial=0) > len(regions):
             raise _ContentError(
-                f"{name} has the value {region_map.max()}, but {len(regions)} regions are given"
+                f"{name} has the value {region_map.max()}; {counted(len(regions), 'region')} given"
             )
         return PartRegions(
             region_map,

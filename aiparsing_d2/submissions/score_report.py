@@ -13,6 +13,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from aiparsing_d2.counted import counted
 from aiparsing_d2.evaluation.average_precision import IOU_THRESHOLDS
 from aiparsing_d2.evaluation.parsing_metrics import percentages
 from aiparsing_d2.whole_files import whole_file
@@ -53,18 +54,18 @@ def notes(result: SubmissionScores) -> list[str]:
     num_images = len(result.images) + len(result.skipped)
     if result.missing:
         lines.append(
-            f"{len(result.missing)} of {num_images} images have no result and count as images "
-            f"without people, {result.missing[0]!r} first"
+            f"without a result, counted as images without people: {len(result.missing)} of "
+            f"{counted(num_images, 'image')}, {result.missing[0]!r} first"
         )
     if result.skipped:
         image_id, reason = next(iter(result.skipped.items()))
         lines.append(
-            f"{len(result.skipped)} of {num_images} images cannot be scored and are left out of "
-            f"all figures; the first is {image_id!r}: {reason}"
+            f"cannot be scored, left out of all figures: {len(result.skipped)} of "
+            f"{counted(num_images, 'image')}; the first is {image_id!r}: {reason}"
         )
     if result.unknown:
         lines.append(
-            f"{len(result.unknown)} results belong to no image of the data set and are ignored, "
+            f"of no image of the data set, ignored: {counted(len(result.unknown), 'result')}, "
             f"{result.unknown[0]!r} first"
         )
     return lines
@@ -161,7 +162,7 @@ def _markdown(
     ]
     sections = [
         f"# {description['predictions']} on {description['dataset']}",
-        f"{len(result.images)} images. All figures in percent; - is undefined.",
+        f"{counted(len(result.images), 'image')}. All figures in percent; - is undefined.",
         main_table(result, class_names),
         *(f"- {note}" for note in notes(result)),
         "## By IoU threshold",

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from tqdm import tqdm
 
+from aiparsing_d2.counted import counted
 from aiparsing_d2.data.annotations import PersonAnnotations, read_person_annotations
 from aiparsing_d2.evaluation.average_precision import exact_mean, first_claims
 from aiparsing_d2.evaluation.image_inputs import GroundTruth, Prediction
@@ -254,7 +255,7 @@ def score_submission(
     if not images:
         first = next(iter(skipped.values()))
         raise SubmissionError(
-            f"none of the {len(tasks)} images could be scored; the first: {first}"
+            f"of {counted(len(tasks), 'image')} none could be scored; the first: {first}"
         )
     return SubmissionScores(
         scores=_without_undefined(metrics.compute(), scorer.undefined),
@@ -290,9 +291,9 @@ def _compare_ids(
     unknown = sorted(found.difference(image_ids))
     if len(missing) == len(image_ids):
         raise SubmissionError(
-            f"{submission.files.root} has results of none of the {len(image_ids)} images. As "
-            f"{submission.format_name} it has the image ids: {_named(unknown)}. The data set's are "
-            f"like {image_ids[0]!r}."
+            f"{submission.files.root} has results of none of {counted(len(image_ids), 'image')}. "
+            f"As {submission.format_name} it has the image ids: {_named(unknown)}. The data set's "
+            f"are like {image_ids[0]!r}."
         )
     return missing, unknown
 

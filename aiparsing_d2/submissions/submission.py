@@ -11,7 +11,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from aiparsing_d2.evaluation.image_inputs import Prediction
+from aiparsing_d2.counted import counted
+from aiparsing_d2.evaluation.image_inputs import (
+    Prediction,
+    check_category_map,
+    check_part_regions,
+)
 from aiparsing_d2.evaluation.image_statistics import ScoreThresholds
 from aiparsing_d2.structures.cropped_maps import CroppedMaps, check_cropped_maps
 
@@ -119,19 +124,22 @@ class Submission(ABC):
 def checked_person_maps(
     prediction: Prediction, image_size: tuple[int, int], num_classes: int
 ) -> CroppedMaps:
-    """Return the people of a prediction, full maps cropped to their pixels, checked for what would
-    not be readable again.
+    """Return the people of a prediction, full maps cropped to their pixels; all of it is checked
+    for what would not be readable again.
 
     Raises:
-        ValueError: a label is not below ``num_classes``, a score is not in 0..1, or maps do not fit
-            the image or the scores.
+        ValueError: a label is not below ``num_classes``, a score is not in 0..1, an array does not
+            fit the image or the number of people, or a region map has a value of no region.
     """
     maps, num_people = prediction.person_maps, len(prediction.scores)
+    height, width = image_size
     if isinstance(maps, CroppedMaps):
         windows = np.asarray(maps.windows).reshape(-1, 4)
         check_cropped_maps(maps.maps, windows.tolist(), image_size, "person maps")
         if len(maps.maps) != num_people:
-            raise ValueError(f"there are {len(maps.maps)} person maps, but {num_people} scores")
+            raise ValueError(
+                f"got {counted(len(maps.maps), 'person map')}, but {counted(num_people, 'score')}"
+            )
         maps = CroppedMaps(maps.maps, windows)
     else:
         if maps.dtype != np.uint8 or maps.shape != (num_people, *image_size):
@@ -139,14 +147,31 @@ def checked_person_maps(
                 f"person maps must be uint8 with shape {(num_people, *image_size)} "
                 f"(scores, height, width), got {maps.dtype} {maps.shape}"
             )
-        height, width = image_size
         whole = np.tile(np.array([0, 0, width, height]), (num_people, 1))
         maps = CroppedMaps(list(maps), whole).tightened()
     highest = max((crop.max(initial=0) for crop in maps.maps), default=0)
     if highest >= num_classes:
         raise ValueError(f"a person map has the label {highest}; labels are 0 to {num_classes - 1}")
-    for name in ("scores", "part_scores", "box_scores"):
-        scores = getattr(prediction, name)
-        if scores is not None and not np.all((0 <= np.asarray(scores)) & (np.asarray(scores) <= 1)):
+    if prediction.category_map is not None:
+        check_category_map(prediction.category_map, (height, width), num_classes)
+    regions = prediction.part_regions
+    if regions is not None:
+        check_part_regions(regions, (height, width), num_classes)
+    for name, shape in (
+        ("part_scores", (num_people, num_classes - 1)),
+        ("boxes", (num_people, 4)),
+        ("box_scores", (num_people,)),
+    ):
+        values = getattr(prediction, name)
+        if values is not None and np.shape(values) != shape:
+            raise ValueError(f"{name} must have shape {shape}, got {np.shape(values)}")
+    for name, scores in (
+        ("scores", prediction.scores),
+        ("part_scores", prediction.part_scores),
+        ("box_scores", prediction.box_scores),
+        ("scores of part_regions", None if regions is None else regions.scores),
+    ):
+        # NaN is not in there either.
+        if scores is not None and not all(0 <= score <= 1 for score in np.ravel(scores).tolist()):
             raise ValueError(f"{name} must be in 0..1 to be written")
     return maps

@@ -214,13 +214,18 @@ def test_missing_and_broken_results(data_set, tmp_path, capsys):
     assert run(*argv) == 1
     assert "no result of 1 of the 3 images: '0000002'" in capsys.readouterr().err
     assert run(*argv, "--missing", "empty", "--output", tmp_path / "scores") == 0
-    assert "note: 1 of 3 images have no result" in capsys.readouterr().out
+    assert (
+        "note: without a result, counted as images without people: 1 of 3 images"
+        in capsys.readouterr().out
+    )
 
     (results / "0000001_2.png").write_bytes(b"")
     assert run(*argv, "--missing", "empty") == 1
     assert "image '0000001': " in capsys.readouterr().err
     assert run(*argv, "--missing", "empty", "--on-error", "skip") == 0
-    assert "note: 1 of 3 images cannot be scored" in capsys.readouterr().out
+    assert (
+        "note: cannot be scored, left out of all figures: 1 of 3 images" in capsys.readouterr().out
+    )
 
 
 def test_a_killed_worker_is_one_line(data_set, tmp_path, capsys, monkeypatch):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
+import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -109,6 +111,26 @@ def test_it_stops_before_the_step_and_leaves_the_batch(make_trainer, tmp_path):
     replay = Network()
     replay.load_state_dict(dump["model"])
     assert dump["iteration"] == 2 and replay(dump["batch"])["loss_a"].isnan()
+
+
+def test_the_terminal_tells_it_once(make_trainer, tmp_path):
+    """Standard output has nothing of what the error says, the log's file all of it."""
+    log = logging.getLogger("detectron2")
+    terminal, shown = logging.StreamHandler(sys.stdout), []
+    terminal.emit = lambda record: shown.append(record.getMessage())
+    handlers = [terminal, logging.FileHandler(tmp_path / "log.txt")]
+    for handler in handlers:
+        log.addHandler(handler)
+    try:
+        with pytest.raises(NonFiniteError) as error:
+            make_trainer(batches({2: "nan"}, 3)).train(0, 3)
+        log.warning("something else")
+    finally:
+        for handler in handlers:
+            log.removeHandler(handler)
+    assert not any("not finite" in message for message in shown)
+    assert "something else" in shown
+    assert (tmp_path / "log.txt").read_text().count(str(error.value)) == 1
 
 
 @pytest.mark.parametrize("kind", ["nan", "root"])

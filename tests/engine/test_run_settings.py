@@ -61,7 +61,8 @@ def test_train_has_the_keys_that_are_known_and_the_training_reads_them(config):
         ("train.device=cuda:x", "train.device is 'cuda:x'; it must be a device"),
         ("train.log_period=0", "train.log_period is 0; it must be at least 1"),
         ("train.max_iter=null", "a run needs train.max_iter"),
-        ("train.output_dir=", "train.output_dir is empty"),
+        ("train.output_dir=", "train.output_dir='': give a folder to write to, as train.output_"),
+        ("train.output_dir='None'", "train.output_dir='None': give a folder to write to"),
         ("train.output_dir=[a]", "train.output_dir: Cannot convert"),
         ("train.nonfinite=ignore", "train.nonfinite is 'ignore'; it must be one of stop, skip"),
         ("train.best_checkpointer.mode=most", "mode is 'most'; it must be one of max, min"),
@@ -89,6 +90,12 @@ def test_refused(config, override, message):
 )
 def test_taken(config, overrides):
     check_settings(apply_overrides(config, overrides))
+
+
+def test_no_value_of_a_file_is_no_folder(config):
+    config.train.output_dir = None
+    with pytest.raises(ConfigError, match="train.output_dir=None: give a folder to write to"):
+        check_settings(config)
 
 
 def test_evaluation_needs_no_optimizer(config):

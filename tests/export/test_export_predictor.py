@@ -268,7 +268,16 @@ def test_the_command(weights, tmp_path, capsys):
     command = ["export", "--model", tiny_predictor.CONFIG, "--weights", str(weights)]
     command += ["--format", "torchscript", "--output", str(tmp_path / "new")]
     assert main(command) == 0
-    assert "model.torchscript" in capsys.readouterr().out
+    output = capsys.readouterr()
+    assert "model.torchscript" in output.out
+    graph, described = (tmp_path / "new" / f"model.torchscript{end}" for end in ("", ".json"))
+    assert [line for line in output.err.splitlines() if line.startswith("aiparsing export: ")] == [
+        "aiparsing export: loading the model",
+        "aiparsing export: writing the model as torchscript, which takes longest",
+        "aiparsing export: comparing model.torchscript with the model on 3 pictures",
+        f"aiparsing export: written: {graph}, {graph.stat().st_size:,} bytes",
+        f"aiparsing export: written: {described}, {described.stat().st_size:,} bytes",
+    ]
     assert sorted(file.name for file in (tmp_path / "new").iterdir()) == [
         "model.torchscript",
         "model.torchscript.json",

@@ -8,6 +8,7 @@ import struct
 import sys
 import threading
 import wave
+from types import SimpleNamespace
 
 import av
 import cv2
@@ -140,13 +141,52 @@ def test_what_is_no_video(tmp_path):
         VideoFile(tmp_path / "none.mp4")
     for content in (b"", b"a text", bytes(5000)):
         (tmp_path / "text.mp4").write_bytes(content)
-        with pytest.raises(UnreadableImageError, match="text.mp4 is no video that can be read"):
+        with pytest.raises(UnreadableImageError) as error:
             VideoFile(tmp_path / "text.mp4")
+        assert "text.mp4 is no video that can be read" in str(error.value)
+        assert "Errno" not in str(error.value)
     with wave.open(str(tmp_path / "sound.wav"), "wb") as sound:
         sound.setparams((1, 2, 8000, 0, "NONE", None))
         sound.writeframes(bytes(8000))
     with pytest.raises(UnreadableImageError, match="sound.wav has no pictures"):
         VideoFile(tmp_path / "sound.wav")
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (av.error.PatchWelcomeError(1163346256, "Not yet implemented"), "read to its end: Not yet"),
+        (av.error.OSError(5, "Input/output error"), r"\[Errno 5\] Input/output error: '.*clip"),
+    ],
+)
+def test_errors_of_ffmpeg_name_the_file_and_no_numbers_of_its_own(
+    video, tmp_path, monkeypatch, error, message
+):
+    class Failing(SimpleNamespace):
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+    def fail(*_):
+        raise error
+
+    reader = VideoFile(video)
+    stream = SimpleNamespace(start_time=0, time_base=1)
+    packets = iter([SimpleNamespace(decode=fail)])
+    container = Failing(streams=SimpleNamespace(video=[stream]), demux=lambda _: packets)
+    monkeypatch.setattr(reader, "_open", lambda: container)
+    with pytest.raises(OSError, match=message) as raised:
+        list(reader)
+    assert video.name in str(raised.value) and "1163346256" not in str(raised.value)
+
+    with VideoWriter(tmp_path / "made.mp4", 25) as writer:
+        monkeypatch.setattr(writer, "_stream", SimpleNamespace(encode=fail))
+        with pytest.raises(OSError, match="made.mp4") as raised:
+            writer.write(np.zeros((8, 8, 3), np.uint8), 0)
+        assert "1163346256" not in str(raised.value)
+        writer._size = None  # nothing to finish
 
 
 def test_without_pyav(video, monkeypatch):

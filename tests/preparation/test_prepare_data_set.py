@@ -220,7 +220,7 @@ def test_counts_are_compared_with_the_published_ones(root, name):
     published = DATA_SETS[name].counts["train"]
     found = {f.reason for f in report.findings if f.kind is Kind.COUNT}
     assert f"2 images; published were {published['images']:,}" in found
-    assert ("1 videos; published were 304" in found) == (name == "vip")
+    assert ("1 video; published were 304" in found) == (name == "vip")
     assert all(f.file == LISTS[name] for f in report.findings if f.kind is Kind.COUNT)
     missing = {f.split for f in report.findings if f.kind is Kind.MISSING_LIST}
     assert missing == {"val", "test"}

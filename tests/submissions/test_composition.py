@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from aiparsing_d2.evaluation.image_inputs import PartRegions, Prediction
 from aiparsing_d2.evaluation.image_statistics import ScoreThresholds
 from aiparsing_d2.structures.cropped_maps import CroppedMaps
-from aiparsing_d2.submissions.composition import compose
+from aiparsing_d2.submissions import SUBMISSION_FORMATS, composition
+from aiparsing_d2.submissions.composition import Composition
 
 SIZE = (13, 17)
 THRESHOLDS = ScoreThresholds(0.001, 0.5, 0.2)
@@ -49,7 +52,10 @@ def paint_by_pixel(
 @pytest.mark.parametrize(
     ("count", "classes"), [(0, 20), (1, 20), (2, 3), (7, 20), (5, 59), (30, 59), (257, 4)]
 )
-def test_equals_painting_pixel_by_pixel(count: int, classes: int, cropped: bool):
+def test_equals_painting_pixel_by_pixel(
+    count: int, classes: int, cropped: bool, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(composition, "_PIXELS_AT_A_TIME", 40)  # several blocks
     prediction = people(count, count, classes)
     given = prediction
     if cropped:
@@ -59,7 +65,7 @@ def test_equals_painting_pixel_by_pixel(count: int, classes: int, cropped: bool)
         given = Prediction(whole.tightened(), prediction.scores, prediction.part_scores)
 
     for person_threshold in (THRESHOLDS.part_regions, THRESHOLDS.semantic):
-        result = compose(given, SIZE, classes, THRESHOLDS, person_threshold)
+        result = Composition(given, SIZE, classes, THRESHOLDS, person_threshold)
 
         np.testing.assert_array_equal(
             result.category_map, paint_by_pixel(prediction, THRESHOLDS.semantic)[1]
@@ -88,7 +94,7 @@ def test_given_pictures_are_kept_and_regions_without_pixels_left_out():
     region_map[2], region_map[5] = 3, 1
     given = PartRegions(region_map, np.array([4, 5, 6]), np.array([0.1, 0.2, 0.3]))
 
-    result = compose(
+    result = Composition(
         Prediction(
             prediction.person_maps, prediction.scores, category_map=categories, part_regions=given
         ),
@@ -102,3 +108,33 @@ def test_given_pictures_are_kept_and_regions_without_pixels_left_out():
     np.testing.assert_array_equal(result.part_regions.region_map[[2, 5, 6], 0], [2, 1, 0])
     assert result.part_regions.classes.tolist() == [4, 6]
     assert result.part_regions.scores.tolist() == [0.1, 0.3]
+
+
+def regions_with(value: int | float = 0, classes=(4,), scores=(0.5,), dtype=np.int64) -> dict:
+    region_map = np.zeros(SIZE, dtype=dtype)
+    region_map[0, 0] = value
+    return {"part_regions": PartRegions(region_map, np.array(classes), np.array(scores))}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (regions_with(-1), "part region map has the value -1, .* for 1 region$"),
+        (regions_with(2), "part region map has the value 2"),
+        (regions_with(0.5, dtype=np.float64), "part region map must hold integers"),
+        (regions_with(classes=(20,)), "part region 1 has the class 20"),
+        (regions_with(scores=(1.5,)), "scores of part_regions must be in 0..1"),
+        (regions_with(scores=(0.5, 0.5)), "part region scores must have shape"),
+        ({"category_map": np.full(SIZE, 20, dtype=np.uint8)}, "category map has the label 20"),
+        ({"part_scores": np.zeros((0, 18))}, r"part_scores must have shape \(0, 19\)"),
+        ({"boxes": np.zeros((1, 4))}, r"boxes must have shape \(0, 4\)"),
+        ({"category_map": np.zeros((3, 3), dtype=np.uint8)}, "category map must have shape"),
+    ],
+)
+def test_what_could_not_be_read_again_is_refused(given: dict, message: str, tmp_path: Path):
+    nobody = Prediction(np.zeros((0, *SIZE), dtype=np.uint8), np.zeros(0), **given)
+    for name, submission_type in SUBMISSION_FORMATS.items():
+        submission = submission_type(tmp_path / name, 20)
+        with pytest.raises(ValueError, match=message):
+            submission.write("image", nobody, SIZE)
+        assert not list(tmp_path.rglob("*.*"))

@@ -143,7 +143,7 @@ WRONG_CONTENT = {
     "persons are an object": ({"persons": {}}, "persons must be a list"),
     "person is a list": ({"persons": [[1]]}, "person 1 must be an object"),
     "list": ([], "must be an object"),
-    "region without line": (regions(REGION), "a_1.png has the value 3, but 1 regions"),
+    "region without line": (regions(REGION), "a_1.png has the value 3; 1 region given"),
     "class of a region 0": (regions(REGION | {"class": 0}, REGION, REGION), "region 1 .* 1 to 3"),
     "class of a region >= C": (regions(REGION | {"class": 4}, REGION, REGION), "region 1 .* 3"),
     "class of a region is no integer": (regions(REGION | {"class": 1.5}), "region 1 has the class"),

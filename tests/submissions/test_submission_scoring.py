@@ -151,7 +151,7 @@ def test_images_without_a_result_are_an_error_or_empty(data_set, tmp_path):
     assert_same_pixels_and_regions(result.scores, expected)
     assert_same_people(result.scores, expected)
     assert {image.image_id for image in result.images if image.missing} == {"06", "07"}
-    assert "2 of 8 images have no result and count as images without people" in notes(result)[0]
+    assert "without a result, counted as images without people: 2 of 8 images, " in notes(result)[0]
 
 
 def test_broken_results_are_an_error_or_left_out_and_counted(data_set, tmp_path):
@@ -167,7 +167,7 @@ def test_broken_results_are_an_error_or_left_out_and_counted(data_set, tmp_path)
     assert_same_pixels_and_regions(result.scores, expected)
     assert_same_people(result.scores, expected)
     assert len(result.images) == 7
-    assert "1 of 8 images cannot be scored and are left out of all figures" in notes(result)[0]
+    assert "cannot be scored, left out of all figures: 1 of 8 images; the first" in notes(result)[0]
     assert "03.json" in notes(result)[0]
 
 
@@ -183,10 +183,10 @@ def test_broken_annotations_are_an_error_or_left_out_and_counted(data_set, tmp_p
 def test_nothing_to_score_is_an_error(data_set, tmp_path):
     records, _, predictions = data_set
     submission = write(PersonMapsSubmission, tmp_path / "results", records[:1], predictions[:1])
-    with pytest.raises(SubmissionError, match="results of none of the 7 images.*'00'.*like '01'"):
+    with pytest.raises(SubmissionError, match="results of none of 7 images.*'00'.*like '01'"):
         score_quietly(submission, records[1:], on_missing="empty")
     (tmp_path / "results" / "00.json").write_text("")
-    with pytest.raises(SubmissionError, match="none of the 1 images could be scored; the first: "):
+    with pytest.raises(SubmissionError, match="of 1 image none could be scored; the first: "):
         score_quietly(submission, records[:1], on_error="skip")
     with pytest.raises(ValueError, match="no images"):
         score_quietly(submission, [])
@@ -198,9 +198,7 @@ def test_results_of_unknown_images_are_named_and_ignored(data_set, tmp_path):
     result = score_quietly(submission, records[2:])
     assert result.unknown == ["00", "01"]
     assert_same_people(result.scores, score(truths[2:], predictions[2:]))
-    assert "2 results belong to no image of the data set and are ignored, '00' first" in notes(
-        result
-    )
+    assert "of no image of the data set, ignored: 2 results, '00' first" in notes(result)
 
 
 def test_a_data_set_with_two_images_of_one_id_is_refused(data_set, tmp_path):

@@ -15,9 +15,12 @@ confirmed are in this package's ``ignore_boxes.json``, and go into the data set'
 from __future__ import annotations
 
 import functools
+import io
 import itertools
 import json
 import shutil
+import struct
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -49,6 +52,7 @@ _UNFINISHED_NAME = "ccp.unfinished.json"
 
 IGNORE_BOXES_NAME = "ignore_boxes.json"
 
+_COMPRESSED = 15  # the kind of a MATLAB file's element that holds another one
 _FIRST_OF_VAL = 805
 _FOLDERS = {"train": "Training", "val": "Validation"}
 
@@ -256,13 +260,34 @@ def _read_mat(path: Path, variable: str) -> np.ndarray:
         ) from error
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; is this the folder of CCP's repository?")
+    content = path.read_bytes()
     try:
-        return loadmat(path)[variable]
+        _check_is_whole(content)
+        return loadmat(io.BytesIO(content))[variable]
     except KeyError as error:
         raise ValueError(f"{path} has no variable '{variable}'.") from error
     # SciPy reports broken files with errors of many kinds.
     except Exception as error:
         raise ValueError(f"{path} cannot be read as a MATLAB file: {error}") from error
+
+
+def _check_is_whole(content: bytes) -> None:
+    """Refuse a damaged MATLAB file, which can make SciPy end the process.
+
+    CCP's files are compressed, so a checksum tells whether one is whole.
+
+    Raises:
+        ValueError, struct.error, zlib.error: it is not.
+    """
+    if not (content.startswith(b"MATLAB 5.0 MAT-file") and content[124:128] == b"\0\1IM"):
+        raise ValueError("it does not begin as CCP's files")
+    place = 128
+    while place < len(content):
+        kind, length = struct.unpack_from("<II", content, place)
+        if kind != _COMPRESSED:
+            raise ValueError("it is not compressed, as CCP's files are")
+        zlib.decompress(content[place + 8 : place + 8 + length])
+        place += 8 + length
 
 
 def _image_id(number: int) -> str:

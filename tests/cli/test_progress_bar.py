@@ -1,8 +1,5 @@
-"""Numbers in messages, and the bar of long commands."""
+"""The bar of long commands."""
 
-import pytest
-
-from aiparsing_d2.cli.counted import counted
 from aiparsing_d2.cli.progress_bar import progress_bar
 
 
@@ -17,17 +14,3 @@ def test_the_bar_tells_how_many_have_failed(capsys):
     with progress_bar(1, "Parsing", "picture", is_shown=False) as bar:
         bar.advance(num_failed=1)
     assert capsys.readouterr().err == ""
-
-
-@pytest.mark.parametrize(
-    "number, thing, words",
-    [
-        (0, "person", "0 people"),
-        (1, "person", "1 person"),
-        (2, "person", "2 people"),
-        (1, "video", "1 video"),
-        (4, "frame", "4 frames"),
-    ],
-)
-def test_one_and_many(number, thing, words):
-    assert counted(number, thing) == words
