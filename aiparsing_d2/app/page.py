@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from aiparsing_d2.counted import counted
 from aiparsing_d2.inference import ParsedImage
 from aiparsing_d2.inference.video_files import VIDEO_SUFFIXES
 from aiparsing_d2.structures.part_labels import PartLabels
@@ -447,7 +448,7 @@ def _describe_clip(clip: Clip) -> str:
     if clip.is_cut or clip.is_stopped:
         sentences.append(f"What comes after {clip.seconds:.1f} s was left out.")
     if clip.num_broken:
-        sentences.append(f"{clip.num_broken} pieces of the file could not be decoded.")
+        sentences.append(f"{counted(clip.num_broken, 'piece')} of the file could not be decoded.")
     return f"<p>{' '.join(sentences)}</p>"
 
 

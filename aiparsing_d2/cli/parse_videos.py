@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from aiparsing_d2.counted import counted
+
 from .progress_bar import progress_bar
 from .stop_signals import StopSignals
 
@@ -141,17 +143,17 @@ def parse_video_task(
     tracker = PersonTracker()
     with progress_bar(video.num_frames, task.name, "frame", is_shown=is_shown) as bar:
 
-        def counted() -> Iterator:
+        def reported() -> Iterator:
             for frame in parse_video(predictor, until_stopped(), tracker=tracker):
                 yield frame
                 bar.update()
 
-        count = save_frames(counted(), output, task.name, task.kinds, video.frame_rate)
+        count = save_frames(reported(), output, task.name, task.kinds, video.frame_rate)
     if is_camera and stop.number == signal.SIGINT:
         stop.number = None  # that was the camera's end
     problem = ""
     if video.num_broken:
-        problem = f"{video.num_broken} pieces of it could not be decoded and were left out"
+        problem = f"{counted(video.num_broken, 'piece')} of it could not be decoded, and left out"
     elif video.num_frames and count < (1 - _MISSING_SHARE) * video.num_frames - _MISSING_FRAMES:
         problem = f"only {count} of about {video.num_frames} frames are there: it may be cut off"
     return ParsedVideo(count, tracker.num_people, problem)

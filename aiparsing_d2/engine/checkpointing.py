@@ -20,6 +20,7 @@ from fvcore.common.checkpoint import _filter_reused_missing_keys
 from torch import nn
 
 from aiparsing_d2.checkpoint import ParsingCheckpointer
+from aiparsing_d2.counted import counted
 from aiparsing_d2.data.id_lists import path_problem
 from aiparsing_d2.data.json_files import read_json, shortened
 from aiparsing_d2.whole_files import whole_file
@@ -183,8 +184,8 @@ class FittingCheckpointer(ParsingCheckpointer):
         ]
         if problems:
             raise ConfigError(
-                f"{self._path} does not fit the model; {len(problems)} tensors differ. Give the "
-                "config that the weights were trained with, other weights, or "
+                f"{self._path} does not fit the model in {counted(len(problems), 'tensor')}. Give "
+                "the config that the weights were trained with, other weights, or "
                 "train.allow_unfitting_weights=True:\n  " + "\n  ".join(problems)
             )
 

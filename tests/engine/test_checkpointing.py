@@ -122,7 +122,7 @@ HEADS = ("head.weight", "head.bias")
         (without("head.bias"), "not in the file: head.bias"),
         (lambda w: w.update({"head.weight": torch.zeros(5, 4)}), r"head.weight: \(5, 4\)"),
         (lambda w: w.update({"fc.weight": torch.zeros(1)}), "not in the model: fc.weight"),
-        (without(*HEADS, LINEAR), f"1 tensors differ.*not in the file: {LINEAR}"),
+        (without(*HEADS, LINEAR), f"in 1 tensor\\..*not in the file: {LINEAR}"),
     ],
 )
 def test_between_a_body_and_a_whole_model_there_is_nothing(tmp_path, change, message):
@@ -142,7 +142,7 @@ def test_what_is_resumed_is_compared_before_its_optimizer_is_touched(tmp_path):
     wider = body_and_head()
     wider.head = nn.Linear(4, 7)
     other = torch.optim.SGD(wider.parameters(), lr=5.0)
-    with pytest.raises(ConfigError, match="model_0.pth does not fit the model; 2 tensors differ"):
+    with pytest.raises(ConfigError, match="model_0.pth does not fit the model in 2 tensors"):
         FittingCheckpointer(wider, str(tmp_path), optimizer=other).resume_or_load("")
     assert other.param_groups[0]["lr"] == 5.0
 
