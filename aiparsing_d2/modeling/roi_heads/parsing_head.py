@@ -260,7 +260,8 @@ class EdgeGuidedParsingHead(nn.Module):
         if nobody:
             x = x.sum() + x.new_zeros((1, *x.shape[1:]))
         features = self.encode(x)
-        part_logits = self._upsample(self.parsing_predictor(features))
+        # With classes as planes, whatever the layout of the features: the losses go through them.
+        part_logits = self._upsample(self.parsing_predictor(features).contiguous())
         size = part_logits.shape[-1]
         if nobody:
             target = torch.full((1, size, size), IGNORE_LABEL, device=part_logits.device)

@@ -11,6 +11,7 @@ means over the processes (:func:`mean_over_processes`), which need not be whole.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from aiparsing_d2.structures.part_labels import IGNORE_LABEL
 from ..collectives import exchange, gather_counts
 
 # Errors that the Lovász loss sorts at once.
-_MAX_SORTED = 1 << 22
+_MAX_SORTED = 1 << 21
 
 
 def parsing_loss(logits: Tensor, target: Tensor, num_pixels: Tensor) -> Tensor:
@@ -78,8 +79,9 @@ def lovasz_softmax_loss(logits: Tensor, target: Tensor, over_processes: bool = F
             the loss. Errors go to the process that sorts their class, and slopes come back: twice
             4 bytes for each pixel and present class.
     """
-    counted = target != IGNORE_LABEL
-    labels = target[counted]
+    counted = target.flatten() != IGNORE_LABEL
+    pixels = slice(None) if counted.all() else counted.nonzero().squeeze(1)
+    labels = target.flatten()[pixels]
     counts = labels.bincount(minlength=logits.shape[1])
     # Per process and class.
     counts = gather_counts(counts) if over_processes else counts[None]
@@ -87,20 +89,39 @@ def lovasz_softmax_loss(logits: Tensor, target: Tensor, over_processes: bool = F
     present = counts.sum(dim=0).nonzero().squeeze(1)
     if len(present) == 0:
         return logits.sum() * 0.0
-    probabilities = logits.softmax(dim=1).transpose(0, 1)[:, counted]  # (C, pixels)
+    probabilities = logits.softmax(dim=1)
+    constant = probabilities.detach()
+    total, gradient = logits.new_zeros(()), torch.zeros_like(constant)
     # As many classes at once as a moderate memory holds; at least one for each process to sort.
     at_once = max(len(num_pixels), _MAX_SORTED // max(num_pixels))
-    total = logits.new_zeros(())
     for group in present.split(at_once):
         is_class = labels == group[:, None]
-        errors = torch.where(is_class, 1 - probabilities[group], probabilities[group])
+        errors = constant[:, group].transpose(0, 1).flatten(1)[:, pixels]
+        errors = torch.where(is_class, 1 - errors, errors)
         if len(num_pixels) == 1:
-            slopes = _jaccard_slopes(errors.detach(), is_class)
+            slopes = _jaccard_slopes(errors, is_class)
         else:
-            slopes = _jaccard_slopes_over_processes(errors.detach(), is_class, num_pixels)
+            slopes = _jaccard_slopes_over_processes(errors, is_class, num_pixels)
         # Not a matrix product: autocast would take it in half precision, where slopes vanish.
-        total = total + (errors * slopes).sum()
-    return total * (len(num_pixels) / len(present))
+        total += (errors * slopes).sum()
+        rows = slopes.new_zeros(len(group), counted.numel())
+        rows[:, pixels] = torch.where(is_class, -slopes, slopes)
+        gradient[:, group] = rows.view(-1, *target.shape).transpose(0, 1)
+    loss = _WithGradient.apply(probabilities, total, gradient)
+    return loss * (len(num_pixels) / len(present))
+
+
+class _WithGradient(torch.autograd.Function):
+    """A value whose gradient was computed with it: autograd would keep and fill more memory."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
+        ctx.save_for_backward(gradient)
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return grad * ctx.saved_tensors[0], None, None
 
 
 def _jaccard_slopes(errors: Tensor, is_class: Tensor) -> Tensor:
@@ -119,6 +140,17 @@ def _jaccard_slopes(errors: Tensor, is_class: Tensor) -> Tensor:
         (K, pixels), at least 0, the sum of each row 1. Their product with the errors, summed, is
         the extension.
     """
+    if len(errors) == 1:
+        # Below the smallest error of the class's own pixels nothing is right any more, and slopes
+        # are 0: what need not be sorted is often most of it.
+        deciding = (errors[0] >= errors[is_class].min()).nonzero().squeeze(1)
+        slopes = torch.zeros_like(errors)
+        slopes[:, deciding] = _slopes_of_all(errors[:, deciding], is_class[:, deciding])
+        return slopes
+    return _slopes_of_all(errors, is_class)
+
+
+def _slopes_of_all(errors: Tensor, is_class: Tensor) -> Tensor:
     order = _descending(errors)
     is_class = is_class.gather(1, order)
     found = is_class.cumsum(1)
