@@ -24,7 +24,7 @@ from aiparsing_d2.structures.part_labels import IGNORE_LABEL
 from ..collectives import exchange, gather_counts
 
 # Errors that the Lovász loss sorts at once.
-_MAX_SORTED = 1 << 21
+_MAX_SORTED = 1 << 22
 
 
 def parsing_loss(logits: Tensor, target: Tensor, num_pixels: Tensor) -> Tensor:
@@ -140,49 +140,50 @@ def _jaccard_slopes(errors: Tensor, is_class: Tensor) -> Tensor:
         (K, pixels), at least 0, the sum of each row 1. Their product with the errors, summed, is
         the extension.
     """
-    if len(errors) == 1:
-        # Below the smallest error of the class's own pixels nothing is right any more, and slopes
-        # are 0: what need not be sorted is often most of it.
-        deciding = (errors[0] >= errors[is_class].min()).nonzero().squeeze(1)
-        slopes = torch.zeros_like(errors)
-        slopes[:, deciding] = _slopes_of_all(errors[:, deciding], is_class[:, deciding])
-        return slopes
-    return _slopes_of_all(errors, is_class)
-
-
-def _slopes_of_all(errors: Tensor, is_class: Tensor) -> Tensor:
-    order = _descending(errors)
-    is_class = is_class.gather(1, order)
-    found = is_class.cumsum(1)
-    total = found[:, -1:]
-    intersection = (total - found).to(errors.dtype)
-    rank = torch.arange(1, found.shape[1] + 1, device=found.device)
-    union = (total + rank - found).to(errors.dtype)
-    # A false alarm makes the union at least 2; elsewhere the second value is not used.
-    slopes = torch.where(is_class, 1 / union, intersection / (union * (union - 1).clamp(min=1)))
-    return torch.empty_like(slopes).scatter_(1, order, slopes)
-
-
-def _descending(errors: Tensor) -> Tensor:
-    """Give the order (K, pixels) of each row's errors, at least 0, the largest and first ahead."""
     if errors.device.type != "cpu" or errors.dtype != torch.float32:
-        return errors.argsort(dim=1, descending=True, stable=True)
-    order = torch.empty(errors.shape, dtype=torch.int64)
+        order = errors.argsort(dim=1, descending=True, stable=True)
+        slopes = _slopes_in_order(is_class, order, errors.dtype)
+        return torch.empty_like(errors).scatter_(1, order, slopes)
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        list(pool.map(_sort_row, errors, order))
-    return order
+        orders = list(pool.map(_deciding_pixels, errors, is_class))
+    slopes = torch.zeros_like(errors)
+    for row, own, order in zip(slopes, is_class, orders):
+        row.scatter_(0, order, _slopes_in_order(own, order, errors.dtype))
+    return slopes
 
 
-def _sort_row(errors: Tensor, order: Tensor) -> None:
+def _deciding_pixels(errors: Tensor, is_class: Tensor) -> Tensor:
+    """Give the pixels of a class (pixels,) that can have a slope, in the order of their errors.
+
+    Errors are at least 0; the largest comes first, and the first of equal ones. Below the smallest
+    of the class's own, nothing is right any more and slopes are 0: that is often most of it.
+    """
+    values = errors.numpy()
+    pixels = np.flatnonzero(values >= values[is_class.numpy()].min())
     # The bits of floats that are not negative are in the order of the floats. With the place behind
     # them all keys differ, so that numpy's fast sort of integers gives the stable order.
-    keys = order.numpy()
-    np.copyto(keys, errors.numpy().view(np.int32))
+    keys = values.view(np.int32)[pixels].astype(np.int64)
     np.negative(keys, out=keys)
     keys <<= 32
-    keys |= np.arange(len(keys))
+    keys |= pixels
     keys.sort()
     keys &= 0xFFFFFFFF
+    return torch.from_numpy(keys)
+
+
+def _slopes_in_order(is_class: Tensor, order: Tensor, dtype: torch.dtype) -> Tensor:
+    """As :func:`_jaccard_slopes`, along the last axis; the slopes stand in the given order.
+
+    Pixels that the order leaves out come after its own, none of them of the class.
+    """
+    is_class = is_class.gather(-1, order)
+    found = is_class.cumsum(-1)
+    total = found[..., -1:]
+    intersection = (total - found).to(dtype)
+    rank = torch.arange(1, found.shape[-1] + 1, device=found.device)
+    union = (total + rank - found).to(dtype)
+    # A false alarm makes the union at least 2; elsewhere the second value is not used.
+    return torch.where(is_class, 1 / union, intersection / (union * (union - 1).clamp(min=1)))
 
 
 def _jaccard_slopes_over_processes(
