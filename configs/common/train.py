@@ -19,7 +19,7 @@ train = dict(
     # Automatic mixed precision: "float16" on a GPU (left off with a warning elsewhere), "bfloat16"
     # there or on a CPU. enabled=None: a new run takes bfloat16 on a CPU that computes in it
     # (avx512_bf16, amx_bf16), else float32; a resumed one keeps what it began with.
-    amp=dict(enabled=None, precision="float16"),
+    amp=dict(enabled=False, precision="float16"),
     # Exponential moving average of the weights. It is what is evaluated and what checkpoints hold
     # as the model; the weights in training are kept beside it to continue from.
     ema=dict(enabled=False, decay=0.999),
