@@ -273,7 +273,7 @@ class EdgeGuidedParsingHead(nn.Module):
         if nobody:
             x = x.sum() + x.new_zeros((1, *x.shape[1:]))
         if self.checkpoint_activations:
-            features = cast(Tensor, checkpoint(self.encode, x, use_reentrant=False))
+            features = checkpoint(self.encode, x, use_reentrant=False)
         else:
             features = self.encode(x)
         # With classes as planes, whatever the layout of the features: the losses go through them.
