@@ -101,6 +101,8 @@ def add_aiparsing_config(cfg: CN) -> None:
     head.setdefault("SCORE_LOSS_WEIGHT", 1.0)
     # As that of FCOS_PROPOSALS.
     head.setdefault("LOSSES_OVER_PROCESSES", True)
+    # Compute the encoding again in the backward pass instead of keeping it: less memory, more time.
+    head.setdefault("CHECKPOINT_ACTIVATIONS", False)
 
     for old, new, values in (
         ("NON_LOCAL_ON", "NON_LOCAL", '"NonLocalBlock" or ""'),

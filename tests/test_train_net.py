@@ -19,7 +19,7 @@ from small_runs import DEMO, SMALL_OVERRIDES
 from aiparsing_d2.cli import make_parser
 from aiparsing_d2.data.dataset_mapper import ParsingDatasetMapper
 from aiparsing_d2.data.datasets import register_cihp
-from aiparsing_d2.engine import ConfigError, NonFiniteError, training
+from aiparsing_d2.engine import ConfigError, NonFiniteError, mixed_precision, training
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -292,6 +292,23 @@ def test_bfloat16_and_an_average_of_the_weights(run):
     resumed = torch.load(output_dir / "model_final.pth", weights_only=True)
     assert resumed["iteration"] == 3
     assert any(not resumed["model"][name].equal(average[name]) for name in average)
+
+
+def test_a_resumed_run_keeps_its_precision(run, monkeypatch, caplog):
+    """Also on another CPU; and that a config changes it is told."""
+    kept = {}
+    for max_iter, fast, enabled in ((1, "bf16", "null"), (2, "fp32", "null"), (3, "bf16", "False")):
+        monkeypatch.setattr(mixed_precision, "best_precision", lambda device, fast=fast: fast)
+        caplog.clear()
+        output_dir = run("--resume", f"train.amp.enabled={enabled}", max_iter=max_iter)
+        checkpoint = torch.load(output_dir / "model_final.pth", weights_only=True)
+        kept[max_iter] = checkpoint["trainer"]["precision"], "The run began in" in caplog.text
+    assert kept == {1: ("bfloat16", False), 2: ("bfloat16", False), 3: ("float32", True)}
+    checkpoint["trainer"].pop("precision")  # as earlier versions left them
+    torch.save(checkpoint, output_dir / "model_final.pth")
+    caplog.clear()
+    run("--resume", "train.amp.enabled=null", max_iter=4)
+    assert "train.amp.enabled=null: training in float32" in caplog.text
 
 
 def test_best_checkpoint_is_remembered_across_resumption(run):

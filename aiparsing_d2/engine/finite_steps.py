@@ -48,7 +48,12 @@ class FiniteStepTrainer(SimpleTrainer):
 
     A gradient scaler skips steps by itself, as long as its scale is 1 or more. Before an
     optimiser's state is loaded, its shapes are compared with the parameters'.
+
+    Attributes:
+        precision_name: of the forward passes; checkpoints keep it.
     """
+
+    precision_name = "float32"
 
     def __init__(
         self,
@@ -204,6 +209,9 @@ class FiniteStepTrainer(SimpleTrainer):
 
     def _plain_model(self) -> nn.Module:
         return without_ddp(self.model)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "precision": self.precision_name}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """See ``SimpleTrainer``. The optimiser's settings, such as the rate, stay those it has.

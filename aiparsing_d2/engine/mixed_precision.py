@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from detectron2.engine import AMPTrainer
+from detectron2.utils import comm
 from torch import nn
 
+from aiparsing_d2.modeling.inference_optimization import best_precision
+
+from .checkpointing import newest_whole_checkpoint
 from .finite_steps import FiniteStepTrainer, without_ddp
 
 logger = logging.getLogger(__name__)
@@ -23,6 +27,8 @@ class BFloat16Trainer(FiniteStepTrainer):
     bfloat16 has float32's range, so no gradient has to be scaled. The weights, the optimiser and
     this project's losses stay in float32.
     """
+
+    precision_name = "bfloat16"
 
     def __init__(self, model: nn.Module, *args: Any, **kwargs: Any):
         """
@@ -38,6 +44,8 @@ class BFloat16Trainer(FiniteStepTrainer):
 
 class FiniteStepAMPTrainer(FiniteStepTrainer, AMPTrainer):
     """``FiniteStepTrainer`` in float16, with scaled gradients."""
+
+    precision_name = "float16"
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         # A run that began in another precision has no scale yet.
@@ -84,6 +92,45 @@ def _is_better_in_float32(convolution: nn.Conv2d, x: torch.Tensor) -> bool:
 def _return_to_autocast(module: nn.Module, args: tuple[torch.Tensor], output: torch.Tensor) -> None:
     if module.was_in_autocast:
         torch.set_autocast_enabled("cpu", True)
+
+
+def precision_of_run(
+    amp: Mapping[str, Any], device: torch.device | str, output_dir: str | None = None
+) -> str | None:
+    """Choose what a training computes in; the same in all processes.
+
+    Args:
+        amp: ``train.amp``: enabled, and precision. With ``enabled`` None, a run keeps what it began
+            with, and a new one takes bfloat16 on a CPU that computes in it, else float32.
+        device: of the model.
+        output_dir: of a run that is resumed; None for a new run.
+
+    Returns:
+        As ``precision`` of :func:`build_trainer`.
+    """
+    chosen = _find_precision(amp, device, output_dir) if comm.is_main_process() else None
+    chosen = comm.all_gather(chosen)[0]
+    return None if chosen == "float32" else chosen
+
+
+def _find_precision(
+    amp: Mapping[str, Any], device: torch.device | str, output_dir: str | None
+) -> str:
+    checkpoint = newest_whole_checkpoint(output_dir) if output_dir is not None else None
+    began = None
+    if checkpoint is not None:
+        content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+        began = content["trainer"].get("precision")  # earlier versions did not keep it
+    if amp["enabled"] is None:
+        fastest = "bfloat16" if best_precision(device) == "bf16" else "float32"
+        chosen = fastest if checkpoint is None else began or "float32"
+        logger.info("train.amp.enabled=null: training in %s", chosen)
+        return chosen
+    # Configs saved by earlier versions lack the precision.
+    chosen = amp.get("precision", "float16") if amp["enabled"] else "float32"
+    if began not in (None, chosen):
+        logger.warning("The run began in %s; train.amp makes it go on in %s", began, chosen)
+    return chosen
 
 
 def build_trainer(

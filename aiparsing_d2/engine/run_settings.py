@@ -30,7 +30,7 @@ __all__ = ["TrainSettings", "check_settings"]
 class AmpSettings:
     """Mixed precision, see :func:`~aiparsing_d2.engine.build_trainer`."""
 
-    enabled: bool = False
+    enabled: bool | None = False
     precision: str = "float16"
 
 
@@ -89,7 +89,7 @@ class TrainSettings:
     eval_period: int = 5000
     log_period: int = 20
     writers: list[Any] = field(default_factory=list)
-    channels_last: bool = False
+    channels_last: bool | None = None
     eval_precision: str | None = None
     seed: int = -1
     scale_to_batch_size: int | None = None

@@ -55,7 +55,7 @@ from .gradient_clipping import clip_gradients
 from .launch import check_device, create_ddp_model, share_buffers
 from .lazy_config import load_lazy_config
 from .memory_allocation import keep_freed_memory
-from .mixed_precision import build_trainer
+from .mixed_precision import build_trainer, precision_of_run
 from .overrides import apply_overrides
 from .resumption import ContinuedWriter, RecordedEvaluation, RestOfIteration, open_writers
 from .run_settings import check_settings
@@ -191,7 +191,7 @@ def prepare_training(args: argparse.Namespace, cfg: DictConfig) -> TrainingRun:
             lr_multiplier: instantiates to a fvcore scheduler
             train: settings of configs/common/train.py, including
                 output_dir (str), init_checkpoint (str), max_iter (int), device (str)
-                amp (dict): enabled, and precision of build_trainer; ddp (dict)
+                amp (dict): enabled and precision, see precision_of_run; ddp (dict)
                 ema (dict): enabled, and decay of ExponentialMovingAverage; optional
                 checkpointer (dict): arguments of PeriodicCheckpointer
                 best_checkpointer (dict): val_metric and mode of BestCheckpointer; optional
@@ -208,7 +208,10 @@ def prepare_training(args: argparse.Namespace, cfg: DictConfig) -> TrainingRun:
     model = instantiate(cfg.model)
     logger.info("Model:\n%s", model)
     model.to(cfg.train.device)
-    if cfg.train.get("channels_last"):
+    channels_last = cfg.train.get("channels_last")
+    if channels_last is None:
+        channels_last = torch.device(cfg.train.device).type == "cpu"
+    if channels_last:
         model.to(memory_format=torch.channels_last)
 
     cfg.optimizer.params.model = model
@@ -227,8 +230,9 @@ def prepare_training(args: argparse.Namespace, cfg: DictConfig) -> TrainingRun:
 
     model = create_ddp_model(model, **cfg.train.ddp)
     # Configs saved by earlier versions lack the newer keys.
-    amp, ema = cfg.train.amp, cfg.train.get("ema", {})
-    precision = amp.get("precision", "float16") if amp.enabled else None
+    ema = cfg.train.get("ema", {})
+    output_dir = cfg.train.output_dir if args.resume else None
+    precision = precision_of_run(cfg.train.amp, cfg.train.device, output_dir)
     nonfinite = cfg.train.get("nonfinite", "stop")
     trainer = build_trainer(
         model, train_loader, optimizer, precision, nonfinite, cfg.train.output_dir

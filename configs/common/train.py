@@ -17,7 +17,8 @@ train = dict(
     # batch out, up to 10 in a row. Either leaves the batch in the output folder for a replay.
     nonfinite="stop",
     # Automatic mixed precision: "float16" on a GPU (left off with a warning elsewhere), "bfloat16"
-    # there or on a CPU, where it is faster if the CPU computes in it (avx512_bf16, amx_bf16).
+    # there or on a CPU. enabled=None: a new run takes bfloat16 on a CPU that computes in it
+    # (avx512_bf16, amx_bf16), else float32; a resumed one keeps what it began with.
     amp=dict(enabled=False, precision="float16"),
     # Exponential moving average of the weights. It is what is evaluated and what checkpoints hold
     # as the model; the weights in training are kept beside it to continue from.
@@ -30,8 +31,8 @@ train = dict(
     log_period=20,
     # Detectron2's EventWriters beside those of the screen, metrics.json and TensorBoard.
     writers=[],
-    # Memory layout of the weights; channels last is faster for small models on the CPU.
-    channels_last=False,
+    # Memory layout of the weights; None: channels last where it is faster, on CPUs.
+    channels_last=None,
     # Precision of the evaluated model: "fp32", "bf16", "fp16" (GPUs) or "auto" evaluate a copy made
     # by optimize_for_inference, as aiparsing parse does; None: the model as it is trained.
     eval_precision=None,

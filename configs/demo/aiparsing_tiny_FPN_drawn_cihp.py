@@ -84,4 +84,3 @@ train.output_dir = "./output/train_demo"
 train.checkpointer = dict(period=500, max_to_keep=2)
 train.eval_period = 2000
 train.log_period = 20
-train.channels_last = True

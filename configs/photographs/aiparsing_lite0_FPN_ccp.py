@@ -60,5 +60,3 @@ train.seed = 1
 train.output_dir = "./output/aiparsing_lite0_FPN_ccp"
 train.checkpointer = dict(period=100, max_to_keep=2)
 train.eval_period = 500
-# On GPUs cuDNN takes many seconds to find kernels for each new shape.
-train.channels_last = train.device == "cpu"

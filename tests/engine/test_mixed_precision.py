@@ -7,7 +7,8 @@ import torch
 from detectron2.utils.events import EventStorage
 from torch import nn
 
-from aiparsing_d2.engine import FiniteStepTrainer, build_trainer
+from aiparsing_d2.engine import FiniteStepTrainer, build_trainer, mixed_precision
+from aiparsing_d2.engine.mixed_precision import precision_of_run
 
 
 class Network(nn.Module):
@@ -82,6 +83,21 @@ def test_float16_needs_a_gpu(caplog):
     assert "train.amp.precision=bfloat16" in caplog.text
     with pytest.raises(ValueError, match="train.amp.precision is 'int8'"):
         build_trainer(model, [], optimizer, "int8")
+
+
+@pytest.mark.parametrize(
+    "amp, fast, expected",
+    [
+        ({"enabled": None, "precision": "float16"}, "bf16", "bfloat16"),
+        ({"enabled": None, "precision": "bfloat16"}, "fp32", None),
+        ({"enabled": False, "precision": "bfloat16"}, "bf16", None),
+        ({"enabled": True, "precision": "bfloat16"}, "fp32", "bfloat16"),
+        ({"enabled": True}, "bf16", "float16"),  # of a config saved by an earlier version
+    ],
+)
+def test_a_new_run_computes_in_what_its_config_or_the_cpu_says(monkeypatch, amp, fast, expected):
+    monkeypatch.setattr(mixed_precision, "best_precision", lambda device: fast)
+    assert precision_of_run(amp, "cpu") == expected
 
 
 class Halving(nn.Module):

@@ -233,6 +233,34 @@ def _differing_neighbours(target):
     return seeds
 
 
+@pytest.mark.parametrize("autocast", [False, True])
+def test_checkpointed_activations_give_the_same_gradients_in_less_memory(autocast):
+    people, x = make_people(3), torch.randn(3, 4, 4, 4)
+    gradients, kept = [], []
+    for checkpoint_activations in (False, True):
+        head = make_head(checkpoint_activations=checkpoint_activations)
+        saved = []
+
+        def pack(tensor, saved=saved):
+            saved.append(tensor)
+            return tensor
+
+        features = x.clone().requires_grad_()
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+                losses = compute_losses(head, features, [people])
+        sum(losses.values()).backward()
+        gradients.append([features.grad, *(p.grad for p in head.parameters())])
+        kept.append(sum(tensor.numel() for tensor in saved))
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+    assert kept[1] < 0.8 * kept[0]
+
+
+def test_batch_norms_are_not_computed_twice():
+    with pytest.raises(ValueError, match="checkpoint_activations is for heads without batch norms"):
+        make_head(norm="BN", checkpoint_activations=True)
+
+
 @pytest.mark.parametrize("name", ["loss_parsing", "loss_edge", "loss_miou", "loss_miou_score"])
 def test_each_loss_weight_scales_its_loss(name):
     keyword = {

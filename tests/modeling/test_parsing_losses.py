@@ -160,10 +160,21 @@ def test_score_loss_without_a_counted_roi_is_zero_with_a_gradient():
 
 
 @pytest.mark.parametrize("step", [1, 3])
-def test_errors_are_sorted_as_a_stable_sort_has_them(step):
+def test_pixels_that_decide_are_sorted_and_no_other_has_a_slope(step):
     generator = torch.Generator().manual_seed(0)
     errors = (torch.rand(5, 900, generator=generator) * 20).round() / 20  # many are equal
     errors[0], errors[1, 0] = 0, 1e-42
     errors = errors[:, ::step]
-    expected = errors.argsort(dim=1, descending=True, stable=True)
-    assert torch.equal(parsing_losses._descending(errors), expected)
+    is_class = torch.rand(errors.shape, generator=generator) < 0.01
+    is_class[:, 0] = True
+    left_out = 0
+    for row, own in zip(errors, is_class):
+        stable = row.argsort(descending=True, stable=True)
+        pixels = parsing_losses._deciding_pixels(row, own)
+        assert torch.equal(pixels, stable[: len(pixels)])
+        assert not own[stable[len(pixels) :]].any()
+        left_out += len(row) - len(pixels)
+    assert left_out > 0
+    slopes = parsing_losses._jaccard_slopes(errors, is_class)
+    of_all = parsing_losses._jaccard_slopes(errors.double(), is_class)  # sorted by torch
+    torch.testing.assert_close(slopes, of_all.float())

@@ -20,6 +20,8 @@ from detectron2.utils.events import get_event_storage
 from detectron2.utils.registry import Registry
 from fvcore.nn import weight_init
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
 
 from aiparsing_d2.structures import ROIPartLogits
 from aiparsing_d2.structures.part_labels import IGNORE_LABEL
@@ -82,6 +84,7 @@ class EdgeGuidedParsingHead(nn.Module):
         miou_loss_weight: float = 2.0,
         score_loss_weight: float = 1.0,
         losses_over_processes: bool = True,
+        checkpoint_activations: bool = False,
     ):
         """
         Args:
@@ -108,10 +111,13 @@ class EdgeGuidedParsingHead(nn.Module):
                 leaves that loss out.
             losses_over_processes: whether a run of several processes has the losses of all its
                 RoIs, as one process that sees all images; see :class:`FCOSProposalGenerator`.
+            checkpoint_activations: whether context, non-local operation and shared convolutions
+                are computed a second time in the backward pass instead of kept from the forward
+                pass: less memory, more time, the same gradients.
 
         Raises:
-            ValueError: ``edges_at_test`` without ``edge_on``, or a part for other channels than
-                the one before it gives.
+            ValueError: ``edges_at_test`` without ``edge_on``, ``checkpoint_activations`` with batch
+                norms, or a part for other channels than the one before it gives.
         """
         super().__init__()
         if edges_at_test and not edge_on:
@@ -158,6 +164,12 @@ class EdgeGuidedParsingHead(nn.Module):
         self.miou_loss_weight = miou_loss_weight
         self.score_loss_weight = score_loss_weight
         self.losses_over_processes = losses_over_processes
+        self.checkpoint_activations = checkpoint_activations
+        if checkpoint_activations and any(isinstance(m, _BatchNorm) for m in self.modules()):
+            raise ValueError(
+                "checkpoint_activations is for heads without batch norms, which would count the "
+                "statistics of each batch twice"
+            )
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
@@ -193,6 +205,7 @@ class EdgeGuidedParsingHead(nn.Module):
             "miou_loss_weight": node.MIOU_LOSS_WEIGHT,
             "score_loss_weight": node.SCORE_LOSS_WEIGHT,
             "losses_over_processes": node.LOSSES_OVER_PROCESSES,
+            "checkpoint_activations": node.CHECKPOINT_ACTIVATIONS,
         }
 
     def encode(self, x: Tensor) -> Tensor:
@@ -259,8 +272,12 @@ class EdgeGuidedParsingHead(nn.Module):
         nobody = len(x) == 0
         if nobody:
             x = x.sum() + x.new_zeros((1, *x.shape[1:]))
-        features = self.encode(x)
-        part_logits = self._upsample(self.parsing_predictor(features))
+        if self.checkpoint_activations:
+            features = checkpoint(self.encode, x, use_reentrant=False)
+        else:
+            features = self.encode(x)
+        # With classes as planes, whatever the layout of the features: the losses go through them.
+        part_logits = self._upsample(self.parsing_predictor(features).contiguous())
         size = part_logits.shape[-1]
         if nobody:
             target = torch.full((1, size, size), IGNORE_LABEL, device=part_logits.device)

@@ -11,6 +11,7 @@ means over the processes (:func:`mean_over_processes`), which need not be whole.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
@@ -78,8 +79,9 @@ def lovasz_softmax_loss(logits: Tensor, target: Tensor, over_processes: bool = F
             the loss. Errors go to the process that sorts their class, and slopes come back: twice
             4 bytes for each pixel and present class.
     """
-    counted = target != IGNORE_LABEL
-    labels = target[counted]
+    counted = target.flatten() != IGNORE_LABEL
+    pixels = slice(None) if counted.all() else counted.nonzero().squeeze(1)
+    labels = target.flatten()[pixels]
     counts = labels.bincount(minlength=logits.shape[1])
     # Per process and class.
     counts = gather_counts(counts) if over_processes else counts[None]
@@ -87,20 +89,39 @@ def lovasz_softmax_loss(logits: Tensor, target: Tensor, over_processes: bool = F
     present = counts.sum(dim=0).nonzero().squeeze(1)
     if len(present) == 0:
         return logits.sum() * 0.0
-    probabilities = logits.softmax(dim=1).transpose(0, 1)[:, counted]  # (C, pixels)
+    probabilities = logits.softmax(dim=1)
+    constant = probabilities.detach()
+    total, gradient = logits.new_zeros(()), torch.zeros_like(constant)
     # As many classes at once as a moderate memory holds; at least one for each process to sort.
     at_once = max(len(num_pixels), _MAX_SORTED // max(num_pixels))
-    total = logits.new_zeros(())
     for group in present.split(at_once):
         is_class = labels == group[:, None]
-        errors = torch.where(is_class, 1 - probabilities[group], probabilities[group])
+        errors = constant[:, group].transpose(0, 1).flatten(1)[:, pixels]
+        errors = torch.where(is_class, 1 - errors, errors)
         if len(num_pixels) == 1:
-            slopes = _jaccard_slopes(errors.detach(), is_class)
+            slopes = _jaccard_slopes(errors, is_class)
         else:
-            slopes = _jaccard_slopes_over_processes(errors.detach(), is_class, num_pixels)
+            slopes = _jaccard_slopes_over_processes(errors, is_class, num_pixels)
         # Not a matrix product: autocast would take it in half precision, where slopes vanish.
-        total = total + (errors * slopes).sum()
-    return total * (len(num_pixels) / len(present))
+        total += (errors * slopes).sum()
+        rows = slopes.new_zeros(len(group), counted.numel())
+        rows[:, pixels] = torch.where(is_class, -slopes, slopes)
+        gradient[:, group] = rows.view(-1, *target.shape).transpose(0, 1)
+    loss = _WithGradient.apply(probabilities, total, gradient)
+    return loss * (len(num_pixels) / len(present))
+
+
+class _WithGradient(torch.autograd.Function):
+    """A value whose gradient was computed with it: autograd would keep and fill more memory."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
+        ctx.save_for_backward(gradient)
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return grad * ctx.saved_tensors[0], None, None
 
 
 def _jaccard_slopes(errors: Tensor, is_class: Tensor) -> Tensor:
@@ -119,38 +140,50 @@ def _jaccard_slopes(errors: Tensor, is_class: Tensor) -> Tensor:
         (K, pixels), at least 0, the sum of each row 1. Their product with the errors, summed, is
         the extension.
     """
-    order = _descending(errors)
-    is_class = is_class.gather(1, order)
-    found = is_class.cumsum(1)
-    total = found[:, -1:]
-    intersection = (total - found).to(errors.dtype)
-    rank = torch.arange(1, found.shape[1] + 1, device=found.device)
-    union = (total + rank - found).to(errors.dtype)
-    # A false alarm makes the union at least 2; elsewhere the second value is not used.
-    slopes = torch.where(is_class, 1 / union, intersection / (union * (union - 1).clamp(min=1)))
-    return torch.empty_like(slopes).scatter_(1, order, slopes)
-
-
-def _descending(errors: Tensor) -> Tensor:
-    """Give the order (K, pixels) of each row's errors, at least 0, the largest and first ahead."""
     if errors.device.type != "cpu" or errors.dtype != torch.float32:
-        return errors.argsort(dim=1, descending=True, stable=True)
-    order = torch.empty(errors.shape, dtype=torch.int64)
+        order = errors.argsort(dim=1, descending=True, stable=True)
+        slopes = _slopes_in_order(is_class, order, errors.dtype)
+        return torch.empty_like(errors).scatter_(1, order, slopes)
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        list(pool.map(_sort_row, errors, order))
-    return order
+        orders = list(pool.map(_deciding_pixels, errors, is_class))
+    slopes = torch.zeros_like(errors)
+    for row, own, order in zip(slopes, is_class, orders):
+        row.scatter_(0, order, _slopes_in_order(own, order, errors.dtype))
+    return slopes
 
 
-def _sort_row(errors: Tensor, order: Tensor) -> None:
+def _deciding_pixels(errors: Tensor, is_class: Tensor) -> Tensor:
+    """Give the pixels of a class (pixels,) that can have a slope, in the order of their errors.
+
+    Errors are at least 0; the largest comes first, and the first of equal ones. Below the smallest
+    of the class's own, nothing is right any more and slopes are 0: that is often most of it.
+    """
+    values = errors.numpy()
+    pixels = np.flatnonzero(values >= values[is_class.numpy()].min())
     # The bits of floats that are not negative are in the order of the floats. With the place behind
     # them all keys differ, so that numpy's fast sort of integers gives the stable order.
-    keys = order.numpy()
-    np.copyto(keys, errors.numpy().view(np.int32))
+    keys = values.view(np.int32)[pixels].astype(np.int64)
     np.negative(keys, out=keys)
     keys <<= 32
-    keys |= np.arange(len(keys))
+    keys |= pixels
     keys.sort()
     keys &= 0xFFFFFFFF
+    return torch.from_numpy(keys)
+
+
+def _slopes_in_order(is_class: Tensor, order: Tensor, dtype: torch.dtype) -> Tensor:
+    """As :func:`_jaccard_slopes`, along the last axis; the slopes stand in the given order.
+
+    Pixels that the order leaves out come after its own, none of them of the class.
+    """
+    is_class = is_class.gather(-1, order)
+    found = is_class.cumsum(-1)
+    total = found[..., -1:]
+    intersection = (total - found).to(dtype)
+    rank = torch.arange(1, found.shape[-1] + 1, device=found.device)
+    union = (total + rank - found).to(dtype)
+    # A false alarm makes the union at least 2; elsewhere the second value is not used.
+    return torch.where(is_class, 1 / union, intersection / (union * (union - 1).clamp(min=1)))
 
 
 def _jaccard_slopes_over_processes(
