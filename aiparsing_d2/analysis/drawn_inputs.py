@@ -9,13 +9,14 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from detectron2.structures import Instances, PolygonMasks
 from torch import Tensor
 
 from aiparsing_d2.drawn_scenes import draw_scene
 from aiparsing_d2.structures import PartMaps
 
-__all__ = ["draw_image", "people_boxes", "training_batch"]
+__all__ = ["draw_image", "people_boxes", "people_logits", "training_batch"]
 
 
 @lru_cache
@@ -36,6 +37,27 @@ def people_boxes(count: int, size: Sequence[int]) -> Tensor:
     w = (0.4 * h).clamp(max=width)
     x0, y0 = u[:, 1] * (width - w), u[:, 2] * (height - h)
     return torch.stack([x0, y0, x0 + w, y0 + h], dim=1)
+
+
+@lru_cache
+def people_logits(count: int, num_classes: int, side: int) -> Tensor:
+    """Logits (N, C, M, M) as a trained head gives them: sure of drawn parts, less so between them.
+
+    The first people are the same for any N.
+    """
+    _, maps = draw_image((400, 500), 6, seed=1)
+    part_maps = PartMaps.from_full(maps)
+    labels = part_maps.crop_and_resize(part_maps.get_bounding_boxes().tensor, side).long()
+    # From those of CIHP, on which the scenes are drawn, over all there are.
+    labels = (labels > 0) * (1 + (labels - 1) * (num_classes - 1) // 19)
+    drawn = F.one_hot(labels, num_classes).permute(0, 3, 1, 2).float()
+    drawn = F.avg_pool2d(10 * drawn, 3, stride=1, padding=1, count_include_pad=False)
+    generator = torch.Generator().manual_seed(0)
+    people = [
+        drawn[i % len(drawn)] + torch.randn(drawn.shape[1:], generator=generator)
+        for i in range(count)
+    ]
+    return torch.stack(people)
 
 
 def training_batch(

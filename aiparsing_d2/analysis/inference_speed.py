@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 
 import torch
 from detectron2.modeling import GeneralizedRCNN
@@ -13,9 +14,9 @@ from torch import Tensor
 from aiparsing_d2.modeling import AIParsing, parsing_postprocess
 
 from .drawn_inputs import draw_image, people_boxes
-from .measured_models import MODELS, REFERENCE, RoICounter, build
-from .measuring import Case, Clock, Settings, autocast, size_in_bytes
-from .report import Report, groups, shown_number, shown_ratio, shown_size, shown_time
+from .measured_models import MODELS, REFERENCE, ModelSettings, RoICounter, build, facts
+from .measuring import Case, Clock, allow_tf32, autocast, size_in_bytes
+from .report import Report, available, shown_number, shown_ratio, shown_size, shown_time
 
 __all__ = ["measure_inference"]
 
@@ -61,7 +62,7 @@ def infer(
     return result, next(iter(features.values()))
 
 
-def measure_inference(settings: Settings, people: Sequence[int]) -> Report:
+def measure_inference(settings: ModelSettings, people: Sequence[int]) -> Report:
     """Measure the models at test.
 
     Args:
@@ -80,7 +81,8 @@ def measure_inference(settings: Settings, people: Sequence[int]) -> Report:
     models = {key: build(key, device, settings.channels_last).eval() for key in settings.models}
     counters = {key: RoICounter(model) for key, model in models.items()}
     images = {key: draw_image(MODELS[key].input_size(size), 4, seed=0)[0] for key in models}
-    for count, precision in groups(people, settings.precisions, device, report):
+    precisions = available(settings.precisions, device, report)
+    for count, precision in product(people, precisions):
         cases = {}
         for key, model in models.items():
             boxes = people_boxes(count, images[key].shape[1:]).to(device)
@@ -98,11 +100,13 @@ def measure_inference(settings: Settings, people: Sequence[int]) -> Report:
                 return features
 
             resident = size_in_bytes([*model.parameters(), *model.buffers()])
-            cases[key] = Case(run, counters[key], resident)
+            cases[MODELS[key].name] = Case(run, facts(key, size), counters[key], resident)
+        allow_tf32(precision == "tf32")
         shared = {"people": count, "precision": precision}
-        report.add_group(settings, cases, shared, images_per_run=1)
+        report.add_group(settings, cases, shared, MODELS[REFERENCE].name)
     reference = MODELS[REFERENCE].paper_fps
     for row in report.rows:
+        row["images_per_second"] = row["ms"] and 1000 / row["ms"]
         fps = MODELS[row["key"]].paper_fps
         row["paper_fps"], row["paper_ratio"] = fps, fps and reference / fps
     report.columns = {

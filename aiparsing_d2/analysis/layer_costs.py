@@ -37,6 +37,7 @@ __all__ = [
     "image_size_at_test",
     "paper_table",
     "read_config",
+    "stages_of",
 ]
 
 # Table V by RoI size: multiply-adds of PGEC, in units of 2 ** 30, and the channels they are for.

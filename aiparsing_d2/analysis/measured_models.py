@@ -10,12 +10,40 @@ import torch
 from detectron2.config import get_cfg, instantiate
 from detectron2.layers import FrozenBatchNorm2d
 from detectron2.modeling import GeneralizedRCNN, build_model
-from detectron2.modeling.backbone.resnet import BottleneckBlock
+from detectron2.modeling.backbone.resnet import BottleneckBlock, ResNet
 from torch import nn
 
 from aiparsing_d2 import model_zoo
 
-__all__ = ["MODELS", "REFERENCE", "Model", "RoICounter", "build"]
+from .measuring import Settings
+
+__all__ = [
+    "MODELS",
+    "REFERENCE",
+    "Model",
+    "ModelSettings",
+    "RoICounter",
+    "build",
+    "facts",
+    "with_small_activations",
+]
+
+
+@dataclass(frozen=True)
+class ModelSettings(Settings):
+    """Which models are measured beside each other, and how.
+
+    Attributes:
+        models: keys of ``MODELS``.
+        precisions: of ``PRECISIONS``, in the order in which they are measured.
+        image_size: (height, width) in pixels.
+        channels_last: memory format of the weights.
+    """
+
+    models: Sequence[str]
+    precisions: Sequence[str]
+    image_size: tuple[int, int]
+    channels_last: bool
 
 
 @dataclass(frozen=True)
@@ -101,8 +129,7 @@ MODELS = {
 def build(key: str, device: torch.device, channels_last: bool) -> GeneralizedRCNN:
     """Return a model with random weights, always the same."""
     torch.manual_seed(0)
-    model = MODELS[key].build()
-    _keep_activations_small(model)
+    model = with_small_activations(MODELS[key].build())
     if hasattr(model.proposal_generator, "score_thresh"):
         # As many candidates are decoded and suppressed as may be, as an RPN does; how many random
         # weights put above a threshold says nothing.
@@ -113,12 +140,21 @@ def build(key: str, device: torch.device, channels_last: bool) -> GeneralizedRCN
     return model
 
 
-def _keep_activations_small(model: GeneralizedRCNN) -> None:
-    """Spare float16 the infinities of random weights, which no trained norm holds back."""
+def facts(key: str, image_size: Sequence[int]) -> dict[str, Any]:
+    """Return what rows say of a model."""
+    model = MODELS[key]
+    return {"key": key, "model": model.name, "input_size": model.input_size(image_size)}
+
+
+def with_small_activations(model: GeneralizedRCNN) -> GeneralizedRCNN:
+    """Spare half precision the infinities of random weights, which no trained norm holds back."""
     for module in model.modules():
         if isinstance(module, BottleneckBlock) and isinstance(module.conv3.norm, FrozenBatchNorm2d):
             module.conv3.norm.weight.fill_(0.2)
-    model.backbone.bottom_up.stem.conv1.norm.weight.fill_(0.02)
+    body = model.backbone.bottom_up
+    if isinstance(body, ResNet) and isinstance(body.stem.conv1.norm, FrozenBatchNorm2d):
+        body.stem.conv1.norm.weight.fill_(0.02)
+    return model
 
 
 class RoICounter:

@@ -1,4 +1,4 @@
-"""Times and memory of models that take turns, so that what disturbs one disturbs all."""
+"""Times and memory of works that take turns, so that what disturbs one disturbs all."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-
-from .measured_models import REFERENCE, RoICounter
 
 __all__ = [
     "AUTOCAST",
@@ -39,27 +37,19 @@ PRECISIONS = ("fp32", "tf32", *AUTOCAST)
 
 @dataclass(frozen=True)
 class Settings:
-    """What is measured, and how long.
+    """Where it is measured, and how long.
 
     Attributes:
-        models: keys of ``MODELS``.
-        precisions: of ``PRECISIONS``, in the order in which they are measured.
-        image_size: (height, width) in pixels.
         device: a CPU or a GPU.
         repeats: rounds of which the median is reported.
         warm_up: rounds before.
         deadline: of ``time.monotonic()``; no round is begun after it.
-        channels_last: memory format of the weights.
     """
 
-    models: Sequence[str]
-    precisions: Sequence[str]
-    image_size: tuple[int, int]
     device: torch.device
     repeats: int
     warm_up: int
     deadline: float
-    channels_last: bool = False
 
 
 def why_not(precision: str, device: torch.device) -> str | None:
@@ -106,16 +96,24 @@ class Clock:
         self.marks.append((stage, now))
 
     def read(self) -> dict[str, float]:
-        """Milliseconds by stage."""
+        """Milliseconds by stage; those of a stage that was marked several times are summed."""
         self._synchronize()
-        pairs = zip(self.marks, self.marks[1:])
-        if self.device.type == "cuda":
-            return {stage: before.elapsed_time(now) for (_, before), (stage, now) in pairs}
-        return {stage: 1000 * (now - before) for (_, before), (stage, now) in pairs}
+        times: dict[str, float] = {}
+        for (_, before), (stage, now) in zip(self.marks, self.marks[1:]):
+            on_gpu = self.device.type == "cuda"
+            passed = before.elapsed_time(now) if on_gpu else 1000 * (now - before)
+            times[stage] = times.get(stage, 0.0) + passed
+        return times
 
     def _synchronize(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
+
+
+class Counter(Protocol):
+    """Counts the people that reached the RoI branch in the last run."""
+
+    count: int
 
 
 @dataclass
@@ -123,15 +121,17 @@ class Case:
     """Work that is measured.
 
     Attributes:
-        run: does it once and marks its stages; returns a tensor that must be finite.
-        counter: of the people that reach the RoI branch.
+        run: does it once and marks its stages; returns a tensor that must be finite, or None.
+        facts: what the table says of it.
+        counter: of the people that reach the RoI branch, if there is one.
         resident: bytes that stay on the device between runs.
         after_failure: frees what a run that ran out of memory has left.
     """
 
-    run: Callable[[Clock], Tensor]
-    counter: RoICounter
-    resident: int
+    run: Callable[[Clock], Tensor | None]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    counter: Counter | None = None
+    resident: int = 0
     after_failure: Callable[[], None] = lambda: None
 
 
@@ -147,7 +147,7 @@ class Measurement:
     """
 
     times: list[dict[str, float]] = field(default_factory=list)
-    rois: int = 0
+    rois: int | None = None
     peak: int | None = None
     error: str | None = None
 
@@ -156,24 +156,20 @@ class Measurement:
         return [sum(stages.values()) for stages in self.times]
 
 
-def measure(
-    cases: Mapping[str, Case], device: torch.device, warm_up: int, repeats: int, deadline: float
-) -> dict[str, Measurement]:
+def measure(cases: Mapping[str, Case], settings: Settings) -> dict[str, Measurement]:
     """Run cases in turns, until they were repeated often enough or the time is up.
 
     Args:
         cases: by name.
-        device: where they run.
-        warm_up: rounds that are not counted.
-        repeats: rounds that are.
-        deadline: of ``time.monotonic()``; a round that began before it is finished.
+        settings: see there; a round that began before the deadline is finished.
 
     Returns:
-        By name. Without an error all have as many times, perhaps fewer than ``repeats`` or none.
+        By name. Without an error all have as many times, perhaps fewer than the repeats or none.
     """
+    device = settings.device
     results = {name: Measurement() for name in cases}
-    for number in range(-warm_up, repeats):
-        if time.monotonic() > deadline:
+    for number in range(-settings.warm_up, settings.repeats):
+        if time.monotonic() > settings.deadline:
             break
         for name, case in cases.items():
             result = results[name]
@@ -188,7 +184,7 @@ def measure(
                     raise
                 results[name] = Measurement(error=OUT_OF_MEMORY)
             else:
-                result.rois = case.counter.count
+                result.rois = case.counter and case.counter.count
                 # The first rounds allocate what stays, an optimiser's momentum for instance.
                 if number >= 0:
                     result.times.append(times)
@@ -212,7 +208,7 @@ def run_once(case: Case, device: torch.device) -> tuple[dict[str, float], int | 
     output = case.run(clock)
     times = clock.read()
     peak = torch.cuda.max_memory_allocated(device) - before + case.resident if on_gpu else None
-    if not output.isfinite().all():
+    if output is not None and not output.isfinite().all():
         raise FloatingPointError(NOT_FINITE)
     return times, peak
 
@@ -227,14 +223,16 @@ def size_in_bytes(tensors: Sequence[Any]) -> int:
     return sum(x.numel() * x.element_size() for x in tensors if isinstance(x, Tensor))
 
 
-def compare(results: Mapping[str, Measurement], name: str) -> dict[str, Any] | None:
+def compare(
+    results: Mapping[str, Measurement], name: str, reference: str | None
+) -> dict[str, Any] | None:
     """Time in units of the reference's, from runs side by side."""
-    if name == REFERENCE or REFERENCE not in results:
+    if reference is None or name == reference or reference not in results:
         return None
-    pairs = list(zip(results[name].totals, results[REFERENCE].totals))
+    pairs = list(zip(results[name].totals, results[reference].totals))
     if not pairs:
         return None
-    ratios = [mine / reference for mine, reference in pairs]
+    ratios = [mine / other for mine, other in pairs]
     low, high = min(ratios), max(ratios)
     return {
         "median": statistics.median(ratios),

@@ -7,14 +7,12 @@ import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import product
 from typing import Any
 
 import torch
 from tabulate import tabulate
 
-from .measured_models import MODELS
-from .measuring import Case, Settings, allow_tf32, compare, measure, why_not
+from .measuring import Case, Settings, compare, measure, why_not
 
 _MIB = 2**20
 
@@ -27,12 +25,14 @@ class Report:
         notes: what the figures are of.
         rows: as written to the JSON file.
         columns: of the table; each shows a row.
+        table_rows: what the table shows, where it is not the rows themselves.
         left_out: a line each.
     """
 
     notes: list[str]
     rows: list[dict[str, Any]] = field(default_factory=list)
     columns: dict[str, Callable[[dict[str, Any]], Any]] = field(default_factory=dict)
+    table_rows: list[dict[str, Any]] | None = None
     left_out: list[str] = field(default_factory=list)
 
     def add_group(
@@ -40,49 +40,48 @@ class Report:
         settings: Settings,
         cases: Mapping[str, Case],
         shared: Mapping[str, Any],
-        images_per_run: int,
-    ) -> None:
-        """Measure models beside each other, and add a row for each.
+        reference: str | None = None,
+    ) -> list[dict[str, Any]]:
+        """Measure cases beside each other, and add a row for each.
 
         Args:
             settings: see there.
-            cases: by key of the model.
-            shared: what they have in common, "precision" among it; it becomes part of the rows.
-            images_per_run: of a case.
+            cases: by the name they have in messages.
+            shared: what they have in common; it becomes part of the rows, as their own facts do.
+            reference: name of the case whose time the others' are compared with.
+
+        Returns:
+            The new rows.
         """
-        allow_tf32(shared["precision"] == "tf32")
-        results = measure(
-            cases, settings.device, settings.warm_up, settings.repeats, settings.deadline
-        )
-        for key, result in results.items():
-            name = MODELS[key].name
+        results = measure(cases, settings)
+        rows = []
+        shown = ", ".join(f"{k} {v}" for k, v in shared.items())
+        for name, result in results.items():
             if not result.times and not result.error:
-                shown = ", ".join(f"{k} {v}" for k, v in shared.items())
                 self.left_out.append(f"{name}, {shown}: --max-seconds were over")
                 continue
-            ms = statistics.median(result.totals) if result.times else None
             stages = result.times[0] if result.times else {}
             row = {
-                "key": key,
-                "model": name,
-                "input_size": MODELS[key].input_size(settings.image_size),
+                **cases[name].facts,
                 **shared,
                 "rois": result.rois,
-                "ms": ms,
+                "ms": statistics.median(result.totals) if result.times else None,
                 "stages_ms": {s: statistics.median(t[s] for t in result.times) for s in stages},
-                "images_per_second": ms and 1000 * images_per_run / ms,
-                "ratio": compare(results, key),
+                "ratio": compare(results, name, reference),
                 "peak_mib": result.peak and result.peak / _MIB,
                 "repeats": len(result.times),
                 "all_ms": result.totals,
                 "error": result.error,
             }
-            self.rows.append(row)
-            print(f"{name}, {shared}: {shown_time(row, 'ms', '.1f')} ms", file=sys.stderr)
+            rows.append(row)
+            print(f"{name}, {shown}: {shown_time(row, 'ms', '.1f')} ms", file=sys.stderr)
+        self.rows += rows
+        return rows
 
     def markdown(self, machine: Mapping[str, Any]) -> str:
         """Return the table, under the machine and the notes."""
-        table = [[show(row) for show in self.columns.values()] for row in self.rows]
+        rows = self.rows if self.table_rows is None else self.table_rows
+        table = [[show(row) for show in self.columns.values()] for row in rows]
         lines = [", ".join(f"{k} {v}" for k, v in machine.items()), *self.notes]
         lines.append(tabulate(table, list(self.columns), tablefmt="github", disable_numparse=True))
         if self.left_out:
@@ -90,13 +89,11 @@ class Report:
         return "\n\n".join(lines) + "\n"
 
 
-def groups(
-    numbers: Sequence[int], precisions: Sequence[str], device: torch.device, report: Report
-) -> list[tuple[int, str]]:
-    """Pair numbers with the precisions of the device; why it lacks others goes to the report."""
+def available(precisions: Sequence[str], device: torch.device, report: Report) -> list[str]:
+    """Leave out the precisions that a device lacks; why it does goes to the report."""
     reasons = {precision: why_not(precision, device) for precision in precisions}
     report.left_out += [f"{name}: {reason}" for name, reason in reasons.items() if reason]
-    return list(product(numbers, [name for name in precisions if not reasons[name]]))
+    return [name for name in precisions if not reasons[name]]
 
 
 def shown_size(row: Mapping[str, Any]) -> str:
@@ -123,18 +120,14 @@ def shown_ratio(row: Mapping[str, Any]) -> str:
     return f"{shown}, tie" if ratio["tie"] else shown
 
 
-def describe_machine(settings: Settings) -> dict[str, Any]:
+def describe_machine(device: torch.device) -> dict[str, Any]:
     """Return what figures depend on: device, versions, threads."""
-    on_gpu = settings.device.type == "cuda"
+    on_gpu = device.type == "cuda"
     facts = {
-        "device": torch.cuda.get_device_name(settings.device)
-        if on_gpu
-        else platform.machine() + " CPU",
+        "device": torch.cuda.get_device_name(device) if on_gpu else platform.machine() + " CPU",
         "torch": torch.__version__,
         "python": platform.python_version(),
         "threads": torch.get_num_threads(),
-        "image": "{}x{}".format(*settings.image_size),
-        "channels_last": settings.channels_last,
     }
     if on_gpu:
         cudnn = torch.backends.cudnn

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import product
 from typing import Any
 
 import torch
@@ -14,9 +15,9 @@ from torch import Tensor, nn
 from aiparsing_d2.engine import build_trainer
 
 from .drawn_inputs import training_batch
-from .measured_models import MODELS, RoICounter, build
-from .measuring import Case, Clock, Settings, size_in_bytes
-from .report import Report, groups, shown_number, shown_ratio, shown_size, shown_time
+from .measured_models import MODELS, REFERENCE, ModelSettings, RoICounter, build, facts
+from .measuring import Case, Clock, allow_tf32, size_in_bytes
+from .report import Report, available, shown_number, shown_ratio, shown_size, shown_time
 
 __all__ = ["measure_training"]
 
@@ -59,7 +60,9 @@ class ProposalsAroundPeople:
         return joined, losses
 
 
-def measure_training(settings: Settings, batch_sizes: Sequence[int], num_people: int) -> Report:
+def measure_training(
+    settings: ModelSettings, batch_sizes: Sequence[int], num_people: int
+) -> Report:
     """Measure steps of SGD.
 
     Args:
@@ -76,13 +79,17 @@ def measure_training(settings: Settings, batch_sizes: Sequence[int], num_people:
     )
     device, size = settings.device, settings.image_size
     trainees = {key: Trainee(key, device, settings.channels_last) for key in settings.models}
-    for batch_size, precision in groups(batch_sizes, settings.precisions, device, report):
+    precisions = available(settings.precisions, device, report)
+    for batch_size, precision in product(batch_sizes, precisions):
         cases = {}
         for key, trainee in trainees.items():
             batch = training_batch(key, batch_size, MODELS[key].input_size(size), num_people)
-            cases[key] = trainee.case(batch, precision)
+            cases[MODELS[key].name] = trainee.case(batch, precision, facts(key, size))
+        allow_tf32(precision == "tf32")
         shared = {"batch_size": batch_size, "people": num_people, "precision": precision}
-        report.add_group(settings, cases, shared, images_per_run=batch_size)
+        report.add_group(settings, cases, shared, MODELS[REFERENCE].name)
+    for row in report.rows:
+        row["images_per_second"] = row["ms"] and 1000 * row["batch_size"] / row["ms"]
     report.columns = {
         "model": lambda row: row["model"],
         "input": shown_size,
@@ -121,7 +128,7 @@ class Trainee:
             [*self.model.parameters(), *self.model.buffers(), *parameters]
         )
 
-    def case(self, batch: list[dict[str, Any]], precision: str) -> Case:
+    def case(self, batch: list[dict[str, Any]], precision: str, facts: dict[str, Any]) -> Case:
         forward = self.forward.get(precision, self.model)
 
         def run(clock: Clock) -> Tensor:
@@ -137,4 +144,4 @@ class Trainee:
             clock.mark("optimizer")
             return loss.detach()
 
-        return Case(run, self.counter, self.resident, self.optimizer.zero_grad)
+        return Case(run, facts, self.counter, self.resident, self.optimizer.zero_grad)

@@ -11,23 +11,35 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from aiparsing_d2.counted import counted
 
 from .argument_types import positive
 
 if TYPE_CHECKING:
-    from aiparsing_d2.analysis.measuring import Settings
+    from aiparsing_d2.analysis.measured_models import ModelSettings
+    from aiparsing_d2.analysis.report import Report
 
-__all__ = ["add_parser", "run_data", "run_evaluate", "run_models"]
+__all__ = ["add_parser", "run", "run_data", "run_evaluate"]
+
+Measure: TypeAlias = "Callable[[argparse.Namespace, dict[str, Any]], Report]"
 
 # Those of analysis, which is not imported for --help.
 MODELS = ("aiparsing", "aiparsing-light", "parsing-rcnn", "mask-rcnn")
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
+INFERENCE_PRECISIONS = ("none", "fp32", "tf32", "bf16", "fp16")
 # The fast ones first: where the time is over, the slowest are left out.
 TRAINING_PRECISIONS = ("bf16", "tf32", "fp32")
+
+_HOW_INFER = """\
+Needs no weights and no data: a picture is drawn, weights are random with a fixed seed, and the
+given number of people takes the place of what the detector found, with drawn parts in the place of
+the parsing branch's. Settings take turns. A ratio is the median of the ratios of neighbours in
+time, with the least and the greatest; "tie" where these span 1.
+"""
 
 _HOW_MODELS = """\
 Needs no weights and no data: pictures are drawn, weights are random with a fixed seed, and what
@@ -50,32 +62,86 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     kinds = parser.add_subparsers(title="what is measured", metavar="WHAT", required=True)
+    for add in (_add_infer, _add_train, _add_models, _add_evaluate, _add_data, _add_peak):
+        add(kinds)
 
-    models = _add_kind(
+
+def _add_infer(kinds: argparse._SubParsersAction) -> None:
+    parser = _add_kind(
+        kinds,
+        "infer",
+        "a model's inference, stage by stage",
+        f"{_HOW_INFER}\nexample:\n"
+        "  aiparsing benchmark infer --people 1 5 --precisions none fp32 bf16",
+    )
+    _add_config(parser)
+    _add_people(parser, [5])
+    _add_image_sizes(parser)
+    parser.add_argument(
+        "--precisions",
+        nargs="+",
+        choices=INFERENCE_PRECISIONS,
+        default=["none", "fp32"],
+        help="none: the model as its config builds it; tf32: fp32 with TF32 convolutions and "
+        "products; the first one is what others are compared with; default: none fp32",
+    )
+    parser.add_argument(
+        "--channels-last",
+        action=argparse.BooleanOptionalAction,
+        help="memory format; default: on CPUs, but for the model as built",
+    )
+    parser.add_argument(
+        "--compile", action="store_true", help="by torch.compile, which takes minutes at first"
+    )
+    _add_common(parser, _infer, repeats=5, max_seconds=600)
+
+
+def _add_models(kinds: argparse._SubParsersAction) -> None:
+    parser = _add_kind(
         kinds,
         "models",
         "inference, model beside model",
         f"{_HOW_MODELS}\nexample:\n  aiparsing benchmark models --output output/benchmark",
     )
-    models.add_argument("--people", type=positive, nargs="+", default=[1, 5, 20, 50], metavar="N")
-    _add_model_arguments(models, PRECISIONS, repeats=10)
+    _add_people(parser, [1, 5, 20, 50])
+    _add_model_arguments(parser, PRECISIONS)
+    _add_common(parser, _models, repeats=10, max_seconds=80)
 
-    train = _add_kind(
+
+def _add_train(kinds: argparse._SubParsersAction) -> None:
+    parser = _add_kind(
         kinds,
         "train",
         "a training step, model beside model",
         f"{_HOW_MODELS}\nexample:\n"
         "  aiparsing benchmark train --batch-sizes 2 8 --precisions tf32 bf16",
     )
-    train.add_argument(
+    parser.add_argument(
         "--batch-sizes", type=positive, nargs="+", default=[2, 8, 16], metavar="N", help="images"
     )
-    train.add_argument(
+    parser.add_argument(
         "--num-people", type=int, choices=range(1, 7), default=4, help="in each image"
     )
-    _add_model_arguments(train, TRAINING_PRECISIONS, repeats=5)
+    _add_model_arguments(parser, TRAINING_PRECISIONS)
+    _add_common(parser, _train, repeats=5, max_seconds=80)
 
-    data = _add_kind(
+
+def _add_peak(kinds: argparse._SubParsersAction) -> None:
+    parser = _add_kind(
+        kinds,
+        "peak",
+        "what the device computes and copies at most",
+        "The limit that other measurements state shares of.\n\n"
+        "example:\n  aiparsing benchmark peak --precisions fp32 bf16",
+    )
+    parser.add_argument(
+        "--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS), help="default: all"
+    )
+    _add_common(parser, _peak, repeats=10, max_seconds=80)
+
+
+def _add_data(kinds: argparse._SubParsersAction) -> None:
+    parser = _add_kind(
         kinds,
         "data",
         "indexing a data set, and making training samples of it",
@@ -83,23 +149,25 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "over.\nMappers are timed in CPU time of one thread.\n\n"
         "example:\n  aiparsing benchmark data --images 500",
     )
-    data.add_argument(
+    parser.add_argument(
         "--images", type=positive, default=5000, metavar="N", help="images of the data set"
     )
-    data.add_argument(
+    parser.add_argument(
         "--size", type=positive, nargs=2, default=(400, 500), metavar=("H", "W"), help="in pixels"
     )
-    _add_repeats(data, 5)
-    data.add_argument(
+    _add_repeats(parser, 5)
+    parser.add_argument(
         "--mapped-images",
         type=positive,
         default=24,
         metavar="N",
         help="images that a mapper is timed on",
     )
-    data.set_defaults(run=run_data)
+    parser.set_defaults(run=run_data)
 
-    evaluate = _add_kind(
+
+def _add_evaluate(kinds: argparse._SubParsersAction) -> None:
+    parser = _add_kind(
         kinds,
         "evaluate",
         "scoring images, and what it leaves in memory",
@@ -115,16 +183,16 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         ("--persons", 4, "annotated people per image"),
         ("--predictions", 5, "predicted people per image"),
     ):
-        evaluate.add_argument(name, type=positive, default=default, metavar="N", help=help)
-    _add_repeats(evaluate, 7)
-    evaluate.add_argument(
+        parser.add_argument(name, type=positive, default=default, metavar="N", help=help)
+    _add_repeats(parser, 7)
+    parser.add_argument(
         "--images",
         type=int,
         default=5000,
         metavar="N",
         help="images of the memory figures; 0 leaves them out",
     )
-    evaluate.set_defaults(run=run_evaluate)
+    parser.set_defaults(run=run_evaluate)
 
 
 def _add_kind(
@@ -149,9 +217,39 @@ def _add_repeats(parser: argparse.ArgumentParser, default: int) -> None:
     )
 
 
-def _add_model_arguments(
-    parser: argparse.ArgumentParser, precisions: tuple[str, ...], repeats: int
-) -> None:
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config",
+        default="cihp/aiparsing_R_50_FPN_cihp_25ep",
+        metavar="NAME",
+        help="of the model zoo; default: %(default)s",
+    )
+
+
+def _add_people(parser: argparse.ArgumentParser, default: list[int]) -> None:
+    parser.add_argument(
+        "--people",
+        type=positive,
+        nargs="+",
+        default=default,
+        metavar="N",
+        help=f"in the picture; default: {' '.join(map(str, default))}",
+    )
+
+
+def _add_image_sizes(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--image-size",
+        dest="image_sizes",
+        action="append",
+        type=positive,
+        nargs=2,
+        metavar=("H", "W"),
+        help="in pixels; may be given several times; default: 800 1216",
+    )
+
+
+def _add_model_arguments(parser: argparse.ArgumentParser, precisions: tuple[str, ...]) -> None:
     parser.add_argument(
         "--models", nargs="+", choices=MODELS, default=list(MODELS), help="default: all"
     )
@@ -172,6 +270,12 @@ def _add_model_arguments(
         metavar=("H", "W"),
         help="in pixels",
     )
+
+
+def _add_common(
+    parser: argparse.ArgumentParser, measure: Measure, repeats: int, max_seconds: float
+) -> None:
+    """Add what says where and how long, and which function measures."""
     _add_repeats(parser, repeats)
     parser.add_argument(
         "--warm-up", type=int, default=2, metavar="N", help="rounds before; default: %(default)s"
@@ -181,22 +285,22 @@ def _add_model_arguments(
     parser.add_argument(
         "--max-seconds",
         type=float,
-        default=80,
+        default=max_seconds,
         metavar="S",
         help="no round is begun after these; what is missing is listed; default: %(default)s",
     )
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="for benchmark_WHAT.json and .md"
     )
-    parser.set_defaults(run=run_models)
+    parser.set_defaults(run=run, measure=measure, what=parser.prog.split()[-1])
 
 
-def run_models(args: argparse.Namespace) -> int:
-    """Run ``models`` or ``train``; returns the exit status."""
+def run(args: argparse.Namespace) -> int:
+    """Run a measurement that gives a report; returns the exit status."""
     from aiparsing_d2.analysis.report import describe_machine
     from aiparsing_d2.whole_files import whole_file
 
-    name = "train" if hasattr(args, "batch_sizes") else "models"
+    name = args.what
     files = [args.output / f"benchmark_{name}.{kind}" for kind in ("json", "md") if args.output]
     start = time.monotonic()
     try:
@@ -204,18 +308,15 @@ def run_models(args: argparse.Namespace) -> int:
             if file.exists():
                 raise FileExistsError(f"{file} exists; give another --output")
         settings = _read_settings(args, start + args.max_seconds)
+        report = args.measure(args, settings)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    if name == "train":
-        from aiparsing_d2.analysis.training_speed import measure_training
-
-        report = measure_training(settings, args.batch_sizes, args.num_people)
-    else:
-        from aiparsing_d2.analysis.inference_speed import measure_inference
-
-        report = measure_inference(settings, args.people)
-    machine = {**describe_machine(settings), "seconds": round(time.monotonic() - start, 1)}
+    machine = describe_machine(settings["device"])
+    for key in ("image_size", "channels_last", "compile"):
+        if getattr(args, key, None) is not None:
+            machine[key] = getattr(args, key)
+    machine["seconds"] = round(time.monotonic() - start, 1)
     text = report.markdown(machine)
     print(text, end="")
     if files:
@@ -232,15 +333,13 @@ def run_models(args: argparse.Namespace) -> int:
     return 0
 
 
-def _read_settings(args: argparse.Namespace, deadline: float) -> Settings:
-    """Set PyTorch up for a measurement.
+def _read_settings(args: argparse.Namespace, deadline: float) -> dict[str, Any]:
+    """Set PyTorch up for a measurement; return the values of ``Settings``.
 
     Raises:
         ValueError: the device is not there, or is not measured.
     """
     import torch
-
-    from aiparsing_d2.analysis.measuring import Settings
 
     if args.warm_up < 0:
         raise ValueError(f"--warm-up {args.warm_up} is negative")
@@ -257,16 +356,62 @@ def _read_settings(args: argparse.Namespace, deadline: float) -> Settings:
         torch.cuda.set_device(device)
     if args.num_threads:
         torch.set_num_threads(args.num_threads)
-    return Settings(
+    return {
+        "device": device,
+        "repeats": args.repeats,
+        "warm_up": args.warm_up,
+        "deadline": deadline,
+    }
+
+
+def _image_sizes(args: argparse.Namespace) -> list[tuple[int, int]]:
+    return [(height, width) for height, width in args.image_sizes or [(800, 1216)]]
+
+
+def _infer(args: argparse.Namespace, settings: dict[str, Any]) -> Report:
+    from aiparsing_d2.analysis.inference_stages import measure_stages
+    from aiparsing_d2.analysis.measuring import Settings
+
+    return measure_stages(
+        Settings(**settings),
+        args.config,
+        args.people,
+        _image_sizes(args),
+        args.precisions,
+        args.channels_last,
+        args.compile,
+    )
+
+
+def _model_settings(args: argparse.Namespace, settings: dict[str, Any]) -> ModelSettings:
+    from aiparsing_d2.analysis.measured_models import ModelSettings
+
+    return ModelSettings(
+        **settings,
         models=args.models,
         precisions=args.precisions,
         image_size=tuple(args.image_size),
-        device=device,
-        repeats=args.repeats,
-        warm_up=args.warm_up,
-        deadline=deadline,
         channels_last=args.channels_last,
     )
+
+
+def _models(args: argparse.Namespace, settings: dict[str, Any]) -> Report:
+    from aiparsing_d2.analysis.inference_speed import measure_inference
+
+    return measure_inference(_model_settings(args, settings), args.people)
+
+
+def _train(args: argparse.Namespace, settings: dict[str, Any]) -> Report:
+    from aiparsing_d2.analysis.training_speed import measure_training
+
+    return measure_training(_model_settings(args, settings), args.batch_sizes, args.num_people)
+
+
+def _peak(args: argparse.Namespace, settings: dict[str, Any]) -> Report:
+    from aiparsing_d2.analysis.device_peak import measure_peak
+    from aiparsing_d2.analysis.measuring import Settings
+
+    return measure_peak(Settings(**settings), args.precisions)
 
 
 def run_data(args: argparse.Namespace) -> int:

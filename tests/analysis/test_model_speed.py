@@ -8,7 +8,7 @@ from detectron2.structures import Boxes, Instances, pairwise_iou
 from aiparsing_d2.analysis import training_speed
 from aiparsing_d2.analysis.drawn_inputs import people_boxes
 from aiparsing_d2.analysis.measured_models import MODELS
-from aiparsing_d2.analysis.measuring import PRECISIONS, Case, compare, measure
+from aiparsing_d2.analysis.measuring import PRECISIONS, Case, Settings, compare, measure
 from aiparsing_d2.analysis.training_speed import ProposalsAroundPeople
 from aiparsing_d2.cli import benchmark, main
 
@@ -98,8 +98,8 @@ def test_without_time_all_is_left_out(run):
     ]
 
 
-class Counter:
-    count = 1
+def rounds(warm_up, repeats):
+    return Settings(CPU, repeats, warm_up, deadline=time.monotonic() + 60)
 
 
 def case_of(seconds, calls=None, name="", error=None, output=1.0):
@@ -111,7 +111,7 @@ def case_of(seconds, calls=None, name="", error=None, output=1.0):
         clock.marks = [("", 0.0), ("stage", next(seconds))]
         return torch.tensor(output)
 
-    return Case(run, Counter(), resident=0)
+    return Case(run)
 
 
 def test_models_take_turns_and_are_compared_in_pairs():
@@ -124,16 +124,16 @@ def test_models_take_turns_and_are_compared_in_pairs():
             "parsing-rcnn": [2.0, 2.0, 2.0],
         }.items()
     }
-    results = measure(cases, CPU, warm_up=1, repeats=3, deadline=time.monotonic() + 60)
+    results = measure(cases, rounds(1, 3))
     assert calls == list(cases) * 4
     assert results["aiparsing"].totals == [1000, 2000, 4000]
-    assert compare(results, "mask-rcnn") == {
+    assert compare(results, "mask-rcnn", "aiparsing") == {
         "median": 2.0,
         "low": 1.5,
         "high": 4.0,
         "tie": False,
     }
-    assert compare(results, "parsing-rcnn") == {
+    assert compare(results, "parsing-rcnn", "aiparsing") == {
         "median": 1.0,
         "low": 0.5,
         "high": 2.0,
@@ -155,16 +155,16 @@ def test_a_failure_ends_only_that_model(failure, shown):
         "aiparsing": case_of(iter([1.0]), **failure),
         "mask-rcnn": case_of(iter([1.0, 1.0])),
     }
-    results = measure(cases, CPU, warm_up=0, repeats=2, deadline=time.monotonic() + 60)
+    results = measure(cases, rounds(0, 2))
     assert results["aiparsing"].error == shown and not results["aiparsing"].times
     assert len(results["mask-rcnn"].times) == 2
-    assert compare(results, "mask-rcnn") is None
+    assert compare(results, "mask-rcnn", "aiparsing") is None
 
 
 def test_mistakes_end_the_run():
     case = case_of(iter([]), error=RuntimeError("shapes differ"))
     with pytest.raises(RuntimeError, match="shapes differ"):
-        measure({"x": case}, CPU, warm_up=0, repeats=1, deadline=time.monotonic() + 60)
+        measure({"x": case}, rounds(0, 1))
 
 
 def test_proposals_around_people_are_positives():
