@@ -6,7 +6,7 @@ import copy
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import product
+from itertools import groupby, product
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -86,8 +86,8 @@ def measure_stages(
         notes=[
             f"{config}, one picture, from a JPEG file to the files of CIHP's format. The difference"
             " is that of the part logits from the first setting's, at most, in units of their"
-            " standard deviation. The limit is what the device does of convolutions in the"
-            " precision."
+            " standard deviation. Shares are of the rate at which the device computes convolutions"
+            " in the precision."
         ]
     )
     device = settings.device
@@ -114,18 +114,20 @@ def measure_stages(
                 row["difference"] = _difference(parser, parsers[precisions[0]])
                 row["multiply_adds"] = costs
                 row["share_of_limit"] = _shares(row, costs, peaks[_arithmetic(row["precision"])])
-    report.table_rows = [line for row in report.rows for line in _lines(row)]
+    report.table_rows = [
+        line
+        for _, rows in groupby(report.rows, key=lambda row: (row["people"], row["image_size"]))
+        for line in _lines(list(rows))
+    ]
     report.columns = {
-        "people": lambda row: row["people"],
-        "picture": lambda row: "{}x{}".format(*row["image_size"]),
-        "precision": lambda row: row["precision"],
-        "stage": lambda row: row["stage"],
-        "ms": lambda row: shown_time(row, "stage_ms", ".1f"),
-        "multiply-adds (10^9)": lambda row: shown_number(row["cost"], ".2f", 1e-9),
-        "share of the limit": lambda row: shown_number(row["share"], ".0%"),
-        f"time / {precisions[0]}'s": shown_ratio,
-        "difference": lambda row: shown_number(row["difference"], ".1e"),
+        "people": lambda line: line["people"],
+        "picture": lambda line: "{}x{}".format(*line["image_size"]),
+        "stage": lambda line: line["stage"],
+        "multiply-adds (10^9)": lambda line: shown_number(line["cost"], ".2f", 1e-9),
     }
+    for name in precisions:
+        report.columns[f"{name} ms"] = _shown_cell(name, "time")
+        report.columns[f"{name} share"] = _shown_cell(name, "share")
     return report
 
 
@@ -171,27 +173,45 @@ def _multiply_adds(
 
 
 def _shares(row: dict[str, Any], costs: dict[str, int], peak: float) -> dict[str, float]:
-    """Of the peak, by stage."""
-    times = row["stages_ms"]
-    return {name: 1e3 * costs[name] / times[name] / peak for name in costs if name in times}
+    """Of the peak, by stage, and of all."""
+    if row["error"]:
+        return {}
+    amounts = {**costs, "all": sum(costs.values())}
+    times = {**row["stages_ms"], "all": row["ms"]}
+    return {name: 1e3 * amounts[name] / times[name] / peak for name in amounts if name in times}
 
 
-def _lines(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Lines of the table: one of the whole, and one of each stage."""
-    yield {**row, "stage": "all", "stage_ms": row["ms"], "cost": None, "share": None}
-    for stage, time in row["stages_ms"].items():
-        figures = {
-            "cost": row["multiply_adds"].get(stage),
-            "share": row["share_of_limit"].get(stage),
+def _lines(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Lines of the table, of rows that differ in precision: the stages, then the whole."""
+    shared = {key: rows[0][key] for key in ("people", "image_size")}
+    costs = rows[0]["multiply_adds"]
+    for stage in dict.fromkeys(stage for row in rows for stage in row["stages_ms"]):
+        cells = {
+            row["precision"]: {
+                "time": shown_number(row["stages_ms"].get(stage), ".1f"),
+                "share": shown_number(row["share_of_limit"].get(stage), ".0%"),
+            }
+            for row in rows
         }
-        yield {
-            **row,
-            "stage": stage,
-            "stage_ms": time,
-            **figures,
-            "ratio": None,
-            "difference": None,
+        yield {**shared, "stage": stage, "cost": costs.get(stage), "cells": cells}
+    whole = {
+        row["precision"]: {
+            "time": shown_time(row, "ms", ".1f"),
+            "share": shown_number(row["share_of_limit"].get("all"), ".0%"),
         }
+        for row in rows
+    }
+    yield {**shared, "stage": "all", "cost": sum(costs.values()), "cells": whole}
+    for name, show in (
+        ("time of all / the first one's", shown_ratio),
+        ("difference", lambda row: shown_number(row["difference"], ".1e")),
+    ):
+        cells = {row["precision"]: {"time": show(row), "share": "-"} for row in rows}
+        yield {**shared, "stage": name, "cost": None, "cells": cells}
+
+
+def _shown_cell(precision: str, name: str) -> Callable[[dict[str, Any]], str]:
+    return lambda line: line["cells"].get(precision, {}).get(name, "-")
 
 
 class _Parser:
@@ -249,7 +269,7 @@ class _Parser:
             image = read_image(picture, self.image_format)
             clock.mark("reading")
             tensor = self._map(image)
-            clock.mark("resizing")
+            clock.mark("mapping")
             height, width = image.shape[:2]
             with self.stages.timed(clock):
                 raw = model.inference([{"image": tensor}], do_postprocess=False)

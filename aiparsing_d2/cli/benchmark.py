@@ -62,7 +62,16 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     kinds = parser.add_subparsers(title="what is measured", metavar="WHAT", required=True)
-    for add in (_add_infer, _add_train, _add_models, _add_evaluate, _add_data, _add_peak):
+    for add in (
+        _add_infer,
+        _add_train,
+        _add_models,
+        _add_paste,
+        _add_compose,
+        _add_evaluate,
+        _add_data,
+        _add_peak,
+    ):
         add(kinds)
 
 
@@ -124,6 +133,41 @@ def _add_train(kinds: argparse._SubParsersAction) -> None:
     )
     _add_model_arguments(parser, TRAINING_PRECISIONS)
     _add_common(parser, _train, repeats=5, max_seconds=80)
+
+
+def _add_paste(kinds: argparse._SubParsersAction) -> None:
+    parser = _add_kind(
+        kinds,
+        "paste",
+        "pasting people into the picture, beside a plain loop",
+        "Drawn people, whose labels are compared before anything is timed.\n\n"
+        "example:\n  aiparsing benchmark paste --people 5 50 --classes 20 59",
+    )
+    _add_people(parser, [1, 5, 20, 50])
+    _add_image_sizes(parser)
+    parser.add_argument(
+        "--classes",
+        type=int,
+        choices=range(2, 257),
+        nargs="+",
+        default=[20],
+        metavar="N",
+        help="the background included; default: 20",
+    )
+    _add_common(parser, _paste, repeats=5, max_seconds=600)
+
+
+def _add_compose(kinds: argparse._SubParsersAction) -> None:
+    parser = _add_kind(
+        kinds,
+        "compose",
+        "composing a submission's pictures, beside a plain loop",
+        "Drawn people, whose pictures are compared before anything is timed.\n\n"
+        "example:\n  aiparsing benchmark compose --people 1 5 20 --image-size 400 500",
+    )
+    _add_people(parser, [1, 5, 20, 50])
+    _add_image_sizes(parser)
+    _add_common(parser, _compose, repeats=20, max_seconds=80)
 
 
 def _add_peak(kinds: argparse._SubParsersAction) -> None:
@@ -405,6 +449,20 @@ def _train(args: argparse.Namespace, settings: dict[str, Any]) -> Report:
     from aiparsing_d2.analysis.training_speed import measure_training
 
     return measure_training(_model_settings(args, settings), args.batch_sizes, args.num_people)
+
+
+def _paste(args: argparse.Namespace, settings: dict[str, Any]) -> Report:
+    from aiparsing_d2.analysis.measuring import Settings
+    from aiparsing_d2.analysis.pasting_speed import measure_pasting
+
+    return measure_pasting(Settings(**settings), args.people, _image_sizes(args), args.classes)
+
+
+def _compose(args: argparse.Namespace, settings: dict[str, Any]) -> Report:
+    from aiparsing_d2.analysis.composing_speed import measure_composing
+    from aiparsing_d2.analysis.measuring import Settings
+
+    return measure_composing(Settings(**settings), args.people, _image_sizes(args))
 
 
 def _peak(args: argparse.Namespace, settings: dict[str, Any]) -> Report:
