@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import product
+from pathlib import Path
 
 import numpy as np
+import torch
 
 from aiparsing_d2.evaluation import CroppedMaps, Prediction
 from aiparsing_d2.evaluation.image_statistics import ScoreThresholds
@@ -15,8 +17,15 @@ from aiparsing_d2.submissions.composition import Composition, compose
 from .drawn_inputs import people_boxes, people_logits
 from .measuring import Case, Clock, Settings
 from .report import Report, shown_ratio, shown_time
+from .versions import against_columns, compare_versions
 
-__all__ = ["composition", "compose_plainly", "measure_composing", "pasted_people"]
+__all__ = [
+    "compare_composing",
+    "composition",
+    "compose_plainly",
+    "measure_composing",
+    "pasted_people",
+]
 
 _PLAIN = "plain loop"
 
@@ -70,6 +79,42 @@ def measure_composing(
         "way": lambda row: row["way"],
         "ms": lambda row: shown_time(row, "ms", ".2f"),
         f"time / {_PLAIN}'s": shown_ratio,
+    }
+    return report
+
+
+def compare_composing(
+    settings: Settings,
+    people: Sequence[int],
+    image_sizes: Sequence[tuple[int, int]],
+    checkout: Path,
+    tolerance: float,
+    num_classes: int = 20,
+) -> Report:
+    """Measure ``compose`` in two versions.
+
+    Args:
+        settings, people, image_sizes, num_classes: as for :func:`measure_composing`.
+        checkout, tolerance: see :func:`~.versions.compare_versions`.
+    """
+    report = Report(notes=[f"Pictures differ in a share of {tolerance:g} of their pixels at most."])
+    for count, size in product(people, image_sizes):
+        prediction = pasted_people(count, size, num_classes)
+        maps = prediction.person_maps
+        assert isinstance(maps, CroppedMaps)
+        inputs = {
+            "maps": [torch.from_numpy(part_map) for part_map in maps.maps],
+            "windows": torch.from_numpy(maps.windows),
+            "scores": torch.from_numpy(prediction.scores),
+            "size": list(size),
+            "classes": num_classes,
+        }
+        shared = {"people": count, "image_size": list(size), "classes": num_classes}
+        compare_versions(report, settings, "compose", inputs, checkout, tolerance, shared)
+    report.columns = {
+        "people": lambda row: row["people"],
+        "picture": lambda row: "{}x{}".format(*row["image_size"]),
+        **against_columns(),
     }
     return report
 

@@ -35,8 +35,9 @@ from .layer_costs import analyze, stages_of
 from .measured_models import RoICounter, with_small_activations
 from .measuring import Case, Clock, Settings, allow_tf32, size_in_bytes
 from .report import Report, available, shown_number, shown_ratio, shown_time
+from .versions import THIS, against_columns, compare_versions
 
-__all__ = ["AS_BUILT", "PRECISIONS", "build_seeded", "measure_stages"]
+__all__ = ["AS_BUILT", "PRECISIONS", "build_seeded", "compare_inference", "measure_stages"]
 
 AS_BUILT = "none"
 PRECISIONS = (AS_BUILT, "fp32", "tf32", "bf16", "fp16")
@@ -129,6 +130,76 @@ def measure_stages(
         report.columns[f"{name} ms"] = _shown_cell(name, "time")
         report.columns[f"{name} share"] = _shown_cell(name, "share")
     return report
+
+
+def compare_inference(
+    settings: Settings,
+    config: str,
+    people: Sequence[int],
+    image_sizes: Sequence[tuple[int, int]],
+    precisions: Sequence[str],
+    checkout: Path,
+    tolerance: float,
+) -> Report:
+    """Measure the model's inference from a picture in memory to part maps, in two versions.
+
+    Args:
+        settings, config, people, image_sizes: as for :func:`measure_stages`.
+        precisions: of this version; the other one has the precision of its predictor.
+        checkout, tolerance: see :func:`~.versions.compare_versions`.
+    """
+    report = Report(
+        notes=[
+            f"{config}, from a picture in memory to part maps, both versions with the same weights."
+            f" Outputs differ by {tolerance:g} at most: part logits in units of their standard"
+            " deviation, part maps in the share of people's pixels. The other version has the"
+            " precision that its predictor has by default."
+        ]
+    )
+    model, cfg = build_seeded(config)
+    map_image = _mapper(cfg)
+    for count, size, precision in product(
+        people, image_sizes, available(precisions, settings.device, report)
+    ):
+        drawn = draw_image(size, 4, seed=0)[0].permute(1, 2, 0).numpy()
+        image = map_image(np.ascontiguousarray(drawn))
+        inputs = {
+            "config": config,
+            "state": model.state_dict(),
+            "precision": precision,
+            "image": image,
+            "size": list(size),
+            "boxes": people_boxes(count, image.shape[1:]),
+            "logits": _logits(model, count),
+        }
+        shared = {"people": count, "image_size": list(size), "precision": precision}
+        work = (settings, "infer", inputs, checkout, tolerance, shared, "default")
+        compare_versions(report, *work)
+    report.columns = {
+        "people": lambda row: row["people"],
+        "picture": lambda row: "{}x{}".format(*row["image_size"]),
+        "precision": lambda row: row["precision"] if row["version"] == THIS else "its own",
+        **against_columns(),
+    }
+    return report
+
+
+def _mapper(cfg: DictConfig) -> Callable[[np.ndarray], Tensor]:
+    """Return what resizes a picture (H, W, 3) for the model as its test set's mapper does."""
+    augmentations = AugmentationList(instantiate(cfg.dataloader.test.mapper.augmentations))
+
+    def map_image(image: np.ndarray) -> Tensor:
+        aug_input = AugInput(image)
+        augmentations(aug_input)
+        return torch.as_tensor(np.ascontiguousarray(aug_input.image.transpose(2, 0, 1)))
+
+    return map_image
+
+
+def _logits(model: GeneralizedRCNN, num_people: int) -> Tensor:
+    heads = model.roi_heads
+    side = 2 * heads.parsing_pooler.output_size[0]
+    return people_logits(num_people, heads.parsing_head.num_classes, side)
 
 
 def _arithmetic(precision: str) -> str:
@@ -248,7 +319,7 @@ class _Parser:
         self.stages = _Stages(self.model, compile and precision != AS_BUILT)
         self.counter = RoICounter(self.model)
         self.image_format = cfg.dataloader.test.mapper.image_format
-        self.augmentations = AugmentationList(instantiate(cfg.dataloader.test.mapper.augmentations))
+        self.map_image = _mapper(cfg)
         self.case: Case
         self.input_size: tuple[int, int]
 
@@ -256,9 +327,8 @@ class _Parser:
         """Make the case of a picture, whose results are written to a folder."""
         model, device = self.model, self.model.device
         head = model.roi_heads.parsing_head
-        self.input_size = self._map(read_image(picture, self.image_format)).shape[1:]
-        side = 2 * model.roi_heads.parsing_pooler.output_size[0]
-        logits = people_logits(count, head.num_classes, side).to(device)
+        self.input_size = self.map_image(read_image(picture, self.image_format)).shape[1:]
+        logits = _logits(model, count).to(device)
         self.forced.set(people_boxes(count, self.input_size).to(device), logits)
         submission = SUBMISSION_FORMATS["cihp"](folder, head.num_classes, ScoreThresholds())
         numbers = iter(range(10**9))
@@ -268,7 +338,7 @@ class _Parser:
             allow_tf32(self.precision == "tf32")
             image = read_image(picture, self.image_format)
             clock.mark("reading")
-            tensor = self._map(image)
+            tensor = self.map_image(image)
             clock.mark("mapping")
             height, width = image.shape[:2]
             with self.stages.timed(clock):
@@ -284,11 +354,6 @@ class _Parser:
 
         resident = size_in_bytes([*model.parameters(), *model.buffers()])
         self.case = Case(run, {"precision": self.precision}, self.counter, resident)
-
-    def _map(self, image: np.ndarray) -> Tensor:
-        aug_input = AugInput(image)
-        self.augmentations(aug_input)
-        return torch.as_tensor(np.ascontiguousarray(aug_input.image.transpose(2, 0, 1)))
 
 
 class _Stages:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import product
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -15,8 +16,9 @@ from aiparsing_d2.structures import PartMaps, ROIPartLogits
 from .drawn_inputs import people_boxes, people_logits
 from .measuring import Case, Clock, Settings
 from .report import Report, shown_number, shown_ratio, shown_time
+from .versions import against_columns, compare_versions
 
-__all__ = ["PLAIN", "check_labels", "measure_pasting", "paste_plainly"]
+__all__ = ["PLAIN", "check_labels", "compare_pasting", "measure_pasting", "paste_plainly"]
 
 PLAIN = "plain loop"
 
@@ -82,6 +84,44 @@ def measure_pasting(
         "ms/person": lambda row: shown_number(row["ms"] and row["ms"] / row["people"], ".2f"),
         f"time / {PLAIN}'s": shown_ratio,
         "other labels": lambda row: row["near_ties"],
+    }
+    return report
+
+
+def compare_pasting(
+    settings: Settings,
+    people: Sequence[int],
+    image_sizes: Sequence[tuple[int, int]],
+    classes: Sequence[int],
+    checkout: Path,
+    tolerance: float,
+) -> Report:
+    """Measure ``ROIPartLogits.to_part_maps`` in two versions.
+
+    Args:
+        settings, people, image_sizes, classes: as for :func:`measure_pasting`.
+        checkout, tolerance: see :func:`~.versions.compare_versions`.
+    """
+    report = Report(
+        notes=[
+            f"Outputs differ by {tolerance:g} at most: part maps in the share of people's pixels,"
+            " scores in units of their standard deviation."
+        ]
+    )
+    for count, size, num_classes in product(people, image_sizes, classes):
+        inputs = {
+            "logits": people_logits(count, num_classes, _SIDE),
+            "factor": _FACTOR,
+            "boxes": people_boxes(count, size),
+            "size": list(size),
+        }
+        shared = {"people": count, "image_size": list(size), "classes": num_classes}
+        compare_versions(report, settings, "paste", inputs, checkout, tolerance, shared)
+    report.columns = {
+        "people": lambda row: row["people"],
+        "picture": lambda row: "{}x{}".format(*row["image_size"]),
+        "classes": lambda row: row["classes"],
+        **against_columns(),
     }
     return report
 

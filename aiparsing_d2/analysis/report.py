@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from tabulate import tabulate
 
-from .measuring import Case, Settings, compare, measure, why_not
+from .measuring import Case, Measurement, Settings, compare, measure, why_not
 
 _MIB = 2**20
 
@@ -53,7 +53,17 @@ class Report:
         Returns:
             The new rows.
         """
-        results = measure(cases, settings)
+        facts = {name: case.facts for name, case in cases.items()}
+        return self.add_results(measure(cases, settings), facts, shared, reference)
+
+    def add_results(
+        self,
+        results: Mapping[str, Measurement],
+        facts: Mapping[str, Mapping[str, Any]],
+        shared: Mapping[str, Any],
+        reference: str | None = None,
+    ) -> list[dict[str, Any]]:
+        """Add a row for each of some measurements; see :meth:`add_group`."""
         rows = []
         shown = ", ".join(f"{k} {v}" for k, v in shared.items())
         for name, result in results.items():
@@ -62,7 +72,7 @@ class Report:
                 continue
             stages = result.times[0] if result.times else {}
             row = {
-                **cases[name].facts,
+                **facts[name],
                 **shared,
                 "rois": result.rois,
                 "ms": statistics.median(result.totals) if result.times else None,

@@ -102,6 +102,7 @@ def _add_infer(kinds: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--compile", action="store_true", help="by torch.compile, which takes minutes at first"
     )
+    _add_against(parser)
     _add_common(parser, _infer, repeats=5, max_seconds=600)
 
 
@@ -154,6 +155,7 @@ def _add_paste(kinds: argparse._SubParsersAction) -> None:
         metavar="N",
         help="the background included; default: 20",
     )
+    _add_against(parser)
     _add_common(parser, _paste, repeats=5, max_seconds=600)
 
 
@@ -167,6 +169,7 @@ def _add_compose(kinds: argparse._SubParsersAction) -> None:
     )
     _add_people(parser, [1, 5, 20, 50])
     _add_image_sizes(parser)
+    _add_against(parser)
     _add_common(parser, _compose, repeats=20, max_seconds=80)
 
 
@@ -293,6 +296,23 @@ def _add_image_sizes(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_against(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--against",
+        type=Path,
+        metavar="CHECKOUT",
+        help="compare with the version of the package in this folder: outputs first, then times",
+    )
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        default=1e-3,
+        metavar="SHARE",
+        help="by which the outputs of versions may differ: labels in the share of pixels, numbers "
+        "in units of their standard deviation; default: %(default)s",
+    )
+
+
 def _add_model_arguments(parser: argparse.ArgumentParser, precisions: tuple[str, ...]) -> None:
     parser.add_argument(
         "--models", nargs="+", choices=MODELS, default=list(MODELS), help="default: all"
@@ -413,18 +433,15 @@ def _image_sizes(args: argparse.Namespace) -> list[tuple[int, int]]:
 
 
 def _infer(args: argparse.Namespace, settings: dict[str, Any]) -> Report:
-    from aiparsing_d2.analysis.inference_stages import measure_stages
+    from aiparsing_d2.analysis.inference_stages import compare_inference, measure_stages
     from aiparsing_d2.analysis.measuring import Settings
 
-    return measure_stages(
-        Settings(**settings),
-        args.config,
-        args.people,
-        _image_sizes(args),
-        args.precisions,
-        args.channels_last,
-        args.compile,
-    )
+    what = (Settings(**settings), args.config, args.people, _image_sizes(args), args.precisions)
+    if args.against is None:
+        return measure_stages(*what, args.channels_last, args.compile)
+    if args.compile or args.channels_last is not None:
+        raise ValueError("versions are compared with --precisions only")
+    return compare_inference(*what, args.against, args.tolerance)
 
 
 def _model_settings(args: argparse.Namespace, settings: dict[str, Any]) -> ModelSettings:
@@ -453,16 +470,22 @@ def _train(args: argparse.Namespace, settings: dict[str, Any]) -> Report:
 
 def _paste(args: argparse.Namespace, settings: dict[str, Any]) -> Report:
     from aiparsing_d2.analysis.measuring import Settings
-    from aiparsing_d2.analysis.pasting_speed import measure_pasting
+    from aiparsing_d2.analysis.pasting_speed import compare_pasting, measure_pasting
 
-    return measure_pasting(Settings(**settings), args.people, _image_sizes(args), args.classes)
+    what = (Settings(**settings), args.people, _image_sizes(args), args.classes)
+    if args.against is None:
+        return measure_pasting(*what)
+    return compare_pasting(*what, args.against, args.tolerance)
 
 
 def _compose(args: argparse.Namespace, settings: dict[str, Any]) -> Report:
-    from aiparsing_d2.analysis.composing_speed import measure_composing
+    from aiparsing_d2.analysis.composing_speed import compare_composing, measure_composing
     from aiparsing_d2.analysis.measuring import Settings
 
-    return measure_composing(Settings(**settings), args.people, _image_sizes(args))
+    what = (Settings(**settings), args.people, _image_sizes(args))
+    if args.against is None:
+        return measure_composing(*what)
+    return compare_composing(*what, args.against, args.tolerance)
 
 
 def _peak(args: argparse.Namespace, settings: dict[str, Any]) -> Report:

@@ -1,0 +1,190 @@
+"""This version of the package beside another one: equal outputs first, then their times.
+
+Each runs in a process of its own, with the same script; the two take turns.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import aiparsing_d2
+
+from .measuring import Case, Clock, Measurement, Settings
+from .report import Report, shown_ratio, shown_time
+
+__all__ = ["THIS", "against_columns", "compare_versions", "differences"]
+
+THIS = "this"
+_SCRIPTS = ("version_worker.py", "forced_people.py")
+_ERRORS = "errors.txt"
+
+
+def compare_versions(
+    report: Report,
+    settings: Settings,
+    task: str,
+    inputs: Mapping[str, Any],
+    checkout: Path,
+    tolerance: float,
+    shared: Mapping[str, Any],
+    other_precision: str | None = None,
+) -> None:
+    """Measure a task in both versions, and add a row for each.
+
+    Where outputs differ by more than the tolerance, rows have no times.
+
+    Args:
+        report: for the rows.
+        settings: see there.
+        task: of ``version_worker``.
+        inputs: what it takes there: tensors, numbers and texts.
+        checkout: the folder that holds the other version's ``aiparsing_d2``.
+        tolerance: see :func:`differences`.
+        shared: facts of the rows.
+        other_precision: of the other version, if it is not that of the inputs.
+
+    Raises:
+        ValueError: there is no such version, or its work fails.
+    """
+    inputs = {**inputs, "device": str(settings.device), "threads": torch.get_num_threads()}
+    others = inputs if other_precision is None else {**inputs, "precision": other_precision}
+    own = Path(aiparsing_d2.__file__).parents[1]
+    if not (checkout / "aiparsing_d2" / "__init__.py").is_file():
+        raise ValueError(f"{checkout} holds no package aiparsing_d2; give the root of a checkout")
+    with _worker(task, inputs, own) as this, _worker(task, others, checkout) as other:
+        for worker in (this, other):  # both are starting
+            worker.check()
+        found = differences(this.outputs(), other.outputs())
+        facts = {**shared, "differences": found}
+        name = str(checkout)
+        if max(found.values()) > tolerance:
+            worst = max(found, key=lambda key: found[key])
+            error = f"outputs differ: {worst} by {found[worst]:.2g}"
+            report.add_results(
+                {THIS: Measurement(error=error), name: Measurement(error=error)},
+                {key: {"version": key} for key in (THIS, name)},
+                facts,
+                reference=name,
+            )
+            return
+        cases = {
+            name: Case(other.run, {"version": name}),
+            THIS: Case(this.run, {"version": THIS}),
+        }
+        report.add_group(settings, cases, facts, reference=name)
+
+
+def differences(mine: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> dict[str, float]:
+    """Tell by how much outputs differ.
+
+    Args:
+        mine, others: by name.
+
+    Returns:
+        By name: of integers the share that is another among those that are not 0 in both; of
+        floats the largest difference in units of the standard deviation.
+
+    Raises:
+        ValueError: names or shapes differ.
+    """
+    shapes = [{name: tuple(x.shape) for name, x in outputs.items()} for outputs in (mine, others)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"outputs have other shapes: {shapes[0]} and {shapes[1]}")
+    return {name: _difference(x, others[name]) for name, x in mine.items()}
+
+
+def _difference(mine: Tensor, other: Tensor) -> float:
+    if not mine.is_floating_point():
+        counted = int(((mine != 0) | (other != 0)).sum())
+        return int((mine != other).sum()) / max(counted, 1)
+    if mine.numel() == 0:
+        return 0.0
+    mine, other = mine.double(), other.double()
+    return float((mine - other).abs().max() / other.std(correction=0).clamp(min=1e-9))
+
+
+def against_columns() -> dict[str, Any]:
+    """Return the columns of a table that says how both versions did."""
+    return {
+        "version": lambda row: row["version"],
+        "ms": lambda row: shown_time(row, "ms", ".2f"),
+        "time / the other's": shown_ratio,
+        "largest difference": lambda row: f"{max(row['differences'].values()):.1e}",
+    }
+
+
+class _Worker:
+    """The process of a version."""
+
+    def __init__(self, process: subprocess.Popen, folder: Path, checkout: Path):
+        self._process = process
+        self._folder = folder
+        self._checkout = checkout
+
+    def check(self) -> None:
+        """Wait until it is ready.
+
+        Raises:
+            ValueError: it is not, or is another version.
+        """
+        imported = Path(self._ask(None)["package"]).resolve()
+        if imported != (self._checkout / "aiparsing_d2").resolve():
+            raise ValueError(f"{self._checkout}: Python imports {imported} instead")
+
+    def _ask(self, question: str | None) -> dict[str, Any]:
+        """Write a line, and read the answer."""
+        assert self._process.stdin and self._process.stdout
+        with contextlib.suppress(BrokenPipeError):
+            if question is not None:
+                self._process.stdin.write(f"{question}\n")
+                self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        if not answer:
+            errors = (self._folder / _ERRORS).read_text("utf-8", "replace")
+            last = errors.strip().rpartition("\n")[2]
+            raise ValueError(f"{self._checkout}: the work failed: {last}")
+        return json.loads(answer)
+
+    def outputs(self) -> dict[str, Tensor]:
+        self._ask("outputs")
+        return torch.load(self._folder / "outputs.pt", weights_only=True)
+
+    def run(self, clock: Clock) -> None:
+        clock.set(self._ask("run")["ms"])
+
+
+@contextlib.contextmanager
+def _worker(task: str, inputs: Mapping[str, Any], checkout: Path) -> Iterator[_Worker]:
+    """Start a version at a task; it ends with the context."""
+    with tempfile.TemporaryDirectory(prefix="benchmark_version_") as name:
+        folder = Path(name)
+        # Beside this package's other modules, the script would be first to import them.
+        for script in _SCRIPTS:
+            shutil.copyfile(Path(__file__).with_name(script), folder / script)
+        torch.save(dict(inputs), folder / "inputs.pt")
+        with (folder / _ERRORS).open("wb") as stream:
+            process = subprocess.Popen(
+                [sys.executable, folder / _SCRIPTS[0], task, name],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stream,
+                text=True,
+                env={**os.environ, "PYTHONPATH": str(checkout.resolve())},
+            )
+        try:
+            yield _Worker(process, folder, checkout)
+        finally:
+            process.kill()
+            process.communicate()

@@ -1,0 +1,106 @@
+"""This version beside itself, and beside ones that are broken."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import aiparsing_d2
+from aiparsing_d2.analysis.versions import differences
+from aiparsing_d2.cli import main
+
+ROOT = Path(aiparsing_d2.__file__).parents[1]
+TINY = "--device cpu --repeats 2 --warm-up 0 --max-seconds 600 --num-threads 1".split()
+SMALL = "--people 2 --image-size 64 80".split()
+
+
+@pytest.fixture(autouse=True)
+def threads():
+    """What the command sets for its process."""
+    num_threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(num_threads)
+
+
+def run(folder, *arguments):
+    assert main(["benchmark", *arguments, *TINY, "--output", str(folder)]) == 0
+    return json.loads((folder / f"benchmark_{arguments[0]}.json").read_text())["rows"]
+
+
+@pytest.mark.parametrize(
+    "arguments, outputs",
+    [
+        (
+            ["infer", "--config", "demo/aiparsing_tiny_FPN_drawn_cihp", "--precisions", "fp32"],
+            {"logits", "part_maps"},
+        ),
+        (["paste", "--classes", "20"], {"part_maps", "scores"}),
+        (["compose"], {"category_map", "person_map", "region_map", "region_scores"}),
+    ],
+)
+def test_a_version_equals_itself(tmp_path, arguments, outputs):
+    other, this = run(tmp_path, *arguments, *SMALL, "--against", str(ROOT))
+    assert (this["version"], other["version"]) == ("this", str(ROOT))
+    assert this["differences"] == dict.fromkeys(outputs, 0)
+    assert this["repeats"] == other["repeats"] == 2 and this["ms"] > 0
+    ratios = [mine / others for mine, others in zip(this["all_ms"], other["all_ms"])]
+    assert (this["ratio"]["low"], this["ratio"]["high"]) == (min(ratios), max(ratios))
+    assert other["ratio"] is None
+
+
+@pytest.fixture
+def other_version(tmp_path):
+    """A copy of the package."""
+    package = tmp_path / "other" / "aiparsing_d2"
+    ignored = shutil.ignore_patterns("__pycache__", "weights")
+    shutil.copytree(ROOT / "aiparsing_d2", package, ignore=ignored)
+    return package
+
+
+def test_no_speed_without_equal_outputs(tmp_path, other_version, capsys):
+    module = other_version / "submissions" / "composition.py"
+    with module.open("a") as file:
+        file.write(
+            "\n_right = compose\n"
+            "def compose(*args):\n"
+            "    composed = _right(*args)\n"
+            "    composed.category_map[composed.category_map == 2] = 3\n"
+            "    return composed\n"
+        )
+    rows = run(tmp_path, "compose", *SMALL, "--against", str(other_version.parent))
+    assert [row["version"] for row in rows] == ["this", str(other_version.parent)]
+    for row in rows:
+        assert row["ms"] is None and row["all_ms"] == [] and row["ratio"] is None
+        assert row["error"].startswith("outputs differ: category_map by 0.")
+        assert row["differences"]["person_map"] == 0
+    assert "outputs differ: category_map" in capsys.readouterr().out
+    share = rows[0]["differences"]["category_map"]
+    wide = ["--tolerance", str(share)]
+    (tmp_path / "wide").mkdir()
+    rows = run(tmp_path / "wide", "compose", *SMALL, *wide, "--against", str(other_version.parent))
+    assert all(row["error"] is None and row["ms"] > 0 for row in rows)
+
+
+def test_a_version_that_fails_is_told(other_version, capsys):
+    (other_version / "structures" / "__init__.py").write_text("raise OSError('no such luck')")
+    arguments = ["paste", *SMALL, *TINY, "--against", str(other_version.parent)]
+    assert main(["benchmark", *arguments]) == 1
+    error = capsys.readouterr().err
+    assert f"error: {other_version.parent}: the work failed: OSError: no such luck" in error
+
+
+def test_a_folder_without_the_package_is_told(tmp_path, capsys):
+    assert main(["benchmark", "paste", *SMALL, *TINY, "--against", str(tmp_path)]) == 1
+    assert f"{tmp_path} holds no package aiparsing_d2" in capsys.readouterr().err
+
+
+def test_differences():
+    mine = {"labels": torch.tensor([0, 1, 2, 3, 0]), "scores": torch.tensor([0.0, 2.0])}
+    other = {"labels": torch.tensor([0, 1, 2, 4, 5]), "scores": torch.tensor([0.5, 2.5])}
+    # Two of the four labels that are somebody's; half of a standard deviation of 1.
+    assert differences(mine, other) == {"labels": 0.5, "scores": 0.5}
+    assert differences(mine, mine) == {"labels": 0, "scores": 0}
+    with pytest.raises(ValueError, match="other shapes"):
+        differences(mine, {**other, "labels": torch.zeros(4, dtype=torch.int64)})
