@@ -37,7 +37,15 @@ from .measuring import Case, Clock, Settings, allow_tf32, size_in_bytes
 from .report import Report, available, shown_number, shown_ratio, shown_time
 from .versions import THIS, against_columns, compare_versions
 
-__all__ = ["AS_BUILT", "PRECISIONS", "build_seeded", "compare_inference", "measure_stages"]
+__all__ = [
+    "AS_BUILT",
+    "PRECISIONS",
+    "Pipeline",
+    "build_seeded",
+    "compare_inference",
+    "draw_picture",
+    "measure_stages",
+]
 
 AS_BUILT = "none"
 PRECISIONS = (AS_BUILT, "fp32", "tf32", "bf16", "fp16")
@@ -94,25 +102,27 @@ def measure_stages(
     device = settings.device
     precisions = available(precisions, device, report)
     model, cfg = build_seeded(config)
-    parsers = {
-        precision: _Parser(model, cfg, device, precision, channels_last, compile)
+    pipelines = {
+        precision: Pipeline(copy.deepcopy(model), cfg, device, precision, channels_last, compile)
         for precision in precisions
     }
     peaks = convolution_peaks(device, sorted({_arithmetic(name) for name in precisions}))
     with tempfile.TemporaryDirectory(prefix="benchmark_infer_") as folder:
         for count, size in product(people, image_sizes):
             picture = Path(folder) / "{}x{}.jpg".format(*size)
-            _draw_picture(picture, size)
-            for precision, parser in parsers.items():
-                parser.prepare(picture, Path(folder) / f"{precision}_{count}_{picture.stem}", count)
+            draw_picture(picture, size)
+            for precision, pipeline in pipelines.items():
+                pipeline.prepare(
+                    picture, Path(folder) / f"{precision}_{count}_{picture.stem}", count
+                )
             shared = {"people": count, "image_size": list(size)}
-            cases = {name: parser.case for name, parser in parsers.items()}
+            cases = {name: pipeline.case for name, pipeline in pipelines.items()}
             rows = report.add_group(settings, cases, shared, reference=precisions[0])
-            costs = _multiply_adds(model, parsers[precisions[0]].input_size, count)
+            costs = _multiply_adds(model, pipelines[precisions[0]].input_size, count)
             for row in rows:
-                parser = parsers[row["precision"]]
-                row["input_size"] = list(parser.input_size)
-                row["difference"] = _difference(parser, parsers[precisions[0]])
+                pipeline = pipelines[row["precision"]]
+                row["input_size"] = list(pipeline.input_size)
+                row["difference"] = _difference(pipeline, pipelines[precisions[0]])
                 row["multiply_adds"] = costs
                 row["share_of_limit"] = _shares(row, costs, peaks[_arithmetic(row["precision"])])
     report.table_rows = [
@@ -206,7 +216,8 @@ def _arithmetic(precision: str) -> str:
     return "fp32" if precision == AS_BUILT else precision
 
 
-def _draw_picture(path: Path, size: tuple[int, int]) -> None:
+def draw_picture(path: Path, size: tuple[int, int]) -> None:
+    """Write a drawn scene as a JPEG file."""
     image, _ = draw_image(size, 4, seed=0)
     Image.fromarray(image.numpy()[::-1].transpose(1, 2, 0)).save(path, quality=90)
 
@@ -223,11 +234,11 @@ def _marking(clock: Clock) -> Callable[..., Composition]:
     return marked
 
 
-def _difference(parser: _Parser, reference: _Parser) -> float | None:
-    if parser is reference:
+def _difference(pipeline: Pipeline, reference: Pipeline) -> float | None:
+    if pipeline is reference:
         return None
     expected = reference.forced.found.float()
-    difference = (parser.forced.found.float() - expected).abs().max() / expected.std()
+    difference = (pipeline.forced.found.float() - expected).abs().max() / expected.std()
     return float(difference)
 
 
@@ -285,7 +296,7 @@ def _shown_cell(precision: str, name: str) -> Callable[[dict[str, Any]], str]:
     return lambda line: line["cells"].get(precision, {}).get(name, "-")
 
 
-class _Parser:
+class Pipeline:
     """A model in a precision, and what is around it.
 
     Attributes:
@@ -300,17 +311,25 @@ class _Parser:
         cfg: DictConfig,
         device: torch.device,
         precision: str,
-        channels_last: bool | None,
-        compile: bool,
+        channels_last: bool | None = None,
+        compile: bool = False,
     ):
+        """
+        Args:
+            model: as :func:`build_seeded` gives it; the pipeline's own from now on.
+            cfg: its config.
+            device: where it runs.
+            precision: of ``PRECISIONS``.
+            channels_last, compile: see :func:`measure_stages`.
+        """
         self.precision = precision
         if precision == AS_BUILT:
-            self.model = copy.deepcopy(model).to(device)
+            self.model = model.to(device)
             if channels_last:
                 self.model.to(memory_format=torch.channels_last)
         else:
             self.model = optimize_for_inference(
-                copy.deepcopy(model).to(device),
+                model.to(device),
                 "fp32" if precision == "tf32" else precision,
                 channels_last=channels_last,
                 compile=compile,

@@ -84,7 +84,8 @@ class Report:
                 "error": result.error,
             }
             rows.append(row)
-            print(f"{name}, {shown}: {shown_time(row, 'ms', '.1f')} ms", file=sys.stderr)
+            told = row["error"] or f"{row['ms']:.1f} ms"
+            print(": ".join([", ".join(filter(None, [name, shown])), told]), file=sys.stderr)
         self.rows += rows
         return rows
 
@@ -126,7 +127,9 @@ def shown_ratio(row: Mapping[str, Any]) -> str:
     ratio = row["ratio"]
     if ratio is None:
         return "-"
-    shown = "{median:.2f} ({low:.2f} to {high:.2f})".format(**ratio)
+    digits = 2 if ratio["median"] >= 0.1 else 3
+    median, low, high = (f"{ratio[key]:.{digits}f}" for key in ("median", "low", "high"))
+    shown = f"{median} ({low} to {high})"
     return f"{shown}, tie" if ratio["tie"] else shown
 
 

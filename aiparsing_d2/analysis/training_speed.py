@@ -78,7 +78,7 @@ def measure_training(
         ]
     )
     device, size = settings.device, settings.image_size
-    trainees = {key: Trainee(key, device, settings.channels_last) for key in settings.models}
+    trainees = {key: Trainee(build(key, device, settings.channels_last)) for key in settings.models}
     precisions = available(settings.precisions, device, report)
     for batch_size, precision in product(batch_sizes, precisions):
         cases = {}
@@ -112,9 +112,9 @@ def _shown_stage(stage: str) -> Callable[[dict[str, Any]], str]:
 class Trainee:
     """A model with its optimiser."""
 
-    def __init__(self, key: str, device: torch.device, channels_last: bool):
-        self.device = device
-        self.model = build(key, device, channels_last).train()
+    def __init__(self, model: GeneralizedRCNN):
+        self.device = model.device
+        self.model = model.train()
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         # Without a learning rate all is computed and nothing changes.
         self.optimizer = torch.optim.SGD(parameters, lr=0.0, momentum=0.9, weight_decay=1e-4)

@@ -67,23 +67,15 @@ def compare_versions(
         for worker in (this, other):  # both are starting
             worker.check()
         found = differences(this.outputs(), other.outputs())
-        facts = {**shared, "differences": found}
         name = str(checkout)
+        facts = {key: {"version": key, "differences": found} for key in (name, THIS)}
         if max(found.values()) > tolerance:
             worst = max(found, key=lambda key: found[key])
-            error = f"outputs differ: {worst} by {found[worst]:.2g}"
-            report.add_results(
-                {THIS: Measurement(error=error), name: Measurement(error=error)},
-                {key: {"version": key} for key in (THIS, name)},
-                facts,
-                reference=name,
-            )
+            failed = Measurement(error=f"outputs differ: {worst} by {found[worst]:.2g}")
+            report.add_results(dict.fromkeys(facts, failed), facts, shared, reference=name)
             return
-        cases = {
-            name: Case(other.run, {"version": name}),
-            THIS: Case(this.run, {"version": THIS}),
-        }
-        report.add_group(settings, cases, facts, reference=name)
+        cases = {name: Case(other.run, facts[name]), THIS: Case(this.run, facts[THIS])}
+        report.add_group(settings, cases, shared, reference=name)
 
 
 def differences(mine: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> dict[str, float]:

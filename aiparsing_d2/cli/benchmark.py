@@ -31,6 +31,7 @@ Measure: TypeAlias = "Callable[[argparse.Namespace, dict[str, Any]], Report]"
 MODELS = ("aiparsing", "aiparsing-light", "parsing-rcnn", "mask-rcnn")
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 INFERENCE_PRECISIONS = ("none", "fp32", "tf32", "bf16", "fp16")
+EXPORT_FORMATS = ("onnx", "torchscript", "torch-export")
 # The fast ones first: where the time is over, the slowest are left out.
 TRAINING_PRECISIONS = ("bf16", "tf32", "fp32")
 
@@ -70,6 +71,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         _add_compose,
         _add_evaluate,
         _add_data,
+        _add_export,
+        _add_memory,
         _add_peak,
     ):
         add(kinds)
@@ -103,6 +106,7 @@ def _add_infer(kinds: argparse._SubParsersAction) -> None:
         "--compile", action="store_true", help="by torch.compile, which takes minutes at first"
     )
     _add_against(parser)
+    _add_plot(parser)
     _add_common(parser, _infer, repeats=5, max_seconds=600)
 
 
@@ -156,6 +160,7 @@ def _add_paste(kinds: argparse._SubParsersAction) -> None:
         help="the background included; default: 20",
     )
     _add_against(parser)
+    _add_plot(parser)
     _add_common(parser, _paste, repeats=5, max_seconds=600)
 
 
@@ -170,7 +175,66 @@ def _add_compose(kinds: argparse._SubParsersAction) -> None:
     _add_people(parser, [1, 5, 20, 50])
     _add_image_sizes(parser)
     _add_against(parser)
+    _add_plot(parser)
     _add_common(parser, _compose, repeats=20, max_seconds=80)
+
+
+def _add_memory(kinds: argparse._SubParsersAction) -> None:
+    parser = _add_kind(
+        kinds,
+        "memory",
+        "peak memory of inference and of a training step",
+        "Each number of people and of images has a process of its own.\n\n"
+        "example:\n  aiparsing benchmark memory --people 1 20 --batch-sizes 2",
+    )
+    _add_config(parser)
+    _add_people(parser, [1, 5, 20, 50])
+    parser.add_argument(
+        "--batch-sizes",
+        type=positive,
+        nargs="*",
+        default=[2],
+        metavar="N",
+        help="images of a training step; default: 2",
+    )
+    _add_image_sizes(parser)
+    parser.add_argument(
+        "--precisions",
+        nargs="+",
+        choices=INFERENCE_PRECISIONS,
+        default=["fp32"],
+        help="as of infer; training steps take bf16 or float32; default: fp32",
+    )
+    _add_plot(parser)
+    _add_common(parser, _memory, repeats=5, max_seconds=600)
+
+
+def _add_export(kinds: argparse._SubParsersAction) -> None:
+    parser = _add_kind(
+        kinds,
+        "export",
+        "exported files, beside the model they are made of",
+        "Outputs are compared before anything is timed.\n\n"
+        "example:\n  aiparsing benchmark export --formats torchscript",
+    )
+    parser.add_argument(
+        "--config",
+        default="photographs/aiparsing_lite0_FPN_ccp",
+        metavar="NAME",
+        help="of the model zoo; default: %(default)s",
+    )
+    parser.add_argument(
+        "--weights", metavar="FILE", help="default: those that the package carries for the config"
+    )
+    parser.add_argument(
+        "--formats",
+        nargs="+",
+        choices=EXPORT_FORMATS,
+        default=["onnx", "torchscript"],
+        help="default: onnx torchscript",
+    )
+    _add_image_sizes(parser)
+    _add_common(parser, _export, repeats=10, max_seconds=600)
 
 
 def _add_peak(kinds: argparse._SubParsersAction) -> None:
@@ -313,6 +377,12 @@ def _add_against(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_plot(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE", help="a picture (.png, .pdf, ...) of how cost grows"
+    )
+
+
 def _add_model_arguments(parser: argparse.ArgumentParser, precisions: tuple[str, ...]) -> None:
     parser.add_argument(
         "--models", nargs="+", choices=MODELS, default=list(MODELS), help="default: all"
@@ -373,6 +443,10 @@ def run(args: argparse.Namespace) -> int:
                 raise FileExistsError(f"{file} exists; give another --output")
         settings = _read_settings(args, start + args.max_seconds)
         report = args.measure(args, settings)
+        if getattr(args, "plot", None):
+            from aiparsing_d2.analysis.cost_plot import plot_costs
+
+            plot_costs(report.rows, args.plot)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -486,6 +560,29 @@ def _compose(args: argparse.Namespace, settings: dict[str, Any]) -> Report:
     if args.against is None:
         return measure_composing(*what)
     return compare_composing(*what, args.against, args.tolerance)
+
+
+def _memory(args: argparse.Namespace, settings: dict[str, Any]) -> Report:
+    from aiparsing_d2.analysis.measuring import Settings
+    from aiparsing_d2.analysis.memory_use import measure_memory
+
+    return measure_memory(
+        Settings(**settings),
+        args.config,
+        args.people,
+        args.batch_sizes,
+        _image_sizes(args),
+        args.precisions,
+    )
+
+
+def _export(args: argparse.Namespace, settings: dict[str, Any]) -> Report:
+    from aiparsing_d2.analysis.export_speed import measure_exports
+    from aiparsing_d2.analysis.measuring import Settings
+
+    return measure_exports(
+        Settings(**settings), args.config, args.weights, args.formats, _image_sizes(args)
+    )
 
 
 def _peak(args: argparse.Namespace, settings: dict[str, Any]) -> Report:

@@ -70,7 +70,7 @@ def test_no_speed_without_equal_outputs(tmp_path, other_version, capsys):
             "    return composed\n"
         )
     rows = run(tmp_path, "compose", *SMALL, "--against", str(other_version.parent))
-    assert [row["version"] for row in rows] == ["this", str(other_version.parent)]
+    assert [row["version"] for row in rows] == [str(other_version.parent), "this"]
     for row in rows:
         assert row["ms"] is None and row["all_ms"] == [] and row["ratio"] is None
         assert row["error"].startswith("outputs differ: category_map by 0.")
