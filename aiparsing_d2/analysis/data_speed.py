@@ -28,6 +28,8 @@ from aiparsing_d2.data.datasets import load_cihp
 from aiparsing_d2.drawn_scenes import CIHPRequest, write_data_set
 from aiparsing_d2.structures.part_labels import CIHP_PART_LABELS
 
+from .report import Report
+
 __all__ = ["measure_data"]
 
 _NUM_SCENES = 8
@@ -35,7 +37,7 @@ _NUM_SCENES = 8
 
 def measure_data(
     num_images: int, image_size: tuple[int, int], num_mapped: int, repeats: int
-) -> list[tuple[str, str]]:
+) -> Report:
     """Measure reading a data set, in this process with one thread.
 
     Args:
@@ -43,9 +45,6 @@ def measure_data(
         image_size: (height, width) in pixels.
         num_mapped: images that a mapper is timed on.
         repeats: of which the median is returned.
-
-    Returns:
-        What was measured, and the figure with its unit.
     """
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
@@ -61,10 +60,20 @@ def measure_data(
             first = _seconds(load, time.perf_counter)
             cached = [_seconds(load, time.perf_counter) for _ in range(repeats)]
             records = load()[:num_mapped]
-        rows = [
-            (f"first index of {num_images} images", f"{first:.3f} s"),
-            ("the same from the cache", f"{statistics.median(cached):.3f} s"),
-        ]
+        report = Report(
+            notes=[
+                "Index: seconds by the clock. Mappers: images per second of CPU time of one thread."
+            ],
+            columns={
+                "what": lambda row: row["what"],
+                "figure": lambda row: f"{row['figure']:{row['form']}} {row['unit']}",
+                "range": lambda row: "{:{form}} to {:{form}}".format(
+                    *(row["low"], row["high"]), form=row["form"]
+                ),
+            },
+        )
+        report.rows.append(_row(f"first index of {num_images} images", [first], "s", ".3f"))
+        report.rows.append(_row("the same from the cache", cached, "s", ".3f"))
         resize = T.ResizeShortestEdge((640, 800), max_size=1333, sample_style="range")
         training = ParsingDatasetMapper(
             True, augmentations=[resize, T.RandomFlip()], part_labels=CIHP_PART_LABELS
@@ -72,9 +81,22 @@ def measure_data(
         inference = ParsingDatasetMapper(False, augmentations=[T.ResizeShortestEdge(800, 1333)])
         height, width = image_size
         for name, mapper in (("training", training), ("inference", inference)):
-            rate = _images_per_second(mapper, records, repeats)
-            rows.append((f"{name} mapper, {height}x{width}, one core", f"{rate:.1f} images/s"))
-    return rows
+            rates = _images_per_second(mapper, records, repeats)
+            what = f"{name} mapper, {height}x{width}, one core"
+            report.rows.append(_row(what, rates, "images/s", ".1f"))
+    return report
+
+
+def _row(what: str, figures: Sequence[float], unit: str, form: str) -> dict[str, Any]:
+    return {
+        "what": what,
+        "figure": statistics.median(figures),
+        "low": min(figures),
+        "high": max(figures),
+        "unit": unit,
+        "form": form,
+        "repeats": len(figures),
+    }
 
 
 def _write_copies(root: Path, num_images: int, size: tuple[int, int]) -> None:
@@ -105,8 +127,8 @@ def _seconds(run: Callable[[], Any], clock: Callable[[], float]) -> float:
 
 def _images_per_second(
     mapper: ParsingDatasetMapper, records: Sequence[dict[str, Any]], repeats: int
-) -> float:
-    """Median over the repeats, in CPU time."""
+) -> list[float]:
+    """Of each repeat, in CPU time."""
 
     def map_all() -> None:
         for record in records:
@@ -114,4 +136,4 @@ def _images_per_second(
 
     map_all()
     times = [_seconds(map_all, time.process_time) for _ in range(repeats)]
-    return len(records) / statistics.median(times)
+    return [len(records) / time for time in times]

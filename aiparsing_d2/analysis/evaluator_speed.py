@@ -18,13 +18,14 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from tabulate import tabulate
 from tqdm import tqdm
 
 from aiparsing_d2.engine.dry_run import peak_resident_memory
 from aiparsing_d2.evaluation import CroppedMaps, GroundTruth, ParsingMetrics, Prediction
 
-__all__ = ["ImageKind", "measure_memory", "measure_scoring"]
+from .report import Report, shown_number
+
+__all__ = ["ImageKind", "measure_scoring"]
 
 
 class Image(NamedTuple):
@@ -53,14 +54,20 @@ class ImageKind:
     predictions: int
 
 
-def measure_scoring(kind: ImageKind, repeats: int) -> str:
-    """Return a table in Markdown: scoring, and the floor, for people of two kinds.
+def measure_scoring(kind: ImageKind, repeats: int, num_images: int) -> Report:
+    """Score people of two kinds, beside the floor; and many images, for what these leave in memory.
 
     Args:
         kind: of the images.
-        repeats: of which the medians are shown.
+        repeats: of which the medians are reported.
+        num_images: of the memory figures; 0 leaves them out.
     """
-    rows = []
+    report = Report(
+        notes=[
+            f"{kind.height} x {kind.width} pixels, {kind.classes} classes, {kind.people} annotated "
+            f"and {kind.predictions} predicted people, numpy {np.__version__}, CPU time."
+        ]
+    )
     for case, fill in (("side by side", False), ("everybody fills the image", True)):
         images = _make_images(kind, fill)
         metrics = ParsingMetrics(kind.classes)
@@ -68,20 +75,42 @@ def measure_scoring(kind: ImageKind, repeats: int) -> str:
         def score(image: Image, metrics: ParsingMetrics = metrics) -> None:
             metrics.add_image(str(metrics.num_images), image.ground_truth, image.prediction)
 
-        scoring = _seconds_per_item(score, images, repeats)
-        floor = _seconds_per_item(_count_labels, images, repeats)
-        rows.append([case, 1 / scoring, 1000 * scoring, 1000 * floor, scoring / floor])
-    headers = ["people", "images/s", "ms/image", "floor ms", "times the floor"]
-    return tabulate(rows, headers, tablefmt="pipe", floatfmt=".1f")
+        scoring, floor = _seconds_per_item([score, _count_labels], images, repeats)
+        ratios = [mine / least for mine, least in zip(scoring, floor)]
+        report.rows.append(
+            {
+                "people": case,
+                "images_per_second": 1 / statistics.median(scoring),
+                "ms": 1000 * statistics.median(scoring),
+                "floor_ms": 1000 * statistics.median(floor),
+                "times_the_floor": statistics.median(ratios),
+                "low": min(ratios),
+                "high": max(ratios),
+                "repeats": repeats,
+            }
+        )
+    report.columns = {
+        "people": lambda row: row["people"],
+        "images/s": lambda row: shown_number(row["images_per_second"], ".1f"),
+        "ms/image": lambda row: shown_number(row["ms"], ".1f"),
+        "floor ms": lambda row: shown_number(row["floor_ms"], ".1f"),
+        "times the floor": lambda row: "{times_the_floor:.1f} ({low:.1f} to {high:.1f})".format(
+            **row
+        ),
+    }
+    if num_images:
+        memory = _measure_memory(kind, num_images)
+        report.notes.append(
+            "Peak memory grew by {grown_mib:.1f} MiB from image {warm_up} to {images} "
+            "({bytes_per_image:.0f} bytes per image; a pickled record has {record_bytes:.0f}). "
+            "Computing the metrics of all took {compute_seconds:.1f} s.".format(**memory)
+        )
+        report.rows = [{**row, "memory": memory} for row in report.rows]
+    return report
 
 
-def measure_memory(kind: ImageKind, num_images: int) -> str:
-    """Score images, and return a sentence on what this leaves in memory.
-
-    Args:
-        kind: of the images.
-        num_images: how many.
-    """
+def _measure_memory(kind: ImageKind, num_images: int) -> dict[str, float]:
+    """Score images, and tell what this leaves in memory."""
     images = _make_images(kind, fill=False)
     metrics = ParsingMetrics(kind.classes)
     warm_up = min(100, num_images // 2)
@@ -91,14 +120,16 @@ def measure_memory(kind: ImageKind, num_images: int) -> str:
         image = images[i % len(images)]
         metrics.add_image(f"{i:07d}", image.ground_truth, image.prediction)
     grown = peak_resident_memory() - peak_before
-    record = len(pickle.dumps(metrics)) / num_images
     start = time.process_time()
     metrics.compute()
-    return (
-        f"Peak memory grew by {grown / 2**20:.1f} MiB from image {warm_up} to {num_images} "
-        f"({grown / (num_images - warm_up):.0f} bytes per image; a pickled record has "
-        f"{record:.0f}). Computing the metrics of all took {time.process_time() - start:.1f} s."
-    )
+    return {
+        "warm_up": warm_up,
+        "images": num_images,
+        "grown_mib": grown / 2**20,
+        "bytes_per_image": grown / (num_images - warm_up),
+        "record_bytes": len(pickle.dumps(metrics)) / num_images,
+        "compute_seconds": time.process_time() - start,
+    }
 
 
 def _make_images(kind: ImageKind, fill: bool, number: int = 8) -> list[Image]:
@@ -163,14 +194,16 @@ def _count_labels(image: Image) -> None:
         np.bincount(label_map.ravel())
 
 
-def _seconds_per_item(work: Callable[[Any], None], items: Sequence[Any], repeats: int) -> float:
-    """Median CPU time."""
-    for item in items:
-        work(item)  # the first pass is slower
-    times = []
-    for _ in range(repeats):
-        start = time.process_time()
-        for item in items:
-            work(item)
-        times.append((time.process_time() - start) / len(items))
-    return statistics.median(times)
+def _seconds_per_item(
+    works: Sequence[Callable[[Any], None]], items: Sequence[Any], repeats: int
+) -> list[list[float]]:
+    """CPU time of each repeat, for works that take turns."""
+    times: list[list[float]] = [[] for _ in works]
+    for number in range(-1, repeats):  # the first pass is slower
+        for work, of_work in zip(works, times):
+            start = time.process_time()
+            for item in items:
+                work(item)
+            if number >= 0:
+                of_work.append((time.process_time() - start) / len(items))
+    return times

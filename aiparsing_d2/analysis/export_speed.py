@@ -13,7 +13,7 @@ from aiparsing_d2.data.image_files import read_image
 from aiparsing_d2.export import FORMATS, ImageParser, export_predictor
 from aiparsing_d2.inference import ParsingPredictor
 
-from .inference_stages import draw_picture
+from .measured_pipeline import draw_picture
 from .measuring import Case, Clock, Settings
 from .report import Report, shown_ratio, shown_time
 

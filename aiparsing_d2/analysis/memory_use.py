@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ import torch
 from aiparsing_d2.engine.dry_run import peak_resident_memory
 
 from .drawn_inputs import training_batch
-from .inference_stages import Pipeline, build_seeded, draw_picture
+from .measured_pipeline import Pipeline, build_seeded, draw_picture
 from .measuring import Clock, Settings
 from .report import Report, available, shown_number
 from .training_speed import Trainee
@@ -45,7 +46,7 @@ def measure_memory(
         people: numbers of people in the picture of inference.
         batch_sizes: numbers of images in a training step.
         image_sizes: (height, width) of the pictures in pixels.
-        precisions: of ``inference_stages.PRECISIONS``; training steps take bf16, and float32 for
+        precisions: of ``measured_pipeline.PRECISIONS``; training steps take bf16, and float32 for
             all others.
     """
     on_gpu = settings.device.type == "cuda"
@@ -169,6 +170,9 @@ def _peaks(run: Callable[[], Any], runs: int, device: torch.device) -> list[int]
             return torch.cuda.max_memory_allocated(device)
         return peak_resident_memory()
 
+    # What building the model took at its peak is no part of it, where Linux can forget that.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
     peaks = [peak()]
     for _ in range(runs):
         run()

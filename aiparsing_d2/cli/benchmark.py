@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from aiparsing_d2.analysis.measured_models import ModelSettings
     from aiparsing_d2.analysis.report import Report
 
-__all__ = ["add_parser", "run", "run_data", "run_evaluate"]
+__all__ = ["add_parser", "run"]
 
 Measure: TypeAlias = "Callable[[argparse.Namespace, dict[str, Any]], Report]"
 
@@ -266,7 +266,6 @@ def _add_data(kinds: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--size", type=positive, nargs=2, default=(400, 500), metavar=("H", "W"), help="in pixels"
     )
-    _add_repeats(parser, 5)
     parser.add_argument(
         "--mapped-images",
         type=positive,
@@ -274,7 +273,8 @@ def _add_data(kinds: argparse._SubParsersAction) -> None:
         metavar="N",
         help="images that a mapper is timed on",
     )
-    parser.set_defaults(run=run_data)
+    _add_repeats(parser, 5)
+    _add_output(parser, _data)
 
 
 def _add_evaluate(kinds: argparse._SubParsersAction) -> None:
@@ -295,7 +295,6 @@ def _add_evaluate(kinds: argparse._SubParsersAction) -> None:
         ("--predictions", 5, "predicted people per image"),
     ):
         parser.add_argument(name, type=positive, default=default, metavar="N", help=help)
-    _add_repeats(parser, 7)
     parser.add_argument(
         "--images",
         type=int,
@@ -303,7 +302,8 @@ def _add_evaluate(kinds: argparse._SubParsersAction) -> None:
         metavar="N",
         help="images of the memory figures; 0 leaves them out",
     )
-    parser.set_defaults(run=run_evaluate)
+    _add_repeats(parser, 7)
+    _add_output(parser, _evaluate)
 
 
 def _add_kind(
@@ -423,6 +423,10 @@ def _add_common(
         metavar="S",
         help="no round is begun after these; what is missing is listed; default: %(default)s",
     )
+    _add_output(parser, measure)
+
+
+def _add_output(parser: argparse.ArgumentParser, measure: Measure) -> None:
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="for benchmark_WHAT.json and .md"
     )
@@ -441,7 +445,7 @@ def run(args: argparse.Namespace) -> int:
         for file in files:
             if file.exists():
                 raise FileExistsError(f"{file} exists; give another --output")
-        settings = _read_settings(args, start + args.max_seconds)
+        settings = _read_settings(args)
         report = args.measure(args, settings)
         if getattr(args, "plot", None):
             from aiparsing_d2.analysis.cost_plot import plot_costs
@@ -471,7 +475,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _read_settings(args: argparse.Namespace, deadline: float) -> dict[str, Any]:
+def _read_settings(args: argparse.Namespace) -> dict[str, Any]:
     """Set PyTorch up for a measurement; return the values of ``Settings``.
 
     Raises:
@@ -479,6 +483,8 @@ def _read_settings(args: argparse.Namespace, deadline: float) -> dict[str, Any]:
     """
     import torch
 
+    if not hasattr(args, "device"):
+        return {"device": torch.device("cpu")}
     if args.warm_up < 0:
         raise ValueError(f"--warm-up {args.warm_up} is negative")
     try:
@@ -498,7 +504,7 @@ def _read_settings(args: argparse.Namespace, deadline: float) -> dict[str, Any]:
         "device": device,
         "repeats": args.repeats,
         "warm_up": args.warm_up,
-        "deadline": deadline,
+        "deadline": time.monotonic() + args.max_seconds,
     }
 
 
@@ -592,29 +598,14 @@ def _peak(args: argparse.Namespace, settings: dict[str, Any]) -> Report:
     return measure_peak(Settings(**settings), args.precisions)
 
 
-def run_data(args: argparse.Namespace) -> int:
-    """Run ``data``; returns the exit status."""
-    from tabulate import tabulate
-
+def _data(args: argparse.Namespace, settings: dict[str, Any]) -> Report:
     from aiparsing_d2.analysis.data_speed import measure_data
 
-    rows = measure_data(args.images, tuple(args.size), args.mapped_images, args.repeats)
-    print(tabulate(rows, tablefmt="plain"))
-    return 0
+    return measure_data(args.images, tuple(args.size), args.mapped_images, args.repeats)
 
 
-def run_evaluate(args: argparse.Namespace) -> int:
-    """Run ``evaluate``; returns the exit status."""
-    import numpy as np
-
-    from aiparsing_d2.analysis.evaluator_speed import ImageKind, measure_memory, measure_scoring
+def _evaluate(args: argparse.Namespace, settings: dict[str, Any]) -> Report:
+    from aiparsing_d2.analysis.evaluator_speed import ImageKind, measure_scoring
 
     kind = ImageKind(args.height, args.width, args.classes, args.persons, args.predictions)
-    print(
-        f"{kind.height} x {kind.width} pixels, {kind.classes} classes, "
-        f"{counted(kind.people, 'person')}, {kind.predictions} predictions, numpy {np.__version__}"
-    )
-    print(measure_scoring(kind, args.repeats))
-    if args.images > 0:
-        print(measure_memory(kind, args.images))
-    return 0
+    return measure_scoring(kind, args.repeats, args.images)

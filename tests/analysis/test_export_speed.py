@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from aiparsing_d2.analysis import export_speed
-from aiparsing_d2.analysis.inference_stages import build_seeded
+from aiparsing_d2.analysis.measured_pipeline import build_seeded
 from aiparsing_d2.cli import benchmark, main
 from aiparsing_d2.export import FORMATS
 

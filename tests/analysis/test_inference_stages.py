@@ -3,7 +3,8 @@ import json
 import pytest
 import torch
 
-from aiparsing_d2.analysis import device_peak, inference_stages
+from aiparsing_d2.analysis import device_peak, inference_stages, measured_pipeline
+from aiparsing_d2.analysis.measuring import Settings
 from aiparsing_d2.cli import benchmark, main
 
 CONFIG = "demo/aiparsing_tiny_FPN_drawn_cihp"
@@ -65,7 +66,7 @@ def test_stages_of_every_setting(result):
 
 
 def test_outputs_differ_by_rounding_only(result):
-    by_precision = {row["precision"]: row["difference"] for row in result[0]["rows"]}
+    by_precision = {row["precision"]: row.get("difference") for row in result[0]["rows"]}
     assert by_precision["none"] is None
     assert by_precision["fp32"] < 1e-3
     assert 1e-4 < by_precision["bf16"] < 0.2
@@ -87,8 +88,8 @@ def test_the_share_is_of_the_rate_that_was_measured():
 
 def test_stages_end_where_their_modules_do():
     """Time that a module spends beside those inside it is its own; all of it is somebody's."""
-    model, _ = inference_stages.build_seeded(CONFIG)
-    stages = inference_stages._Stages(model, compiled=False)
+    model, _ = measured_pipeline.build_seeded(CONFIG)
+    stages = measured_pipeline._Stages(model, compiled=False)
     marks = []
 
     class Clock:
@@ -114,11 +115,19 @@ def test_peak(capsys):
 
 def test_a_rate_is_operations_by_the_fastest_time(monkeypatch):
     monkeypatch.setattr(device_peak, "_PRODUCT_SIDE", 4)
-    report = device_peak.measure_peak(
-        inference_stages.Settings(torch.device("cpu"), 3, 0, float("inf")), ["fp32"]
-    )
+    report = device_peak.measure_peak(Settings(torch.device("cpu"), 3, 0, float("inf")), ["fp32"])
     (row,) = (row for row in report.rows if row["work"] == "product")
     assert row["per_second"] == pytest.approx(2 * 4 * 4 * 4 / (min(row["all_ms"]) / 1000))
+
+
+def test_without_a_precision_or_time_all_is_left_out(capsys):
+    arguments = ["benchmark", "infer", "--config", CONFIG, *TINY, "--image-size", "96", "128"]
+    assert main([*arguments, "--precisions", "fp16"]) == 0
+    assert "fp16: measured on GPUs only" in capsys.readouterr().out
+    assert main([*arguments, "--precisions", "fp32", "--max-seconds", "0"]) == 0
+    assert (
+        "fp32, people 5, image_size [96, 128]: --max-seconds were over" in capsys.readouterr().out
+    )
 
 
 def test_an_unknown_config_is_told(capsys):
@@ -127,4 +136,4 @@ def test_an_unknown_config_is_told(capsys):
 
 
 def test_the_command_line_names_all_precisions():
-    assert benchmark.INFERENCE_PRECISIONS == inference_stages.PRECISIONS
+    assert benchmark.INFERENCE_PRECISIONS == measured_pipeline.PRECISIONS

@@ -36,8 +36,12 @@ def run(folder, *arguments):
             ["infer", "--config", "demo/aiparsing_tiny_FPN_drawn_cihp", "--precisions", "fp32"],
             {"logits", "part_maps"},
         ),
-        (["paste", "--classes", "20"], {"part_maps", "scores"}),
-        (["compose"], {"category_map", "person_map", "region_map", "region_scores"}),
+        pytest.param(["paste", "--classes", "20"], {"part_maps", "scores"}, marks=pytest.mark.slow),
+        pytest.param(
+            ["compose"],
+            {"category_map", "person_map", "region_map", "region_scores"},
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_version_equals_itself(tmp_path, arguments, outputs):
@@ -76,11 +80,6 @@ def test_no_speed_without_equal_outputs(tmp_path, other_version, capsys):
         assert row["error"].startswith("outputs differ: category_map by 0.")
         assert row["differences"]["person_map"] == 0
     assert "outputs differ: category_map" in capsys.readouterr().out
-    share = rows[0]["differences"]["category_map"]
-    wide = ["--tolerance", str(share)]
-    (tmp_path / "wide").mkdir()
-    rows = run(tmp_path / "wide", "compose", *SMALL, *wide, "--against", str(other_version.parent))
-    assert all(row["error"] is None and row["ms"] > 0 for row in rows)
 
 
 def test_a_version_that_fails_is_told(other_version, capsys):
