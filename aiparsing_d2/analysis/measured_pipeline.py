@@ -138,7 +138,8 @@ class Pipeline:
         """Make the case of a picture, whose results are written to a folder."""
         model, device = self.model, self.model.device
         head = model.roi_heads.parsing_head
-        self.input_size = self.map_image(read_image(picture, self.image_format)).shape[1:]
+        height, width = self.map_image(read_image(picture, self.image_format)).shape[1:]
+        self.input_size = (height, width)
         logits = drawn_logits(model, count).to(device)
         self.forced.set(people_boxes(count, self.input_size).to(device), logits)
         submission = SUBMISSION_FORMATS["cihp"](folder, head.num_classes, ScoreThresholds())

@@ -192,7 +192,7 @@ def measure(cases: Mapping[str, Case], settings: Settings) -> dict[str, Measurem
                     raise
                 results[name] = Measurement(error=OUT_OF_MEMORY)
             else:
-                result.rois = case.counter and case.counter.count
+                result.rois = case.counter.count if case.counter else None
                 # The first rounds allocate what stays, an optimiser's momentum for instance.
                 if number >= 0:
                     result.times.append(times)

@@ -13,6 +13,7 @@ from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
 from aiparsing_d2.engine import build_trainer
+from aiparsing_d2.engine.memory_allocation import keep_freed_memory
 
 from .drawn_inputs import training_batch
 from .measured_models import MODELS, REFERENCE, ModelSettings, RoICounter, build, facts
@@ -114,6 +115,8 @@ class Trainee:
 
     def __init__(self, model: GeneralizedRCNN):
         self.device = model.device
+        if self.device.type == "cpu":
+            keep_freed_memory()  # as a training does
         self.model = model.train()
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         # Without a learning rate all is computed and nothing changes.

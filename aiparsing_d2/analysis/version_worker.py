@@ -81,7 +81,7 @@ def compose(inputs: Mapping[str, Any]) -> Work:
     try:
         from aiparsing_d2.submissions import composition
     except ImportError:  # where it was in November 2026
-        from aiparsing_d2.evaluation.submissions import composition
+        from aiparsing_d2.evaluation.submissions import composition  # type: ignore[no-redef]
 
     from aiparsing_d2.evaluation import CroppedMaps, Prediction
     from aiparsing_d2.evaluation.image_statistics import ScoreThresholds
