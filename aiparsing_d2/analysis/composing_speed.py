@@ -12,7 +12,7 @@ import torch
 from aiparsing_d2.evaluation import CroppedMaps, Prediction
 from aiparsing_d2.evaluation.image_statistics import ScoreThresholds
 from aiparsing_d2.structures import ROIPartLogits
-from aiparsing_d2.submissions.composition import Composition, compose
+from aiparsing_d2.submissions.composition import Composition
 
 from .drawn_inputs import people_boxes, people_logits
 from .measuring import Case, Clock, Settings
@@ -129,7 +129,10 @@ def pasted_people(count: int, size: tuple[int, int], num_classes: int) -> Predic
 
 def composition(prediction: Prediction, size: tuple[int, int], num_classes: int) -> Composition:
     """Compose everybody, as the writers of submissions do."""
-    return compose(prediction, size, num_classes, ScoreThresholds(), person_threshold=0.01)
+    made = Composition(prediction, size, num_classes, ScoreThresholds(), person_threshold=0.01)
+    # Each is made when it is first asked for.
+    _ = made.category_map, made.part_regions, made.person_map
+    return made
 
 
 def compose_plainly(prediction: Prediction, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:

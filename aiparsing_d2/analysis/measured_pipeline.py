@@ -23,7 +23,7 @@ from aiparsing_d2.evaluation.image_statistics import ScoreThresholds
 from aiparsing_d2.evaluation.parsing_evaluator import to_prediction
 from aiparsing_d2.modeling import optimize_for_inference, parsing_postprocess
 from aiparsing_d2.submissions import SUBMISSION_FORMATS, instance_folders
-from aiparsing_d2.submissions.composition import Composition, compose
+from aiparsing_d2.submissions.composition import Composition
 
 from .drawn_inputs import draw_image, people_boxes, people_logits
 from .forced_people import ForcedPeople
@@ -159,7 +159,7 @@ class Pipeline:
             people = parsing_postprocess(raw[0], height, width, inclusive_boxes)
             clock.mark("pasting")
             prediction = to_prediction(people, (height, width))
-            with mock.patch.object(instance_folders, "compose", _marking(clock)):
+            with mock.patch.object(instance_folders, "Composition", _marking(clock)):
                 submission.write(f"{next(numbers):07d}", prediction, (height, width))
             clock.mark("writing")
             return self.forced.found
@@ -228,7 +228,9 @@ def _marking(clock: Clock) -> Callable[..., Composition]:
 
     def marked(*args: Any) -> Composition:
         clock.mark("to the host")
-        composition = compose(*args)
+        composition = Composition(*args)
+        # Each is made when it is first asked for.
+        _ = composition.category_map, composition.part_regions, composition.person_map
         clock.mark("composing")
         return composition
 

@@ -91,7 +91,8 @@ def compose(inputs: Mapping[str, Any]) -> Work:
     size, num_classes = tuple(inputs["size"]), inputs["classes"]
 
     def work() -> dict[str, Any]:
-        made = composition.compose(prediction, size, num_classes, ScoreThresholds(), 0.01)
+        make = getattr(composition, "compose", None) or composition.Composition
+        made = make(prediction, size, num_classes, ScoreThresholds(), 0.01)
         regions = made.part_regions
         return {
             "category_map": made.category_map,

@@ -15,8 +15,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from aiparsing_d2.counted import counted
-
 from .argument_types import positive
 
 if TYPE_CHECKING:
