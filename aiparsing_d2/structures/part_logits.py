@@ -7,7 +7,7 @@ Shape shorthand:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .part_maps import PartMaps
+from .window_labels import label_window, locate_pixels
 
 # Probabilities resized at a time, as a number of floats: bounds memory on large people.
 _MAX_FLOATS_PER_STRIP = 2**25
@@ -70,12 +71,16 @@ class ROIPartLogits:
 
     def probabilities(self) -> Tensor:
         """Softmax over classes at resolution T: float32 (N, C, T, T)."""
+        return self._upsampled().softmax(dim=1)
+
+    def _upsampled(self) -> Tensor:
+        """Logits at resolution T: float32 (N, C, T, T)."""
         logits = self.tensor.float()
-        if self.upsample_factor != 1 and len(logits):
-            logits = F.interpolate(
-                logits, scale_factor=self.upsample_factor, mode="bilinear", align_corners=True
-            )
-        return logits.softmax(dim=1)
+        if self.upsample_factor == 1 or len(logits) == 0:
+            return logits
+        return F.interpolate(
+            logits, scale_factor=self.upsample_factor, mode="bilinear", align_corners=True
+        )
 
     @torch.no_grad()
     def person_boxes(self, boxes: Tensor) -> Tensor:
@@ -112,14 +117,38 @@ class ROIPartLogits:
         position = (cell * (size - 1) / max(side - 1, 1) + 0.5) / size
         return position.where(first > 0, 0).squeeze(2)
 
+    @overload
+    def to_part_maps(
+        self,
+        boxes: Tensor,
+        image_size: tuple[int, int],
+        inclusive_boxes: bool = False,
+        with_scores: Literal[True] = True,
+    ) -> tuple[PartMaps, Tensor]: ...
+
+    @overload
+    def to_part_maps(
+        self,
+        boxes: Tensor,
+        image_size: tuple[int, int],
+        inclusive_boxes: bool = False,
+        *,
+        with_scores: Literal[False],
+    ) -> tuple[PartMaps, None]: ...
+
     @torch.no_grad()
     def to_part_maps(
-        self, boxes: Tensor, image_size: tuple[int, int], inclusive_boxes: bool = False
-    ) -> tuple[PartMaps, Tensor]:
+        self,
+        boxes: Tensor,
+        image_size: tuple[int, int],
+        inclusive_boxes: bool = False,
+        with_scores: bool = True,
+    ) -> tuple[PartMaps, Tensor | None]:
         """Paste each person into the image.
 
         The probabilities, with a border of one zero cell, are resized bilinearly to the box; the
-        label of a pixel is the argmax after the resize.
+        label of a pixel is the argmax after the resize. On the CPU nearly all labels are found
+        without this arithmetic, see :mod:`.window_labels`; they are the same.
 
         Args:
             boxes: (N, 4) XYXY in pixels of the output image.
@@ -127,31 +156,72 @@ class ROIPartLogits:
             inclusive_boxes: whether right and bottom sides are the last pixels' indices. The box
                 then grows with the zero border and is cut to whole pixels before the resize, as in
                 the code the published weights were evaluated with.
+            with_scores: whether to compute the probabilities, which takes longer than the maps.
 
         Returns:
             The part maps, and (N, C) the mean probability of each class over the person's pixels
-            with that label (0 for absent labels).
+            with that label (0 for absent labels), or None without scores.
         """
         height, width = image_size
         num_classes = self.tensor.shape[1]
+        size = self.tensor.shape[-1] * self.upsample_factor
         frames = boxes.detach().cpu().double().numpy()
         if inclusive_boxes:
-            frames, windows = _whole_pixels(frames, self.tensor.shape[-1] * self.upsample_factor)
+            frames, windows = _whole_pixels(frames, size)
         else:
             # A pixel (x, y) is the unit square from (x, y): the window holds all that touch a box.
             windows = np.concatenate([np.floor(frames[:, :2]), np.ceil(frames[:, 2:])], axis=1)
         windows = np.clip(windows, 0, [width, height, width, height]).astype(np.int64)
         windows[:, 2:] = np.maximum(windows[:, 2:], windows[:, :2])
 
+        positions = [
+            _pixel_centers(window[axis::2], frame[axis::2], size)
+            for frame, window in zip(frames.tolist(), windows.tolist())
+            for axis in (0, 1)
+        ]
+        on_cpu = self.device.type == "cpu"
+        centers = locate_pixels(positions, size) if on_cpu else []
         maps, scores = [], self.tensor.new_zeros((len(self), num_classes), dtype=torch.float32)
-        for i, (frame, window) in enumerate(zip(frames.tolist(), windows.tolist())):
-            part_map, confidence = _paste(self[i].probabilities(), frame, window)
-            maps.append(part_map)
-            labels = part_map.flatten().long()
-            total = torch.bincount(labels, confidence.flatten(), num_classes)
-            count = torch.bincount(labels, minlength=num_classes)
-            scores[i] = total / count.clamp(min=1)
-        return PartMaps(maps, torch.from_numpy(windows), image_size), scores
+        for i in range(len(self)):
+            found = None
+            if on_cpu:
+                found = label_window(
+                    self.tensor[i].detach().float(),
+                    size,
+                    *centers[2 * i : 2 * i + 2],
+                    resize=self[i]._upsampled,
+                    with_totals=with_scores,
+                )
+            if found is None:
+                axes = (torch.from_numpy(p).to(self.device) for p in positions[2 * i : 2 * i + 2])
+                labels, totals = _paste(self[i].probabilities(), *axes)
+            else:
+                labels, totals = torch.from_numpy(found[0]), found[1]
+            maps.append(labels)
+            if with_scores:
+                count = torch.bincount(labels.flatten(), minlength=num_classes)
+                scores[i] = torch.as_tensor(totals, device=self.device) / count.clamp(min=1)
+        part_maps = PartMaps(maps, torch.from_numpy(windows), image_size)
+        return part_maps, scores if with_scores else None
+
+
+def _pixel_centers(window: Sequence[int], frame: Sequence[float], size: int) -> np.ndarray:
+    """Pixel centres along one axis in grid_sample's frame, where the box spans [-1, 1].
+
+    Args:
+        window: start and end, in pixels.
+        frame: start and end of the box.
+        size: T.
+
+    Returns:
+        float32 (end - start,).
+    """
+    low, high = frame
+    positions = (np.arange(*window) + 0.5 - low) / max(high - low, 1e-6) * 2 - 1
+    # Rounding must not let a trace of the last cell label pixels that only the border covers: it
+    # ends at the centre of its cells.
+    positions[np.abs(positions) > 1 + 1 / size - 1e-7] = 2
+    return positions.astype(np.float32)
 
 
 def _whole_pixels(boxes: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -174,38 +244,22 @@ def _whole_pixels(boxes: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]
     return np.concatenate([low + border, high - border], axis=1), np.concatenate([low, high], 1)
 
 
-def _paste(
-    probabilities: Tensor, box: Sequence[float], window: Sequence[int]
-) -> tuple[Tensor, Tensor]:
+def _paste(probabilities: Tensor, xs: Tensor, ys: Tensor) -> tuple[Tensor, Tensor]:
     """Resizes one person's probabilities to a window of the image and takes the best label.
 
     Args:
         probabilities: (1, C, T, T) over the box.
-        box: XYXY.
-        window: integer (x0, y0, x1, y1), ends exclusive.
+        xs, ys: float32 (w,) and (h,), pixel centres in grid_sample's frame.
 
     Returns:
-        uint8 (y1 - y0, x1 - x0) labels, and float32 the winners' probabilities.
+        uint8 (h, w) labels, and float32 (C,) sums of the winners' probabilities by label.
     """
-    x0, y0, x1, y1 = window
-    device = probabilities.device
-    # The centre of the zero border's cells in the frame that `normalized` gives.
-    border = 1 + 1 / probabilities.shape[-1]
-
-    def normalized(start: int, end: int, low: float, high: float) -> Tensor:
-        """Pixel centres in grid_sample's frame, where the box spans [-1, 1]."""
-        positions = (np.arange(start, end) + 0.5 - low) / max(high - low, 1e-6) * 2 - 1
-        # Rounding must not let a trace of the last cell label pixels that only the border covers.
-        positions[np.abs(positions) > border - 1e-7] = 2
-        return torch.as_tensor(positions, dtype=torch.float32, device=device)
-
-    xs = normalized(x0, x1, box[0], box[2])
-    ys = normalized(y0, y1, box[1], box[3])
-    labels = torch.zeros((y1 - y0, x1 - x0), dtype=torch.uint8, device=device)
-    confidence = torch.zeros(labels.shape, device=device)
+    num_classes = probabilities.shape[1]
+    labels = torch.zeros((len(ys), len(xs)), dtype=torch.uint8, device=probabilities.device)
+    totals = torch.zeros(num_classes, device=probabilities.device)
     if labels.numel() == 0:
-        return labels, confidence
-    rows = max(1, _MAX_FLOATS_PER_STRIP // (probabilities.shape[1] * len(xs)))
+        return labels, totals
+    rows = max(1, _MAX_FLOATS_PER_STRIP // (num_classes * len(xs)))
     for top in range(0, len(ys), rows):
         strip = slice(top, top + rows)
         grid = torch.stack(torch.meshgrid(xs, ys[strip], indexing="xy"), dim=2)
@@ -213,6 +267,7 @@ def _paste(
         resized = F.grid_sample(
             probabilities, grid[None], mode="bilinear", padding_mode="zeros", align_corners=False
         )
-        confidence[strip], best = resized[0].max(dim=0)
+        confidence, best = resized[0].max(dim=0)
+        totals += torch.bincount(best.flatten(), confidence.flatten(), num_classes)
         labels[strip] = best.to(torch.uint8)
-    return labels, confidence
+    return labels, totals

@@ -40,6 +40,6 @@ def paste_part_maps(instances: Instances, inclusive_boxes: bool = False) -> Inst
     if not results.has("pred_masks"):
         results.pred_masks = PersonMasks(results.pred_part_maps)
     if results.has("pred_edge_logits"):
-        results.pred_edges, _ = results.pred_edge_logits.to_part_maps(*pasting)
+        results.pred_edges, _ = results.pred_edge_logits.to_part_maps(*pasting, with_scores=False)
         results.remove("pred_edge_logits")
     return results
