@@ -35,7 +35,10 @@ __all__ = ["PixelCenters", "label_window", "locate_pixels"]
 _UNDECIDED = 255
 # Pixels computed at a time: their temporaries stay in a core's cache.
 _CHUNK = 2**13
-_MAX_LOGIT = 1e4
+# Logits so far apart that float32 holds their exponentials at full precision.
+_MAX_RANGE = 80
+# Floats in the widest vectors of a processor.
+_VECTOR = 16
 
 
 class _Axis(NamedTuple):
@@ -117,7 +120,7 @@ class _Mixtures:
         self._column_weights = np.stack([*columns.weights] * 2, axis=1)
 
     def at(self, y: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The four sources of targets (n,), and their weights: int64 and float32 (n, 4)."""
+        """Give targets (n,) their four sources and weights: int64 and float32 (n, 4)."""
         sources = self._row_sources.take(y, axis=0)
         sources += self._column_sources.take(x, axis=0)
         weights = self._row_weights.take(y, axis=0)
@@ -182,30 +185,30 @@ def label_window(
 
     Returns:
         uint8 (h, w) labels, equal to those of the operators, and float64 (C,) the sum of each
-        class's samples over its pixels. None if only the operators can tell, because a logit is
-        not finite, or huge, or there are hundreds of classes or a single node.
+        class's samples over its pixels. None if only the operators can tell, because logits are
+        not finite, or far apart, or there are hundreds of classes or a single node.
     """
     num_classes, side = logits.shape[:2]
     if num_classes >= _UNDECIDED or side == 1:
         return None
     nodes = _class_rows(logits)
     best = nodes.max(axis=0)
-    largest = max(-float(nodes.min()), float(best.max()))
-    if not largest < _MAX_LOGIT:
+    lowest, highest = float(nodes.min()), float(best.max())
+    if not highest - lowest <= _MAX_RANGE:  # or not finite
         return None
     labels = np.zeros((len(ys.beyond), len(xs.beyond)), dtype=np.uint8)
     if labels.size == 0:
         return labels, np.zeros(num_classes)
     # Of the roundings in the operators and here, relative to a sample: some in proportion to the
     # logits; some, and one a class, in exponentials, sums and products.
-    margin = np.float32(2.0**-23 * (4 * largest + num_classes + 24))
+    margin = np.float32(2.0**-23 * (4 * max(-lowest, highest) + num_classes + 24))
     nodes = nodes - best
-    table = cv2.transpose(nodes)
+    table = _transposed(nodes)
 
     upsampling = _upsampling(side, size)
     slot_labels = _label_slots(nodes, table, margin, upsampling)
     columns = _agreed(slot_labels, upsampling.slots, xs)
-    labels = _agreed(cv2.transpose(columns), upsampling.slots, ys)
+    labels = _agreed(_transposed(columns), upsampling.slots, ys)
 
     softmax = _Softmax(table, size, upsampling.cells)
     if with_totals:
@@ -221,7 +224,7 @@ def label_window(
             cell_weights -= np.bincount(sources.ravel(), weights.ravel(), size**2).reshape(
                 size, size
             )
-        samples = cv2.transpose(softmax.samples(sources, weights))
+        samples = _transposed(softmax.samples(sources, weights))
         best = samples.max(axis=0)
         low, high = _lowest_and_highest(samples >= best * (1 - margin))
         labels.reshape(-1)[chunk] = high
@@ -247,11 +250,16 @@ def _source_weights(axis: _Axis, count: int) -> np.ndarray:
     return np.bincount(axis.sources.ravel(), axis.weights.ravel(), count)
 
 
+def _transposed(array: np.ndarray) -> np.ndarray:
+    """A contiguous transpose (OpenCV's takes a fifth of numpy's time, but no empty array)."""
+    return cv2.transpose(array) if array.size else array.T
+
+
 def _class_rows(logits: Tensor) -> np.ndarray:
     """(C, M, M), of any strides, as an array (C, M * M)."""
     by_node = logits.permute(1, 2, 0)
     if by_node.is_contiguous():
-        return cv2.transpose(by_node.flatten(0, 1).numpy())
+        return _transposed(by_node.flatten(0, 1).numpy())
     return logits.flatten(1).numpy()
 
 
@@ -303,7 +311,7 @@ def _label_slots(
     corners = y * side + x + np.array([[0], [side], [1], [side + 1]])
     value_a, value_b = (table.reshape(-1).take(corners * num_classes + c) for c in (a, b))
     mean = (value_a + value_b) * np.float32(0.5) - margin
-    values = cv2.transpose(table.take(corners.reshape(-1), axis=0)).reshape(num_classes, 4, -1)
+    values = _transposed(table.take(corners.reshape(-1), axis=0)).reshape(num_classes, 4, -1)
     above = (values >= mean).view(np.uint8).sum(axis=0, dtype=np.uint8)
     others = above - (value_a >= mean) - (value_b >= mean)
     pairs = np.flatnonzero(others.max(axis=0) == 0)
@@ -385,10 +393,15 @@ def _label_tied(
     for start in range(0, len(pixels), _CHUNK):
         chunk = pixels[start : start + _CHUNK]
         y, x = np.divmod(chunk, len(xs.beyond))
-        touched = torch.from_numpy(np.unique(cells.at(y, x)[0]))
+        touched = np.unique(cells.at(y, x)[0])
+        # The softmax's last bits differ between full vectors of cells and the rest.
+        is_aligned = size**2 % _VECTOR == 0
+        count = -(-len(touched) // _VECTOR) * _VECTOR if is_aligned else size**2
+        touched = np.resize(touched, count) if is_aligned else np.arange(count)
         # Memory is taken only where something is written.
         probabilities = torch.from_numpy(np.zeros((1, num_classes, size**2), dtype=np.float32))
-        probabilities[..., touched] = resized[..., touched // size, touched % size].softmax(dim=1)
+        at = resized[..., torch.from_numpy(touched // size), torch.from_numpy(touched % size)]
+        probabilities[..., torch.from_numpy(touched)] = at.softmax(dim=1)
         grid = torch.stack([xs.positions[x], ys.positions[y]], dim=1)[None, None]
         samples = F.grid_sample(
             probabilities.view(1, num_classes, size, size), grid, align_corners=False
