@@ -120,7 +120,7 @@ class _Mixtures:
         self._column_weights = np.stack([*columns.weights] * 2, axis=1)
 
     def at(self, y: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Give targets (n,) their four sources and weights: int64 and float32 (n, 4)."""
+        """Give targets (n,) their four sources and weights: (n, 4)."""
         sources = self._row_sources.take(y, axis=0)
         sources += self._column_sources.take(x, axis=0)
         weights = self._row_weights.take(y, axis=0)
@@ -213,45 +213,59 @@ def label_window(
     softmax = _Softmax(table, size, upsampling.cells)
     if with_totals:
         softmax.compute_everywhere()
-    cells = _Mixtures(ys.axis, xs.axis, size)
     pixels = np.flatnonzero(labels == _UNDECIDED)
-    tied, best_samples = [], []
-    cell_weights = np.multiply.outer(*(_source_weights(c.axis, size) for c in (ys, xs)))
-    for start in range(0, len(pixels), _CHUNK):
-        chunk = pixels[start : start + _CHUNK]
-        sources, weights = cells.at(*np.divmod(chunk, len(xs.beyond)))
-        if with_totals:
-            cell_weights -= np.bincount(sources.ravel(), weights.ravel(), size**2).reshape(
-                size, size
-            )
-        samples = _transposed(softmax.samples(sources, weights))
-        best = samples.max(axis=0)
-        low, high = _lowest_and_highest(samples >= best * (1 - margin))
-        labels.reshape(-1)[chunk] = high
-        tied.append(chunk[low != high])
-        best_samples.append(best)
-    tied = np.concatenate([pixels[:0], *tied])
-    if len(tied):
-        _label_tied(labels.reshape(-1), tied, resize(), size, xs, ys)
+    flat = labels.reshape(-1)
+    cells = _Mixtures(ys.axis, xs.axis, size)
+    flat[pixels], best, is_tied = _label_pixels(pixels, labels.shape[1], cells, softmax, margin)
+    if is_tied.any():
+        _label_tied(flat, pixels[is_tied], resize(), size, xs, ys)
     if not with_totals:
         return labels, None
     cell_labels = slot_labels.take(upsampling.slots, axis=0).take(upsampling.slots, axis=1).T
-    totals = np.bincount(
-        cell_labels.ravel(), (cell_weights * softmax.of_labels(cell_labels)).ravel(), _UNDECIDED + 1
-    )
-    totals[:_UNDECIDED] += np.bincount(
-        labels.reshape(-1)[pixels], np.concatenate([[], *best_samples]), _UNDECIDED
-    )
+    cell_totals = softmax.of_labels(cell_labels.ravel()) * _decided_weights(pixels, size, xs, ys)
+    totals = np.bincount(cell_labels.ravel(), cell_totals, _UNDECIDED + 1)
+    totals = totals + np.bincount(flat[pixels], best, _UNDECIDED + 1)
     return labels, totals[:num_classes]
 
 
-def _source_weights(axis: _Axis, count: int) -> np.ndarray:
-    """Weights of `count` sources in all targets together: float64 (count,)."""
-    return np.bincount(axis.sources.ravel(), axis.weights.ravel(), count)
+def _label_pixels(
+    pixels: np.ndarray, width: int, cells: _Mixtures, softmax: _Softmax, margin: np.float32
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Label pixels (n,) by their samples.
+
+    Returns:
+        uint8 (n,) labels, float32 (n,) their samples, and bool (n,), whether rounding decided.
+    """
+    labels = np.empty(len(pixels), dtype=np.uint8)
+    best = np.empty(len(pixels), dtype=np.float32)
+    is_tied = np.empty(len(pixels), dtype=bool)
+    for start in range(0, len(pixels), _CHUNK):
+        chunk = slice(start, start + _CHUNK)
+        samples = _transposed(softmax.samples(*cells.at(*np.divmod(pixels[chunk], width))))
+        best[chunk] = samples.max(axis=0)
+        low, labels[chunk] = _lowest_and_highest(samples >= best[chunk] * (1 - margin))
+        is_tied[chunk] = low != labels[chunk]
+    return labels, best, is_tied
+
+
+def _decided_weights(
+    undecided: np.ndarray, size: int, xs: PixelCenters, ys: PixelCenters
+) -> np.ndarray:
+    """Cells' weights in all pixels of the window but some: float64 (T * T,)."""
+    # In double precision, what cancels leaves nothing.
+    axes = [_Axis(c.axis.sources, c.axis.weights.astype(np.float64)) for c in (ys, xs)]
+    of_axes = [np.bincount(a.sources.ravel(), a.weights.ravel(), size) for a in axes]
+    weights = np.multiply.outer(*of_axes).reshape(-1)
+    cells = _Mixtures(*axes, size)
+    for start in range(0, len(undecided), _CHUNK):
+        chunk = undecided[start : start + _CHUNK]
+        sources, pixel_weights = cells.at(*np.divmod(chunk, len(xs.beyond)))
+        weights -= np.bincount(sources.ravel(), pixel_weights.ravel(), size**2)
+    return weights
 
 
 def _transposed(array: np.ndarray) -> np.ndarray:
-    """A contiguous transpose (OpenCV's takes a fifth of numpy's time, but no empty array)."""
+    """Transpose into a new array (OpenCV's takes a fifth of numpy's time, but no empty array)."""
     return cv2.transpose(array) if array.size else array.T
 
 
@@ -345,16 +359,19 @@ class _Softmax:
             values = F.interpolate(
                 values, (self._size, self._size), mode="bilinear", align_corners=True
             )
-        # A copy, unless interpolated.
-        values = values.permute(0, 2, 3, 1).reshape(self._size**2, -1).contiguous()
+        values = values.permute(0, 2, 3, 1).reshape(self._size**2, -1)
         self._everywhere = _exponentials(values.numpy())
 
     def of_labels(self, labels: np.ndarray) -> np.ndarray:
-        """Probabilities of labels at all cells."""
+        """Probability of each cell's label (T * T,); anything for labels that are no class."""
+        assert self._everywhere is not None
         values, sums = self._everywhere
-        num_classes = values.shape[1]
-        flat = np.minimum(labels.ravel(), num_classes - 1) + np.arange(len(sums)) * num_classes
-        return (values.reshape(-1).take(flat) / sums).reshape(labels.shape)
+        return (
+            np.take_along_axis(
+                values, np.minimum(labels, values.shape[1] - 1)[:, None].astype(np.int64), axis=1
+            )[:, 0]
+            / sums
+        )
 
     def samples(self, sources: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """Mix probabilities at cells (n, 4) with weights (n, 4): float32 (n, C)."""
@@ -374,8 +391,8 @@ class _Softmax:
 
 
 def _exponentials(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Exponentials of float32 (n, C), in place, and their sums (n,)."""
-    np.exp(values, out=values)
+    """Exponentials of float32 (n, C), and their sums (n,)."""
+    values = np.exp(values)
     return values, values @ np.ones(values.shape[1], dtype=np.float32)
 
 
