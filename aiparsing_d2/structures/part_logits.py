@@ -7,6 +7,7 @@ Shape shorthand:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -185,16 +186,14 @@ class ROIPartLogits:
         for i in range(len(self)):
             found = None
             if on_cpu:
+                xs, ys = centers[2 * i], centers[2 * i + 1]
+                person = self.tensor[i].detach().float()
                 found = label_window(
-                    self.tensor[i].detach().float(),
-                    size,
-                    *centers[2 * i : 2 * i + 2],
-                    resize=self[i]._upsampled,
-                    with_totals=with_scores,
+                    person, size, xs, ys, partial(_upsampled, self, i), with_scores
                 )
             if found is None:
-                axes = (torch.from_numpy(p).to(self.device) for p in positions[2 * i : 2 * i + 2])
-                labels, totals = _paste(self[i].probabilities(), *axes)
+                x, y = (torch.from_numpy(p).to(self.device) for p in positions[2 * i : 2 * i + 2])
+                labels, totals = _paste(self[i].probabilities(), x, y)
             else:
                 labels, totals = torch.from_numpy(found[0]), found[1]
             maps.append(labels)
@@ -203,6 +202,11 @@ class ROIPartLogits:
                 scores[i] = torch.as_tensor(totals, device=self.device) / count.clamp(min=1)
         part_maps = PartMaps(maps, torch.from_numpy(windows), image_size)
         return part_maps, scores if with_scores else None
+
+
+def _upsampled(logits: ROIPartLogits, index: int) -> Tensor:
+    """One person's logits at resolution T, in the memory format that pasting plainly meets."""
+    return logits[index]._upsampled()
 
 
 def _pixel_centers(window: Sequence[int], frame: Sequence[float], size: int) -> np.ndarray:

@@ -253,10 +253,12 @@ def _decided_weights(
 ) -> np.ndarray:
     """Cells' weights in all pixels of the window but some: float64 (T * T,)."""
     # In double precision, what cancels leaves nothing.
-    axes = [_Axis(c.axis.sources, c.axis.weights.astype(np.float64)) for c in (ys, xs)]
-    of_axes = [np.bincount(a.sources.ravel(), a.weights.ravel(), size) for a in axes]
-    weights = np.multiply.outer(*of_axes).reshape(-1)
-    cells = _Mixtures(*axes, size)
+    rows, columns = (_Axis(c.axis.sources, c.axis.weights.astype(np.float64)) for c in (ys, xs))
+    of_rows, of_columns = (
+        np.bincount(a.sources.ravel(), a.weights.ravel(), size) for a in (rows, columns)
+    )
+    weights = np.multiply.outer(of_rows, of_columns).reshape(-1)
+    cells = _Mixtures(rows, columns, size)
     for start in range(0, len(undecided), _CHUNK):
         chunk = undecided[start : start + _CHUNK]
         sources, pixel_weights = cells.at(*np.divmod(chunk, len(xs.beyond)))
