@@ -80,7 +80,7 @@ def locate_pixels(positions: Sequence[np.ndarray], size: int) -> list[PixelCente
     grid = torch.stack([x, torch.zeros_like(x)], dim=1)[None, None]
     weights = F.grid_sample(_remainders(size)[:, :, None], grid, align_corners=False)[0, :, 0]
     axis = _axis(weights, ((x.double() + 1) * size - 1) / 2, size)
-    beyond = ~axis.weights.any(axis=0)
+    beyond = axis.weights.max(axis=0) == 0
     ends = np.cumsum([len(p) for p in positions])
     parts = [slice(end - len(p), end) for p, end in zip(positions, ends)]
     return [PixelCenters(x[i], _Axis(*(field[:, i] for field in axis)), beyond[i]) for i in parts]
