@@ -256,11 +256,13 @@ def _paste(probabilities: Tensor, xs: Tensor, ys: Tensor) -> tuple[Tensor, Tenso
         xs, ys: float32 (w,) and (h,), pixel centres in grid_sample's frame.
 
     Returns:
-        uint8 (h, w) labels, and float64 (C,) sums of the winners' probabilities by label.
+        uint8 (h, w) labels, and (C,) sums of the winners' probabilities by label.
     """
     num_classes = probabilities.shape[1]
     labels = torch.zeros((len(ys), len(xs)), dtype=torch.uint8, device=probabilities.device)
-    totals = torch.zeros(num_classes, dtype=torch.float64, device=probabilities.device)
+    # MPS has no float64.
+    exact = torch.float32 if probabilities.device.type == "mps" else torch.float64
+    totals = torch.zeros(num_classes, dtype=exact, device=probabilities.device)
     if labels.numel() == 0:
         return labels, totals
     rows = max(1, _MAX_FLOATS_PER_STRIP // (num_classes * len(xs)))
@@ -272,6 +274,6 @@ def _paste(probabilities: Tensor, xs: Tensor, ys: Tensor) -> tuple[Tensor, Tenso
             probabilities, grid[None], mode="bilinear", padding_mode="zeros", align_corners=False
         )
         confidence, best = resized[0].max(dim=0)
-        totals += torch.bincount(best.flatten(), confidence.flatten().double(), num_classes)
+        totals += torch.bincount(best.flatten(), confidence.flatten().to(exact), num_classes)
         labels[strip] = best.to(torch.uint8)
     return labels, totals

@@ -395,7 +395,9 @@ class _Softmax:
 def _exponentials(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Exponentials of float32 (n, C), and their sums (n,)."""
     values = np.exp(values)
-    return values, values @ np.ones(values.shape[1], dtype=np.float32)
+    # Not a product by numpy: threads of its own would wait beside torch's.
+    rows = torch.from_numpy(values)
+    return values, (rows @ rows.new_ones(rows.shape[1])).numpy()
 
 
 def _label_tied(

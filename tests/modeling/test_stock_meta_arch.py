@@ -189,6 +189,9 @@ def read_ignoring_unknown(record, num_classes):
 
 @pytest.mark.parametrize("name", META_ARCHITECTURES)
 def test_default_predictor(name):
+    torch.manual_seed(
+        0
+    )  # with some random weights Detectron2's keypoints fail an assertion of theirs
     cfg = make_config(name)
     cfg.MODEL.WEIGHTS = ""
     cfg.INPUT.MIN_SIZE_TEST = 64
