@@ -391,6 +391,20 @@ def test_distances_of_half_precision_predictions_neither_round_nor_overflow():
     assert distances.flatten().tolist() == pytest.approx(expected, rel=1e-6)
 
 
+def test_distances_are_not_rounded_under_autocast():
+    """In bfloat16 5.01 is 5.0, and a side of 150 pixels one of 148."""
+    head = FCOSHead(input_shape=[ShapeSpec(channels=32)], num_convs=1)
+    with torch.no_grad():
+        head.box_pred.weight.zero_()
+        head.box_pred.bias.copy_(torch.tensor([5.01, 4.305, 2.003, -1.001]))
+        with torch.autocast("cpu", torch.bfloat16):
+            logits, (distances,), centerness = head([torch.randn(1, 32, 3, 5)])
+            assert torch.is_autocast_enabled("cpu")
+    assert {logits[0].dtype, distances.dtype, centerness[0].dtype} == {torch.float32}
+    expected = [math.exp(x) for x in (5.01, 4.305, 2.003, -1.001)]
+    assert distances[0, :, 1, 2].tolist() == pytest.approx(expected, rel=1e-6)
+
+
 def test_centerness_is_read_from_the_box_tower():
     head = FCOSHead(input_shape=[ShapeSpec(channels=32)], num_convs=2)
     _, _, (centerness,) = head([torch.randn(1, 32, 3, 5)])
