@@ -395,9 +395,8 @@ class _Softmax:
 def _exponentials(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Exponentials of float32 (n, C), and their sums (n,)."""
     values = np.exp(values)
-    # Not a product by numpy: threads of its own would wait beside torch's.
-    rows = torch.from_numpy(values)
-    return values, (rows @ rows.new_ones(rows.shape[1])).numpy()
+    # A product by numpy has threads that wait beside torch's, one by torch is rounded by autocast.
+    return values, torch.from_numpy(values).sum(dim=1).numpy()
 
 
 def _label_tied(

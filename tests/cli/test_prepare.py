@@ -19,8 +19,8 @@ def command(two_people, tmp_path):
 def test_summary_and_files(command, tmp_path, capsys):
     assert main([*command, "--workers", "1", "--rle", "--person-maps"]) == 0
     out = capsys.readouterr().out
-    assert "train: 1 images, 2 people; all are used" in out
-    assert "train_id.txt: 1 images; published were 28,280" in out
+    assert "train: 1 image, 2 people; all are used" in out
+    assert "train_id.txt: 1 image; published were 28,280" in out
     assert "Training/Instance_ids: the folder does not exist" in out
     for file in ("report.md", "annotations/CIHP_train.json", "train_parsing/0000001-4.png"):
         assert (tmp_path / "out" / file).is_file()

@@ -72,6 +72,15 @@ def test_labels_and_scores_are_those_of_the_operators(
     assert no_scores is None
 
 
+@pytest.mark.parametrize("kind", ["noise", "regions"])
+def test_autocast_changes_nothing(kind):
+    logits = random_logits(kind, 20, 8)
+    maps, scores = paste(logits, 2, False)
+    with torch.autocast("cpu", torch.bfloat16):
+        others, other_scores = paste(logits, 2, False)
+    assert torch.equal(others.to_full(), maps.to_full()) and torch.equal(other_scores, scores)
+
+
 def test_one_chunk_or_many(paste_by_operators, monkeypatch):
     for kind in ("noise", "ties"):
         logits = random_logits(kind, 5, 16)
