@@ -9,7 +9,6 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
-from aiparsing_d2.data.image_files import read_image
 from aiparsing_d2.export import FORMATS, ImageParser, export_predictor
 from aiparsing_d2.inference import ParsingPredictor
 
@@ -90,8 +89,7 @@ def _pixels(predictor: ParsingPredictor, folder: Path, size: tuple[int, int]) ->
     """Resize a drawn picture for the model: uint8 (H, W, 3), RGB."""
     file = folder / "picture.jpg"
     draw_picture(file, size)
-    tensor = predictor.prepare(read_image(file, "RGB"), channel_order="RGB").tensor
-    pixels = tensor.numpy().transpose(1, 2, 0)
+    pixels = predictor.prepare(file).tensor.numpy().transpose(1, 2, 0)
     return np.ascontiguousarray(pixels if predictor.image_format == "RGB" else pixels[..., ::-1])
 
 

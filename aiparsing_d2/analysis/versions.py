@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -69,8 +70,8 @@ def compare_versions(
         found = differences(this.outputs(), other.outputs())
         name = str(checkout)
         facts = {key: {"version": key, "differences": found} for key in (name, THIS)}
-        if max(found.values()) > tolerance:
-            worst = max(found, key=lambda key: found[key])
+        worst = max(found, key=lambda key: found[key])
+        if found[worst] > tolerance:
             failed = Measurement(error=f"outputs differ: {worst} by {found[worst]:.2g}")
             report.add_results(dict.fromkeys(facts, failed), facts, shared, reference=name)
             return
@@ -85,8 +86,9 @@ def differences(mine: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> dic
         mine, others: by name.
 
     Returns:
-        By name: of integers the share that is another among those that are not 0 in both; of
-        floats the largest difference in units of the standard deviation.
+        By name: of integers the share that is another among those that are not 0 in either; of
+        floats the largest difference in units of the standard deviation, infinite where there
+        are NaN.
 
     Raises:
         ValueError: names or shapes differ.
@@ -104,7 +106,8 @@ def _difference(mine: Tensor, other: Tensor) -> float:
     if mine.numel() == 0:
         return 0.0
     mine, other = mine.double(), other.double()
-    return float((mine - other).abs().max() / other.std(correction=0).clamp(min=1e-9))
+    largest = (mine - other).abs().max() / other.std(correction=0).clamp(min=1e-9)
+    return math.inf if largest.isnan() else float(largest)
 
 
 def against_columns() -> dict[str, Any]:

@@ -120,7 +120,7 @@ def _find_precision(
     began = None
     if checkpoint is not None:
         content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-        began = content["trainer"].get("precision")  # earlier versions did not keep it
+        began = content.get("trainer", {}).get("precision")  # earlier versions did not keep it
     if amp["enabled"] is None:
         fastest = "bfloat16" if best_precision(device) == "bf16" else "float32"
         chosen = fastest if checkpoint is None else began or "float32"

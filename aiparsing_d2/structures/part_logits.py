@@ -72,16 +72,16 @@ class ROIPartLogits:
 
     def probabilities(self) -> Tensor:
         """Softmax over classes at resolution T: float32 (N, C, T, T)."""
-        return self._upsampled().softmax(dim=1)
-
-    def _upsampled(self) -> Tensor:
-        """Logits at resolution T: float32 (N, C, T, T)."""
         logits = self.tensor.float()
-        if self.upsample_factor == 1 or len(logits) == 0:
-            return logits
-        return F.interpolate(
-            logits, scale_factor=self.upsample_factor, mode="bilinear", align_corners=True
-        )
+        if self.upsample_factor != 1 and len(logits):
+            logits = F.interpolate(
+                logits, scale_factor=self.upsample_factor, mode="bilinear", align_corners=True
+            )
+        return logits.softmax(dim=1)
+
+    def _probabilities_of(self, person: int) -> Tensor:
+        """(1, C, T, T)."""
+        return self[person].probabilities()
 
     @torch.no_grad()
     def person_boxes(self, boxes: Tensor) -> Tensor:
@@ -184,16 +184,15 @@ class ROIPartLogits:
         centers = locate_pixels(positions, size) if on_cpu else []
         maps, scores = [], self.tensor.new_zeros((len(self), num_classes), dtype=torch.float32)
         for i in range(len(self)):
+            probabilities = partial(self._probabilities_of, i)
             found = None
             if on_cpu:
                 xs, ys = centers[2 * i], centers[2 * i + 1]
                 person = self.tensor[i].detach().float()
-                found = label_window(
-                    person, size, xs, ys, partial(_upsampled, self, i), with_scores
-                )
+                found = label_window(person, size, xs, ys, probabilities, with_scores)
             if found is None:
                 x, y = (torch.from_numpy(p).to(self.device) for p in positions[2 * i : 2 * i + 2])
-                labels, totals = _paste(self[i].probabilities(), x, y)
+                labels, totals = _paste(probabilities(), x, y)
             else:
                 labels, totals = torch.from_numpy(found[0]), found[1]
             maps.append(labels)
@@ -202,11 +201,6 @@ class ROIPartLogits:
                 scores[i] = torch.as_tensor(totals, device=self.device) / count.clamp(min=1)
         part_maps = PartMaps(maps, torch.from_numpy(windows), image_size)
         return part_maps, scores if with_scores else None
-
-
-def _upsampled(logits: ROIPartLogits, index: int) -> Tensor:
-    """One person's logits at resolution T, in the memory format that pasting plainly meets."""
-    return logits[index]._upsampled()
 
 
 def _pixel_centers(window: Sequence[int], frame: Sequence[float], size: int) -> np.ndarray:

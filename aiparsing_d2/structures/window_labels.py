@@ -37,8 +37,6 @@ _UNDECIDED = 255
 _CHUNK = 2**13
 # Logits so far apart that float32 holds their exponentials at full precision.
 _MAX_RANGE = 80
-# Floats in the widest vectors of a processor.
-_VECTOR = 16
 
 
 class _Axis(NamedTuple):
@@ -171,7 +169,7 @@ def label_window(
     size: int,
     xs: PixelCenters,
     ys: PixelCenters,
-    resize: Callable[[], Tensor],
+    probabilities: Callable[[], Tensor],
     with_totals: bool = True,
 ) -> tuple[np.ndarray, np.ndarray | None] | None:
     """Label the pixels of a window.
@@ -180,7 +178,8 @@ def label_window(
         logits: float32 (C, M, M) on the CPU.
         size: T.
         xs, ys: of the window's w columns and h rows.
-        resize: gives what the first operator does, (1, C, T, T), for pixels that rounding decides.
+        probabilities: gives what the first two operators do, (1, C, T, T), for pixels that rounding
+            decides; most people have none.
         with_totals: whether to add up the samples.
 
     Returns:
@@ -218,7 +217,7 @@ def label_window(
     cells = _Mixtures(ys.axis, xs.axis, size)
     flat[pixels], best, is_tied = _label_pixels(pixels, labels.shape[1], cells, softmax, margin)
     if is_tied.any():
-        _label_tied(flat, pixels[is_tied], resize(), size, xs, ys)
+        _label_tied(flat, pixels[is_tied], probabilities(), xs, ys)
     if not with_totals:
         return labels, None
     cell_labels = slot_labels.take(upsampling.slots, axis=0).take(upsampling.slots, axis=1).T
@@ -402,28 +401,14 @@ def _exponentials(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _label_tied(
     labels: np.ndarray,
     pixels: np.ndarray,
-    resized: Tensor,
-    size: int,
+    probabilities: Tensor,
     xs: PixelCenters,
     ys: PixelCenters,
 ) -> None:
-    """Label some pixels by the operators themselves, at the cells that these touch."""
-    num_classes = resized.shape[1]
-    cells = _Mixtures(ys.axis, xs.axis, size)
+    """Label some pixels by the last operator, from what the others give."""
     for start in range(0, len(pixels), _CHUNK):
         chunk = pixels[start : start + _CHUNK]
         y, x = np.divmod(chunk, len(xs.beyond))
-        touched = np.unique(cells.at(y, x)[0])
-        # The softmax's last bits differ between full vectors of cells and the rest.
-        is_aligned = size**2 % _VECTOR == 0
-        count = -(-len(touched) // _VECTOR) * _VECTOR if is_aligned else size**2
-        touched = np.resize(touched, count) if is_aligned else np.arange(count)
-        # Memory is taken only where something is written.
-        probabilities = torch.from_numpy(np.zeros((1, num_classes, size**2), dtype=np.float32))
-        at = resized[..., torch.from_numpy(touched // size), torch.from_numpy(touched % size)]
-        probabilities[..., torch.from_numpy(touched)] = at.softmax(dim=1)
         grid = torch.stack([xs.positions[x], ys.positions[y]], dim=1)[None, None]
-        samples = F.grid_sample(
-            probabilities.view(1, num_classes, size, size), grid, align_corners=False
-        )
+        samples = F.grid_sample(probabilities, grid, align_corners=False)
         labels[chunk] = samples[0, :, 0].max(dim=0).indices.numpy()

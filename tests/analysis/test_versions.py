@@ -1,6 +1,7 @@
 """This version beside itself, and beside ones that are broken."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -101,5 +102,8 @@ def test_differences():
     # Two of the four labels that are somebody's; half of a standard deviation of 1.
     assert differences(mine, other) == {"labels": 0.5, "scores": 0.5}
     assert differences(mine, mine) == {"labels": 0, "scores": 0}
+    # NaN equals nothing, itself neither.
+    broken = {**mine, "scores": mine["scores"] * math.nan}
+    assert differences(broken, broken)["scores"] == math.inf
     with pytest.raises(ValueError, match="other shapes"):
         differences(mine, {**other, "labels": torch.zeros(4, dtype=torch.int64)})
