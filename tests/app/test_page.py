@@ -58,6 +58,11 @@ def test_an_error_is_told_as_text(page, tmp_path):
     assert "&lt;b&gt;x.jpg is not a readable image" in last[page.status]
 
 
+def shown_of_clip_and_picture(page, updates):
+    """Whether two components of clips, and two of pictures, are shown."""
+    return [updates[c]["visible"] for c in (page.video, page.again, page.drawing, page.part)]
+
+
 def test_a_clip_shows_the_video(page, clip_file):
     first, second, *reports, last = page.parse(str(clip_file), 0.3)
     assert "Looking for people in on the beach.mp4" in first[page.status]
@@ -65,14 +70,7 @@ def test_a_clip_shows_the_video(page, clip_file):
     assert all("<progress" in report[page.status] for report in reports)
     assert last[page.status] == "<p>2 different people in 40 frames.</p>"
     assert last[page.stop]["visible"] is False and last[page.results]["visible"] is True
-    assert [
-        last[part]["visible"] for part in (page.video, page.again, page.drawing, page.part)
-    ] == [
-        True,
-        True,
-        False,
-        False,
-    ]
+    assert shown_of_clip_and_picture(page, last) == [True, True, False, False]
     files = [Path(last[button]["value"]) for button in page.clip_downloads]
     assert [file.name for file in files] == ["on the beach.overlay.mp4", "on the beach.jsonl"]
     assert last[page.video]["value"] == str(files[0]) and all(file.is_file() for file in files)
@@ -82,14 +80,7 @@ def test_a_clip_shows_the_video(page, clip_file):
 
 def test_a_picture_after_a_clip(page, clip_file, picture_file):
     *_, last = page.parse(str(picture_file), 0.3)
-    assert [
-        last[part]["visible"] for part in (page.video, page.again, page.drawing, page.part)
-    ] == [
-        False,
-        False,
-        True,
-        True,
-    ]
+    assert shown_of_clip_and_picture(page, last) == [False, False, True, True]
 
 
 def test_another_file_ends_a_clip(page, finder, clip_file, picture_file):
