@@ -94,6 +94,8 @@ def add_aiparsing_config(cfg: CN) -> None:
     head.setdefault("SCORE_FC_DIM", 256)
     # Clip predicted mIoUs to [0, 1] at test.
     head.setdefault("CLAMP_MIOUS", True)
+    # Leave out parts that are nowhere in a person's box as likely as this at test; 0: none.
+    head.setdefault("MIN_PART_PROBABILITY", 0.0)
     # alpha and beta of Eq. 3, theta and gamma of Eq. 5.
     head.setdefault("PARSING_LOSS_WEIGHT", 2.0)
     head.setdefault("EDGE_LOSS_WEIGHT", 2.0)

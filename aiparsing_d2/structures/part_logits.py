@@ -20,6 +20,8 @@ from .window_labels import label_window, locate_pixels
 
 # Probabilities resized at a time, as a number of floats: bounds memory on large people.
 _MAX_FLOATS_PER_STRIP = 2**25
+# Their exponentials are nothing, and the quick pasting still takes logits so far apart.
+_DEPTH_OF_ABSENT = 70.0
 
 
 class ROIPartLogits:
@@ -82,6 +84,32 @@ class ROIPartLogits:
     def _probabilities_of(self, person: int) -> Tensor:
         """(1, C, T, T)."""
         return self[person].probabilities()
+
+    @torch.no_grad()
+    def without_unlikely_parts(self, min_probability: float) -> ROIPartLogits:
+        """Leave out parts of which a person shows no convincing pixel.
+
+        Their probability goes to the person's other parts, in proportion to theirs, so that the
+        background's stays: patches of an unlikely garment become part of the likeliest one, and
+        nobody's outline shrinks.
+
+        Args:
+            min_probability: a part is left out of a person if its probability is lower than this in
+                all of the box. The likeliest part is not.
+
+        Returns:
+            float32 logits; those of a part left out are the person's lowest, far below the highest.
+        """
+        logits = self.tensor.float()
+        parts = logits[:, 1:]
+        peaks = logits.softmax(dim=1)[:, 1:].amax(dim=(2, 3), keepdim=True)
+        likely = (peaks >= min_probability) | (peaks == peaks.amax(dim=1, keepdim=True))
+        lowest = logits.amin(dim=(1, 2, 3), keepdim=True)
+        absent = torch.minimum(lowest, logits.amax(dim=(1, 2, 3), keepdim=True) - _DEPTH_OF_ABSENT)
+        others = parts.masked_fill(~likely, -torch.inf).logsumexp(dim=1, keepdim=True)
+        raised = parts + (parts.logsumexp(dim=1, keepdim=True) - others)
+        kept = torch.cat([logits[:, :1], raised.where(likely, absent)], dim=1)
+        return ROIPartLogits(kept, self.upsample_factor)
 
     @torch.no_grad()
     def person_boxes(self, boxes: Tensor) -> Tensor:

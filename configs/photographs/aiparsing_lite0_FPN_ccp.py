@@ -34,6 +34,8 @@ _head.conv_dims = [128, 128]
 _head.score_head.in_channels = 128
 _head.score_head.conv_dim = 32
 _head.score_head.fc_dim = 128
+# Clothes are hard to tell apart: a person wears few kinds, and each shows somewhere.
+_head.min_part_probability = 0.6
 # The losses see logits of 128 x 128.
 _head.upsample_factor = 2
 

@@ -41,6 +41,7 @@ def make_predictor(weights, **options) -> ParsingPredictor:
     config = tiny_predictor.tiny_config()
     config.model.proposal_generator.post_nms_topk = (10, 50)
     config.model.part_box_weight = 0.5
+    config.model.roi_heads.parsing_head.min_part_probability = 0.1
     config.model.roi_heads.parsing_head.update(options.pop("parsing_head", {}))
     config.model.proposal_generator.update(options)
     return ParsingPredictor(config, weights, device="cpu", score_threshold=0.0, precision=None)

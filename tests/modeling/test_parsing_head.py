@@ -15,7 +15,7 @@ from aiparsing_d2.modeling import EdgeGuidedParsingHead, ParsingScoreHead
 from aiparsing_d2.modeling.roi_heads import PGEC, NonLocalBlock
 from aiparsing_d2.modeling.roi_heads.parsing_losses import edge_loss
 from aiparsing_d2.modeling.roi_heads.parsing_targets import edge_targets, part_map_targets
-from aiparsing_d2.structures import PartMaps
+from aiparsing_d2.structures import PartMaps, ROIPartLogits
 
 NUM_CLASSES = 5
 
@@ -170,6 +170,21 @@ def test_predicted_miou_is_clamped_at_test(bias, expected):
     nn.init.constant_(head.score_head.predictor.bias, bias)
     (instances,) = head(torch.randn(2, 4, 4, 4), [Instances((40, 40), scores=torch.zeros(2))])
     assert instances.pred_mious.tolist() == [expected] * 2
+
+
+def test_unlikely_parts_are_left_out_at_test_alone():
+    x = 3 * torch.randn(3, 4, 4, 4)
+    paper, head = make_head(), make_head(min_part_probability=0.9)
+    expected, predictions = (h.eval().predict(x) for h in (paper, head))
+    logits = ROIPartLogits(expected.pop("pred_part_logits"))
+    likely = logits.without_unlikely_parts(0.9).tensor
+    assert not torch.equal(likely.argmax(dim=1), logits.tensor.argmax(dim=1))
+    assert torch.equal(predictions["pred_part_logits"], likely)
+    assert torch.equal(predictions["pred_mious"], expected["pred_mious"])
+    losses = [compute_losses(h, x, [make_people()]) for h in (paper, head)]
+    assert losses[0] == losses[1]
+    with pytest.raises(ValueError, match=r"min_part_probability must be in 0\.\.1, got 60"):
+        make_head(min_part_probability=60)
 
 
 def test_losses_are_weighted_and_read_the_right_targets():

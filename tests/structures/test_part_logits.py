@@ -199,3 +199,44 @@ def test_cat_refuses_different_factors(logits):
 def test_refuses_other_shapes():
     with pytest.raises(ValueError, match=r"expects \(N, C, M, M\), got \(5, 8, 8\)"):
         ROIPartLogits(torch.zeros(5, 8, 8))
+
+
+def test_unlikely_parts_go_to_the_likely_ones(logits):
+    least = 0.95
+    kept = ROIPartLogits(logits, 2).without_unlikely_parts(least)
+    assert kept.upsample_factor == 2
+    left_out = 0
+    for before, after in zip(logits.softmax(1).double().numpy(), kept.tensor.softmax(1).numpy()):
+        peaks = [part.max() for part in before[1:]]
+        likely = [c for c in range(1, 5) if peaks[c - 1] >= least or peaks[c - 1] == max(peaks)]
+        left_out += 4 - len(likely)
+        expected = np.zeros_like(before)
+        expected[0] = before[0]
+        for c in likely:
+            expected[c] = before[c] / before[likely].sum(axis=0) * before[1:].sum(axis=0)
+        np.testing.assert_allclose(after, expected, atol=1e-6)
+        assert not set(range(1, 5)).difference(likely) & set(after.argmax(axis=0).flat)
+    assert 4 < left_out < 12
+
+
+def test_unlikely_parts_of_one_person_by_hand():
+    # Two cells: coat .5, dress .3; coat .2, dress .3. The dress is likelier in the second.
+    probabilities = torch.tensor([[[0.2, 0.5]], [[0.5, 0.2]], [[0.3, 0.3]]])
+    logits = ROIPartLogits(probabilities.log().expand(3, 2, 2)[None])
+    kept = logits.without_unlikely_parts(0.4).probabilities()[0, :, 0]
+    expected = torch.tensor([[0.2, 0.5], [0.8, 0.5], [0, 0]])
+    torch.testing.assert_close(kept, expected)
+    assert torch.equal(
+        logits.without_unlikely_parts(0.3).probabilities().argmax(1),
+        probabilities.argmax(0).expand(1, 2, 2),
+    )
+    # Whoever has no likely part keeps the likeliest.
+    torch.testing.assert_close(logits.without_unlikely_parts(1).probabilities()[0, :, 0], expected)
+
+
+def test_unlikely_parts_of_nobody_and_in_half_precision(logits):
+    assert len(ROIPartLogits(logits[:0]).without_unlikely_parts(0.5)) == 0
+    kept = ROIPartLogits(logits.bfloat16()).without_unlikely_parts(0.5).tensor
+    assert torch.equal(
+        kept, ROIPartLogits(logits.bfloat16().float()).without_unlikely_parts(0.5).tensor
+    )

@@ -79,6 +79,7 @@ class EdgeGuidedParsingHead(nn.Module):
         score_head: nn.Module | None = None,
         upsample_factor: int = 4,
         clamp_mious: bool = True,
+        min_part_probability: float = 0.0,
         parsing_loss_weight: float = 2.0,
         edge_loss_weight: float = 2.0,
         miou_loss_weight: float = 2.0,
@@ -106,6 +107,9 @@ class EdgeGuidedParsingHead(nn.Module):
             upsample_factor: bilinear factor from the predictors' 2 S to T.
             clamp_mious: whether predicted mIoUs are clipped to [0, 1] at test, which the code of
                 the published weights does not do.
+            min_part_probability: parts that are nowhere in a person's box as likely as this are
+                left out at test, see ``ROIPartLogits.without_unlikely_parts``; 0 for none, as in
+                the paper.
             parsing_loss_weight, edge_loss_weight: alpha and beta of Eq. 3.
             miou_loss_weight, score_loss_weight: theta and gamma of Eq. 5; a mIoU loss weight of 0
                 leaves that loss out.
@@ -117,16 +121,20 @@ class EdgeGuidedParsingHead(nn.Module):
 
         Raises:
             ValueError: ``edges_at_test`` without ``edge_on``, ``checkpoint_activations`` with batch
-                norms, or a part for other channels than the one before it gives.
+                norms, a probability outside 0..1, or a part for other channels than the one before
+                it gives.
         """
         super().__init__()
         if edges_at_test and not edge_on:
             raise ValueError("edges_at_test needs edge_on: without it there is no edge predictor")
+        if not 0 <= min_part_probability <= 1:
+            raise ValueError(f"min_part_probability must be in 0..1, got {min_part_probability}")
         self.num_classes = num_classes
         self.edges_at_test = edges_at_test
         self.edge_size = edge_size
         self.upsample_factor = upsample_factor
         self.clamp_mious = clamp_mious
+        self.min_part_probability = min_part_probability
         self.context = context if context is not None else nn.Identity()
         channels, source = in_channels, "in_channels"
         if context is not None:
@@ -200,6 +208,7 @@ class EdgeGuidedParsingHead(nn.Module):
             "score_head": score_head,
             "upsample_factor": node.UPSAMPLE_FACTOR,
             "clamp_mious": node.CLAMP_MIOUS,
+            "min_part_probability": node.MIN_PART_PROBABILITY,
             "parsing_loss_weight": node.PARSING_LOSS_WEIGHT,
             "edge_loss_weight": node.EDGE_LOSS_WEIGHT,
             "miou_loss_weight": node.MIOU_LOSS_WEIGHT,
@@ -261,6 +270,10 @@ class EdgeGuidedParsingHead(nn.Module):
             logits = self._upsample(predictions["pred_part_logits"])
             mious = self.score_head(features, logits).float()
             predictions["pred_mious"] = mious.clamp(0, 1) if self.clamp_mious else mious
+        if self.min_part_probability:
+            logits = ROIPartLogits(predictions["pred_part_logits"])
+            likely = logits.without_unlikely_parts(self.min_part_probability)
+            predictions["pred_part_logits"] = likely.tensor
         return predictions
 
     def losses(self, x: Tensor, instances: list[Instances]) -> dict[str, Tensor]:
