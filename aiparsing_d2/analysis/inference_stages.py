@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from detectron2.modeling import GeneralizedRCNN
+from torch import Tensor
 
 from .device_peak import convolution_peaks
 from .drawn_inputs import draw_image, people_boxes
@@ -27,7 +28,7 @@ from .measuring import Settings
 from .report import Report, available, shown_number, shown_ratio, shown_time
 from .versions import THIS, against_columns, compare_versions
 
-__all__ = ["compare_inference", "measure_stages"]
+__all__ = ["compare_inference", "measure_stages", "worker_inputs"]
 
 _HEAD = "roi_heads.parsing_head"
 
@@ -136,17 +137,7 @@ def compare_inference(
     for count, size, precision in product(
         people, image_sizes, available(precisions, settings.device, report)
     ):
-        drawn = draw_image(size, 4, seed=0)[0].permute(1, 2, 0).numpy()
-        image = map_image(np.ascontiguousarray(drawn))
-        inputs = {
-            "config": config,
-            "state": model.state_dict(),
-            "precision": precision,
-            "image": image,
-            "size": list(size),
-            "boxes": people_boxes(count, image.shape[1:]),
-            "logits": drawn_logits(model, count),
-        }
+        inputs = worker_inputs(config, model, map_image, count, size, precision)
         shared = {"people": count, "image_size": list(size), "precision": precision}
         work = (settings, "infer", inputs, checkout, tolerance, shared, "default")
         compare_versions(report, *work)
@@ -157,6 +148,28 @@ def compare_inference(
         **against_columns(),
     }
     return report
+
+
+def worker_inputs(
+    config: str,
+    model: GeneralizedRCNN,
+    map_image: Callable[[np.ndarray], Tensor],
+    count: int,
+    size: tuple[int, int],
+    precision: str,
+) -> dict[str, Any]:
+    """Return what a worker infers from, see :func:`.version_worker.infer`."""
+    drawn = draw_image(size, 4, seed=0)[0].permute(1, 2, 0).numpy()
+    image = map_image(np.ascontiguousarray(drawn))
+    return {
+        "config": config,
+        "state": model.state_dict(),
+        "precision": precision,
+        "image": image,
+        "size": list(size),
+        "boxes": people_boxes(count, image.shape[1:]),
+        "logits": drawn_logits(model, count),
+    }
 
 
 def _arithmetic(precision: str) -> str:

@@ -59,6 +59,11 @@ def optimized(model: Any, precision: str) -> Any:
         if precision == "default":
             return model
         raise
+    if precision != "default":
+        torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+        torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    if precision == "tf32":
+        precision = "fp32"
     return optimize_for_inference(model, "fp32" if precision == "default" else precision)
 
 

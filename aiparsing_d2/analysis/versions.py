@@ -25,7 +25,7 @@ import aiparsing_d2
 from .measuring import Case, Clock, Measurement, Settings
 from .report import Report, shown_ratio, shown_time
 
-__all__ = ["THIS", "against_columns", "compare_versions", "differences"]
+__all__ = ["THIS", "Worker", "against_columns", "compare_versions", "differences", "worker"]
 
 THIS = "this"
 _SCRIPTS = ("version_worker.py", "forced_people.py")
@@ -61,12 +61,11 @@ def compare_versions(
     """
     inputs = {**inputs, "device": str(settings.device), "threads": torch.get_num_threads()}
     others = inputs if other_precision is None else {**inputs, "precision": other_precision}
-    own = Path(aiparsing_d2.__file__).parents[1]
     if not (checkout / "aiparsing_d2" / "__init__.py").is_file():
         raise ValueError(f"{checkout} holds no package aiparsing_d2; give the root of a checkout")
-    with _worker(task, inputs, own) as this, _worker(task, others, checkout) as other:
-        for worker in (this, other):  # both are starting
-            worker.check()
+    with worker(task, inputs) as this, worker(task, others, checkout) as other:
+        for started in (this, other):  # both are starting
+            started.check()
         found = differences(this.outputs(), other.outputs())
         name = str(checkout)
         facts = {key: {"version": key, "differences": found} for key in (name, THIS)}
@@ -120,8 +119,8 @@ def against_columns() -> dict[str, Any]:
     }
 
 
-class _Worker:
-    """The process of a version."""
+class Worker:
+    """A process that does the work of a version."""
 
     def __init__(self, process: subprocess.Popen, folder: Path, checkout: Path):
         self._process = process
@@ -134,17 +133,37 @@ class _Worker:
         Raises:
             ValueError: it is not, or is another version.
         """
-        imported = Path(self._ask(None)["package"]).resolve()
+        imported = Path(self._hear()["package"]).resolve()
         if imported != (self._checkout / "aiparsing_d2").resolve():
             raise ValueError(f"{self._checkout}: Python imports {imported} instead")
 
-    def _ask(self, question: str | None) -> dict[str, Any]:
-        """Write a line, and read the answer."""
-        assert self._process.stdin and self._process.stdout
+    def outputs(self) -> dict[str, Tensor]:
+        """Return what the work gives."""
+        self._tell("outputs")
+        self._hear()
+        return torch.load(self._folder / "outputs.pt", weights_only=True)
+
+    def begin(self) -> None:
+        """Let it do the work, and go on meanwhile."""
+        self._tell("run")
+
+    def finish(self) -> float:
+        """Wait for what was begun; return milliseconds."""
+        return self._hear()["ms"]
+
+    def run(self, clock: Clock) -> None:
+        """Do the work once."""
+        self.begin()
+        clock.set(self.finish())
+
+    def _tell(self, line: str) -> None:
+        assert self._process.stdin
         with contextlib.suppress(BrokenPipeError):
-            if question is not None:
-                self._process.stdin.write(f"{question}\n")
-                self._process.stdin.flush()
+            self._process.stdin.write(f"{line}\n")
+            self._process.stdin.flush()
+
+    def _hear(self) -> dict[str, Any]:
+        assert self._process.stdout
         answer = self._process.stdout.readline()
         if not answer:
             errors = (self._folder / _ERRORS).read_text("utf-8", "replace")
@@ -152,17 +171,16 @@ class _Worker:
             raise ValueError(f"{self._checkout}: the work failed: {last}")
         return json.loads(answer)
 
-    def outputs(self) -> dict[str, Tensor]:
-        self._ask("outputs")
-        return torch.load(self._folder / "outputs.pt", weights_only=True)
-
-    def run(self, clock: Clock) -> None:
-        clock.set(self._ask("run")["ms"])
-
 
 @contextlib.contextmanager
-def _worker(task: str, inputs: Mapping[str, Any], checkout: Path) -> Iterator[_Worker]:
-    """Start a version at a task; it ends with the context."""
+def worker(task: str, inputs: Mapping[str, Any], checkout: Path | None = None) -> Iterator[Worker]:
+    """Start a process at a task; it ends with the context.
+
+    Args:
+        task, inputs: see :func:`compare_versions`; with ``device`` and ``threads``.
+        checkout: of the version that does it; None: this one.
+    """
+    checkout = checkout or Path(aiparsing_d2.__file__).parents[1]
     with tempfile.TemporaryDirectory(prefix="benchmark_version_") as name:
         folder = Path(name)
         # Beside this package's other modules, the script would be first to import them.
@@ -179,7 +197,7 @@ def _worker(task: str, inputs: Mapping[str, Any], checkout: Path) -> Iterator[_W
                 env={**os.environ, "PYTHONPATH": str(checkout.resolve())},
             )
         try:
-            yield _Worker(process, folder, checkout)
+            yield Worker(process, folder, checkout)
         finally:
             process.kill()
             process.communicate()

@@ -65,6 +65,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         _add_infer,
         _add_train,
         _add_models,
+        _add_processes,
         _add_paste,
         _add_compose,
         _add_evaluate,
@@ -136,6 +137,35 @@ def _add_train(kinds: argparse._SubParsersAction) -> None:
     )
     _add_model_arguments(parser, TRAINING_PRECISIONS)
     _add_common(parser, _train, repeats=5, max_seconds=80)
+
+
+def _add_processes(kinds: argparse._SubParsersAction) -> None:
+    parser = _add_kind(
+        kinds,
+        "processes",
+        "inference in several processes side by side",
+        f"{_HOW_INFER}\nexample:\n  aiparsing benchmark processes --processes 1 2",
+    )
+    parser.add_argument(
+        "--processes",
+        type=positive,
+        nargs="+",
+        default=[1, 2],
+        metavar="N",
+        help="each with a model of its own; on a CPU they share PyTorch's threads; default: 1 2",
+    )
+    _add_config(parser)
+    _add_people(parser, [5])
+    _add_image_sizes(parser)
+    parser.add_argument(
+        "--precisions",
+        nargs="+",
+        choices=INFERENCE_PRECISIONS,
+        default=["fp32"],
+        help="as of infer; default: fp32",
+    )
+    _add_plot(parser)
+    _add_common(parser, _processes, repeats=5, max_seconds=600)
 
 
 def _add_paste(kinds: argparse._SubParsersAction) -> None:
@@ -544,6 +574,20 @@ def _train(args: argparse.Namespace, settings: dict[str, Any]) -> Report:
     from aiparsing_d2.analysis.training_speed import measure_training
 
     return measure_training(_model_settings(args, settings), args.batch_sizes, args.num_people)
+
+
+def _processes(args: argparse.Namespace, settings: dict[str, Any]) -> Report:
+    from aiparsing_d2.analysis.measuring import Settings
+    from aiparsing_d2.analysis.process_scaling import measure_processes
+
+    return measure_processes(
+        Settings(**settings),
+        args.config,
+        args.processes,
+        args.people,
+        _image_sizes(args),
+        args.precisions,
+    )
 
 
 def _paste(args: argparse.Namespace, settings: dict[str, Any]) -> Report:
