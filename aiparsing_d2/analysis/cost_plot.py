@@ -11,8 +11,15 @@ from matplotlib.figure import Figure
 
 __all__ = ["plot_costs"]
 
-_AXES = {"people": "people", "count": "people or images", "classes": "classes", "pixels": "pixels"}
-_FACTS = ("work", "way", "version", "precision", "people", "count", "classes", "image_size")
+_AXES = {
+    "people": "people",
+    "count": "people or images",
+    "classes": "classes",
+    "pixels": "pixels",
+    "processes": "processes",
+}
+_COUNTED = ("people", "count", "classes", "processes")
+_FACTS = ("work", "way", "version", "precision", *_COUNTED, "image_size")
 
 
 def plot_costs(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
@@ -61,5 +68,4 @@ def _name(point: Mapping[str, Any], points: Sequence[Mapping[str, Any]], axis: s
         for name in _FACTS
         if name in point and name not in hidden and len({other.get(name) for other in points}) > 1
     ]
-    words = ("people", "count", "classes")
-    return ", ".join(f"{value} {name}" if name in words else str(value) for name, value in facts)
+    return ", ".join(f"{value} {name}" if name in _COUNTED else str(value) for name, value in facts)
