@@ -23,9 +23,10 @@ def test_processes_share_threads_and_begin_together(tmp_path):
         "benchmark processes --config demo/aiparsing_tiny_FPN_drawn_cihp --processes 1 2 "
         "--people 2 --image-size 64 80 --repeats 2 --warm-up 0 --num-threads 2 --device cpu "
         "--output".split()
-        + [str(tmp_path)]
+        + [str(tmp_path), "--plot", str(tmp_path / "cost.png")]
     )
     assert status == 0
+    assert (tmp_path / "cost.png").stat().st_size > 0
     alone, two = json.loads((tmp_path / "benchmark_processes.json").read_text())["rows"]
     assert (alone["processes"], alone["threads"]) == (1, 2)
     assert (two["processes"], two["threads"]) == (2, 1)
