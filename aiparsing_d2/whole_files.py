@@ -5,11 +5,30 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-__all__ = ["whole_file", "whole_folder"]
+__all__ = ["check_writable", "whole_file", "whole_folder"]
+
+
+def check_writable(folder: Path) -> None:
+    """See whether files can be made in a folder, there or not; none is left, nor the folder made.
+
+    Args:
+        folder: for results, before the work for them is begun.
+
+    Raises:
+        OSError: they cannot.
+    """
+    there = folder
+    while not os.path.lexists(there) and there != there.parent:
+        there = there.parent
+    try:
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError as error:
+        raise OSError(f"{folder} cannot be written to: {error.strerror}") from error
 
 
 @contextlib.contextmanager

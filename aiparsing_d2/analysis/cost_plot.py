@@ -9,7 +9,9 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-__all__ = ["plot_costs"]
+from aiparsing_d2.whole_files import check_writable, whole_file
+
+__all__ = ["check_plot_file", "plot_costs"]
 
 _AXES = {
     "people": "people",
@@ -20,6 +22,19 @@ _AXES = {
 }
 _COUNTED = ("people", "count", "classes", "processes")
 _FACTS = ("work", "way", "version", "precision", *_COUNTED, "image_size")
+
+
+def check_plot_file(file: Path) -> None:
+    """See whether :func:`plot_costs` can write a file, before what it shows is measured.
+
+    Raises:
+        ValueError: it is no format of pictures.
+        OSError: the file cannot be written.
+    """
+    formats = FigureCanvasAgg.get_supported_filetypes()
+    if _format(file) not in formats:
+        raise ValueError(f"--plot {file} has to end with .{', .'.join(sorted(formats))}")
+    check_writable(file.parent)
 
 
 def plot_costs(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
@@ -51,8 +66,12 @@ def plot_costs(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
     axes.grid(alpha=0.3)
     if any(lines):
         axes.legend()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file)
+    with whole_file(file, "wb") as stream:
+        figure.savefig(stream, format=_format(file))
+
+
+def _format(file: Path) -> str:
+    return file.suffix.removeprefix(".").lower()
 
 
 def _with_pixels(row: Mapping[str, Any]) -> dict[str, Any]:

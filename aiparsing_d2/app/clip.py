@@ -6,9 +6,8 @@ import contextlib
 import math
 import os
 import shutil
-import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from pathlib import Path
 
 from aiparsing_d2.inference.tracking import PersonTracker
@@ -39,7 +38,7 @@ def is_clip(path: str | os.PathLike) -> bool:
 
 
 class Clip:
-    """A clip, which is parsed once.
+    """A clip, which is parsed once, when those that came before it are done.
 
     Of a clip with more frames than are taken every second one is parsed, or every third, and so on,
     down to five a second. Whatever comes after the last is left out.
@@ -86,8 +85,7 @@ class Clip:
         self._predictor = parser.predictor(threshold)
         self.part_labels = self._predictor.part_labels
         self._tracker = PersonTracker()
-        self._is_idle = threading.Event()
-        self._is_idle.set()
+        self._saving: Future[None] | None = None
 
     @property
     def num_people(self) -> int:
@@ -99,14 +97,21 @@ class Clip:
         """How many pieces of the file could not be decoded."""
         return self._video.num_broken
 
+    @property
+    def num_before(self) -> int:
+        """How many clips come before this one; 0 once its turn has come."""
+        clips = list(self._parser.clips)
+        return clips.index(self) if self in clips else 0
+
     def stop(self) -> None:
         """Parse no more frames."""
         self.is_stopped = True
 
     def discard(self) -> None:
-        """Parse no more frames, and leave no results; waits a while for :meth:`parse` to end."""
+        """Parse no more frames, and leave no results; waits a while until none are left."""
         self.is_discarded = self.is_stopped = True
-        self._is_idle.wait(_LONGEST_WAIT)
+        if self._saving is not None and not self._saving.cancel():
+            wait([self._saving], _LONGEST_WAIT)
 
     def parse(self, folder: Path) -> Iterator[None]:
         """Parse the frames and write the results; comes back now and then, for a report.
@@ -118,38 +123,36 @@ class Clip:
             UploadRefusedError: no frame can be read, one is larger than may be, or the results
                 cannot be written.
         """
-        self._is_idle.clear()
+        self._saving = self._parser.in_line(self, self._save, folder)
         try:
-            if self.is_discarded:
-                return
-            with ThreadPoolExecutor(1) as pool:
-                saving = pool.submit(
-                    save_frames,
-                    self._parsed_frames(),
-                    folder,
-                    self.name,
-                    _KINDS,
-                    self._video.frame_rate,
-                )
-                try:
-                    while not wait([saving], _BETWEEN_REPORTS).done:
-                        if not self.is_discarded:
-                            yield
-                except GeneratorExit:  # the visitor left
-                    self.is_discarded = self.is_stopped = True
-                    raise
-            saving.result()
-            if not self.is_discarded:
-                self.files = list(video_result_files(folder, self.name, _KINDS).values())
+            while not self._saving.done():
+                wait([self._saving], _BETWEEN_REPORTS)
+                if not self.is_discarded:
+                    yield
+        except GeneratorExit:  # the visitor left
+            self.discard()
+            raise
+        if self.is_discarded:
+            return
+        try:
+            self._saving.result()
         except UploadRefusedError:
             raise
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise UploadRefusedError(f"{self._path.name}: {reason}") from error
+
+    def _save(self, folder: Path) -> None:
+        try:
+            if self.is_discarded:
+                return
+            frames = self._parsed_frames()
+            save_frames(frames, folder, self.name, _KINDS, self._video.frame_rate)
+            if not self.is_discarded:
+                self.files = list(video_result_files(folder, self.name, _KINDS).values())
         finally:
             if not self.files:
                 shutil.rmtree(folder, ignore_errors=True)
-            self._is_idle.set()
 
     def _parsed_frames(self) -> Iterator[ParsedFrame]:
         frames = parse_video(self._predictor, self._frames(), tracker=self._tracker)

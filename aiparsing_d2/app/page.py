@@ -164,7 +164,7 @@ class Page:
                 self.shown,
                 *self._is_of_clips,
             ],
-            # Another file ends the parsing of a clip, and no visitor waits for that of others.
+            # Another file ends the parsing of a clip, and no picture waits for it.
             trigger_mode="multiple",
             concurrency_limit=None,
             show_progress="hidden",
@@ -221,10 +221,15 @@ class Page:
 
     def _parse_clip(self, path: str, threshold: float) -> Iterator[dict[Any, Any]]:
         clip = Clip(self._parser, path, threshold)
+        yield {self.clip: clip}
         begun = time.monotonic()
-        yield {self.clip: clip, self.stop: gr.update(visible=True)}
         for _ in clip.parse(self._new_folder()):
-            yield {self.status: _progress(clip, time.monotonic() - begun)}
+            if clip.num_before:
+                begun = time.monotonic()
+            yield {
+                self.status: _progress(clip, time.monotonic() - begun),
+                self.stop: gr.update(visible=not clip.num_before),
+            }
         if clip.is_discarded:
             return
         updates = self._result_updates(of_clip=True)
@@ -344,6 +349,8 @@ def serving(
             yield _launch(page.blocks, host, port, max_megabytes)
         finally:
             page.blocks.close(verbose=False)
+            for clip in list(parser.clips):
+                clip.discard()
             del os.environ["GRADIO_TEMP_DIR"]
 
 
@@ -425,6 +432,9 @@ def _progress(clip: Clip, seconds: float) -> str:
         seconds: how long that took.
     """
     name = html.escape(clip.name)
+    if clip.num_before:
+        before = counted(clip.num_before, "clip")
+        return f"<p>{name} waits for {before} before it …</p><progress></progress>"
     if clip.num_frames is None or not clip.num_done:
         return f"<p>Looking for people in {name}: {clip.num_done} frames …</p><progress></progress>"
     left = math.ceil(seconds / clip.num_done * max(clip.num_frames - clip.num_done, 0))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -17,6 +19,9 @@ from aiparsing_d2.data.image_files import read_image, read_image_size
 from aiparsing_d2.inference import ParsedImage, ParsingPredictor
 from aiparsing_d2.inference.saving import save
 from aiparsing_d2.whole_files import whole_file
+
+if TYPE_CHECKING:
+    from .clip import Clip
 
 __all__ = ["Upload", "UploadParser", "UploadRefusedError"]
 
@@ -121,9 +126,10 @@ class Upload:
 
 
 class UploadParser:
-    """Parses what is uploaded: one picture at a time, and clips beside it.
+    """Parses what is uploaded: one picture at a time, and one clip beside it.
 
     Attributes:
+        clips: the one that is parsed, and after it those that wait, in their order.
         max_megapixels: larger pictures and frames are refused.
         max_frames: at most so many of a clip are parsed.
     """
@@ -139,6 +145,8 @@ class UploadParser:
         """
         self._predictor = predictor
         self._lock = Lock()
+        self._clip_pool = ThreadPoolExecutor(1)
+        self.clips: list[Clip] = []
         self.max_megapixels = max_megapixels
         self.max_frames = max_frames
 
@@ -178,6 +186,13 @@ class UploadParser:
             return upload
         found = self._parse(upload.found.image, threshold)
         return Upload(upload.name, found, threshold)
+
+    def in_line(self, clip: Clip, save: Callable[[Path], None], folder: Path) -> Future[None]:
+        """Save the results of a clip in a folder, after those of the clips before it."""
+        self.clips.append(clip)
+        saving = self._clip_pool.submit(save, folder)
+        saving.add_done_callback(lambda _: self.clips.remove(clip))
+        return saving
 
     def predictor(self, threshold: float) -> ParsingPredictor:
         """Give a predictor with a threshold of its own, and the model that all share."""

@@ -464,21 +464,25 @@ def _add_output(parser: argparse.ArgumentParser, measure: Measure) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run a measurement that gives a report; returns the exit status."""
     from aiparsing_d2.analysis.report import describe_machine
-    from aiparsing_d2.whole_files import whole_file
+    from aiparsing_d2.whole_files import check_writable, whole_file
 
     name = args.what
     files = [args.output / f"benchmark_{name}.{kind}" for kind in ("json", "md") if args.output]
+    plot = getattr(args, "plot", None)
     start = time.monotonic()
     try:
         for file in files:
             if file.exists():
                 raise FileExistsError(f"{file} exists; give another --output")
+            check_writable(file.parent)
+        if plot:
+            from aiparsing_d2.analysis.cost_plot import check_plot_file, plot_costs
+
+            check_plot_file(plot)
         settings = _read_settings(args)
         report = args.measure(args, settings)
-        if getattr(args, "plot", None):
-            from aiparsing_d2.analysis.cost_plot import plot_costs
-
-            plot_costs(report.rows, args.plot)
+        if plot:
+            plot_costs(report.rows, plot)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -13,7 +13,6 @@ import functools
 import glob
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from aiparsing_d2.counted import counted
+from aiparsing_d2.whole_files import check_writable
 
 from .model_arguments import add_model_arguments, predictor_arguments
 from .parse_videos import ParsedVideo, VideoTask, find_videos, is_video, parse_video_task
@@ -177,7 +177,7 @@ def run(args: argparse.Namespace) -> int:
     report.num_kept_videos = sum(not video.kinds for video in videos)
     videos = [video for video in videos if video.kinds]
     try:
-        _check_writable(args.output)
+        check_writable(args.output)
         predictor = _make_predictor(args) if tasks or videos else None
     except (OSError, ValueError) as error:
         print(f"aiparsing parse: {error}", file=sys.stderr)
@@ -349,15 +349,6 @@ def _names_in(content: bytes, message: str, note: Callable[[str], object]) -> li
     if not names:
         note(message)
     return names
-
-
-def _check_writable(folder: Path) -> None:
-    """Make the folder of the results, if need be, and see whether files can be made in it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise OSError(f"--output {folder} cannot be written to: {error.strerror}") from error
 
 
 def _wait_for_other_ranks() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from aiparsing_d2.inference import ParsingPredictor
-from aiparsing_d2.whole_files import whole_file
+from aiparsing_d2.whole_files import check_writable, whole_file
 
 from .description import describe
 from .graph_formats import FORMATS
@@ -53,6 +53,7 @@ def export_predictor(
 
     Raises:
         FileExistsError: there are files already.
+        OSError: the folder cannot be written to.
         ImportError: packages of the extra "export" are missing.
         ValueError: the model cannot be exported, or the file does not do what the model does.
     """
@@ -73,9 +74,10 @@ def export_predictor(
     description = describe(predictor, parser, format_name, target.name)
     if pictures is None:
         pictures = check_pictures(description["resize"]["short_side"])
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as part:
-        file = Path(part) / target.name
+    check_writable(folder)
+    # Elsewhere: the folder is made for what is kept.
+    with tempfile.TemporaryDirectory() as elsewhere:
+        file = Path(elsewhere, target.name)
         report(f"writing the model as {format_name}, which takes longest")
         try:
             graph_format.write(parser.eval(), file)
@@ -87,7 +89,8 @@ def export_predictor(
             ) from error
         report(f"comparing {target.name} with the model on {len(pictures)} pictures")
         numbers = check_graph(parser, graph_format.load(file), pictures)
-        file.replace(target)
+        with whole_file(target, "wb") as stream, open(file, "rb") as graph:
+            shutil.copyfileobj(graph, stream)
     with whole_file(files[1]) as stream:
         json.dump(description, stream, indent=1)
     if format_name == "onnx":

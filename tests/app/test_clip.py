@@ -153,6 +153,30 @@ def test_another_file_ends_it(parser, finder, clip_file, folder):
     assert list(clip.parse(folder)) == [] and clip.num_done == 0 and not folder.exists()
 
 
+def test_clips_are_parsed_one_after_the_other(parser, finder, clip_file, tmp_path):
+    finder.seconds = 0.01
+    clips = [Clip(parser, clip_file, threshold) for threshold in (0.35, 0.5, 0.6, 0.7)]
+    with ThreadPoolExecutor(3) as pool:
+        results = []
+        for number, clip in enumerate(clips[:3]):
+            results.append(pool.submit(parsed, clip, tmp_path / str(number)))
+            while clip not in parser.clips:
+                time.sleep(0.001)
+        assert [clip.num_before for clip in clips] == [0, 1, 2, 0]
+        waiting = clips[3].parse(tmp_path / "left")
+        next(waiting)
+        assert clips[3].num_before == 3
+        waiting.close()  # at once, as its turn has not come
+        assert parser.clips == clips[:3] and clips[0].num_done < 40
+        clips[1].discard()
+        assert parser.clips == [clips[0], clips[2]] and clips[0].num_done < 40
+        assert len(results[0].result()) == len(results[2].result()) == 40
+        with pytest.raises(IndexError):  # it has no files
+            results[1].result()
+    assert parser.clips == [] and not (tmp_path / "left").exists()
+    assert finder.calls == [0.35] * 40 + [0.6] * 40
+
+
 def test_what_is_no_clip_is_refused_without_the_servers_folders(parser, tmp_path):
     file = tmp_path / "holiday.mp4"
     file.write_bytes(b"hello")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import socket
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -66,8 +68,9 @@ def shown_of_clip_and_picture(page, updates):
 def test_a_clip_shows_the_video(page, clip_file):
     first, second, *reports, last = page.parse(str(clip_file), 0.3)
     assert "Looking for people in on the beach.mp4" in first[page.status]
-    assert second[page.stop]["visible"] is True and second[page.clip].num_frames == 40
-    assert all("<progress" in report[page.status] for report in reports)
+    assert second[page.clip].num_frames == 40
+    assert reports and all("<progress" in report[page.status] for report in reports)
+    assert all(report[page.stop]["visible"] is True for report in reports)
     assert last[page.status] == "<p>2 different people in 40 frames.</p>"
     assert last[page.stop]["visible"] is False and last[page.results]["visible"] is True
     assert shown_of_clip_and_picture(page, last) == [True, True, False, False]
@@ -95,6 +98,16 @@ def test_another_file_ends_a_clip(page, finder, clip_file, picture_file):
     assert len(last[page.upload].found) == 2
     assert all(page.results not in report for report in reports.result())
     assert clip.files == [] and len(finder.calls) < 20
+
+
+def test_a_clip_that_waits_for_another(page, parser, clip_file, monkeypatch):
+    monkeypatch.setattr("aiparsing_d2.app.clip._BETWEEN_REPORTS", 0.005)
+    may_end = threading.Event()
+    parser.in_line(None, lambda folder: may_end.wait(), None)
+    _, _, *reports = itertools.islice(page.parse(str(clip_file), 0.3), 4)
+    assert [report[page.stop]["visible"] for report in reports] == [False, False]
+    assert "<p>on the beach waits for 1 clip before it …</p>" in reports[0][page.status]
+    may_end.set()
 
 
 def test_what_is_left_out_of_a_clip_is_told(page, parser, clip_file):

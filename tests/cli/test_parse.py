@@ -358,6 +358,9 @@ def test_mistakes_before_anything_is_parsed(parse_anew, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     assert parse_anew(tmp_path / "empty") == 1
     assert "empty: no pictures" in capsys.readouterr().err
+    assert main(["parse", str(picture), "--output", str(tmp_path / "out"), "--model", "none"]) == 1
+    assert "none" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
     (tmp_path / "file").touch()
     assert main(["parse", str(picture), "--output", str(tmp_path / "file")]) == 1
     assert "file" in capsys.readouterr().err

@@ -269,7 +269,7 @@ def test_without_permission_to_write(parse, nobodys_folder, monkeypatch, capsys)
     monkeypatch.setattr("aiparsing_d2.cli.parse._make_predictor", None)
     for folder in (output, output / "below"):
         assert parse(picture, "--output", folder) == 1
-        message = f"aiparsing parse: --output {folder} cannot be written to: Permission denied\n"
+        message = f"aiparsing parse: {folder} cannot be written to: Permission denied\n"
         assert capsys.readouterr().err == message
     assert names_below(output) == set()
 

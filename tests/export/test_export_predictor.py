@@ -246,7 +246,7 @@ def test_a_graph_that_differs_is_not_kept(predictor, tmp_path, monkeypatch):
 
     monkeypatch.setitem(FORMATS, "torchscript", right._replace(load=load))
     with pytest.raises(ValueError, match=r"boxes of a picture of .* people differ by 0\.1"):
-        export_predictor(predictor, tmp_path, "torchscript")
+        export_predictor(predictor, tmp_path / "new", "torchscript")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -261,8 +261,16 @@ def test_other_models_are_refused():
 def test_packages_that_are_missing_are_named(predictor, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(ImportError, match=r"onnxscript: pip install 'aiparsing_d2\[export\]'"):
-        export_predictor(predictor, tmp_path, "onnx")
+        export_predictor(predictor, tmp_path / "new", "onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_is_told_first(predictor, tmp_path):
+    (tmp_path / "file").touch()
+    steps: list[str] = []
+    with pytest.raises(OSError, match="file/new cannot be written to: Not a directory"):
+        export_predictor(predictor, tmp_path / "file" / "new", report=steps.append)
+    assert steps == []
 
 
 def test_the_command(weights, tmp_path, capsys):
