@@ -186,7 +186,10 @@ def _evaluate(args: argparse.Namespace) -> None:
         notes,
         write_report,
     )
+    from aiparsing_d2.whole_files import check_writable
 
+    if args.output is not None:
+        check_writable(args.output)
     if args.output is not None and not args.overwrite:
         for name in (*REPORT_FILE_NAMES, _SHEET_FILE_NAME):
             if (args.output / name).exists():

@@ -94,10 +94,7 @@ def find_config_file(config: str) -> str:
     """
     if os.path.isfile(config):
         return config
-    try:
-        return get_config_file(config.removeprefix("configs/"))
-    except ValueError as error:
-        raise ValueError(f"there is no file {config}, and {error}") from error
+    return get_config_file(config.removeprefix("configs/"))
 
 
 def get_checkpoint(name: str) -> str:

@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,23 @@ def test_slopes_over_people(tmp_path, monkeypatch):
     assert [row["mib_per_one_more"] for row in rows] == pytest.approx([3, 3, 3])
     assert {row["precision"] for row in rows} == {"bf16"}
     assert plot.read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize(
+    "output, plot, message",
+    [
+        ("new", "new/plot.jbg", r"--plot \S*plot.jbg has to end with .*\.pdf, .*\.png, "),
+        ("new", "file/plot.png", "file cannot be written to: Not a directory"),
+        ("file", "new/plot.png", "file cannot be written to: Not a directory"),
+    ],
+)
+def test_what_cannot_be_written_is_told_first(tmp_path, monkeypatch, capsys, output, plot, message):
+    monkeypatch.setattr(memory_use, "measure_memory", None)
+    (tmp_path / "file").touch()
+    arguments = ["--output", str(tmp_path / output), "--plot", str(tmp_path / plot), *TINY]
+    assert main(["benchmark", "memory", *arguments]) == 1
+    assert re.search(message, capsys.readouterr().err)
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_leak_is_a_slope_over_the_later_runs():

@@ -93,6 +93,13 @@ def test_scores_files_and_sheet(data_set, tmp_path, capsys):
         assert sheet.width == 3 * 400 + 4 * 12
 
 
+def test_an_output_that_cannot_be_written_is_told_first(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    output = tmp_path / "file" / "report"
+    assert run("--predictions", "none", "--dataset", "none", "--output", output) == 1
+    assert capsys.readouterr().err == f"error: {output} cannot be written to: Not a directory\n"
+
+
 def test_output_is_not_overwritten_unasked(data_set, tmp_path, capsys):
     results = write_results(data_set, tmp_path / "results")
     argv = ("--dataset", DATASET, "--predictions", results, "--output", tmp_path / "scores")

@@ -183,5 +183,7 @@ def test_a_file_counts_before_a_name(tmp_path, monkeypatch):
     (tmp_path / "cihp").mkdir()
     (tmp_path / name).touch()
     assert model_zoo.find_config_file(name) == name
-    with pytest.raises(ValueError, match="no file cihp/aiparsing_R_50.py, and no config .* mean"):
+    with pytest.raises(
+        ValueError, match="^there is no file cihp/aiparsing_R_50.py, and no config .* mean"
+    ):
         model_zoo.find_config_file("cihp/aiparsing_R_50.py")
