@@ -164,6 +164,27 @@ def test_closing_the_page_ends_a_clip(browser, address, finder, clip_file):
     assert 0 < len(finder.calls) < 20
 
 
+def test_a_clip_waits_for_another(browser, address, finder, clip_file, picture_file):
+    finder.seconds = 0.3
+    first, second = browser.new_page(), browser.new_page()
+    for tab in (first, second):
+        tab.goto(address)
+        upload(tab, clip_file)
+        tab.locator("#status progress").wait_for()
+    sync_api.expect(second.locator("#status")).to_contain_text("waits for 1 clip before it")
+    assert not second.is_visible("#stop") and first.is_visible("#stop")
+    third = browser.new_page()
+    third.goto(address)
+    upload(third, picture_file)  # waits for nobody
+    sync_api.expect(third.locator("#status")).to_contain_text("2 people")
+    first.close()
+    second.locator("#status progress[value]").wait_for()
+    second.click("#stop")
+    sync_api.expect(second.locator("#status")).to_contain_text("2 different people in ")
+    for tab in (second, third):
+        tab.close()
+
+
 def test_what_is_no_picture_is_told(tab, tmp_path, picture_file):
     file = tmp_path / "holiday.jpg"
     file.write_text("hello")
