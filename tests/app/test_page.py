@@ -17,6 +17,7 @@ pytest.importorskip("gradio", reason="needs the extra 'app'")
 
 import gradio
 
+from aiparsing_d2.app.clip import Clip
 from aiparsing_d2.app.page import Page, serving
 
 
@@ -208,3 +209,12 @@ def test_a_taken_port_is_named_and_nothing_is_left(parser):
             with serving(parser, port=port):
                 pass
     assert "GRADIO_TEMP_DIR" not in os.environ
+
+
+def test_the_end_of_the_server_ends_clips(parser, finder, clip_file, tmp_path):
+    finder.seconds = 0.05
+    with serving(parser):
+        clip = Clip(parser, clip_file, 0.3)
+        parsing = clip.parse(tmp_path / "results")
+        next(parsing)
+    assert parser.clips == [] and clip.num_done < 40 and not (tmp_path / "results").exists()
