@@ -37,8 +37,8 @@ __all__ = ["add_parser", "run"]
 _EPILOG = """\
 Results are named after the picture: holidays/beach/1.jpg becomes DIR/beach/1.overlay.jpg and so on.
 What is there already is kept and not parsed again, so the same command goes on after an interrupt;
-also if it was made with another model or threshold: then give --overwrite. A picture that cannot be
-parsed is named, the others are parsed, and the exit status is 1.
+also if it was made with another model, threshold or --every: then give --overwrite. A picture that
+cannot be parsed is named, the others are parsed, and the exit status is 1.
 
 kinds of results, and what is added to the picture's name:
   overlay      .overlay.jpg   parts, people and scores drawn over the picture

@@ -219,7 +219,6 @@ def main() -> int:
         "--threshold", type=float, metavar="T", help="default: that of model.onnx.json"
     )
     args = parser.parse_args()
-    args.output.mkdir(parents=True, exist_ok=True)
     parse = Parser()
     parsed: dict[str, Path] = {}
     num_failed = 0
@@ -230,6 +229,7 @@ def main() -> int:
             with Image.open(file) as opened:
                 picture = ImageOps.exif_transpose(opened)
             people = parse(picture, args.threshold)
+            args.output.mkdir(parents=True, exist_ok=True)
             save(people, parse.about, picture.size, args.output / file.stem)
         except (OSError, ValueError) as error:
             num_failed += 1

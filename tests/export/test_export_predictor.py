@@ -183,6 +183,12 @@ def test_the_script_names_what_it_cannot_parse_and_goes_on(exported, tmp_path):
     assert [line.split(": ")[0] for line in done.stdout.splitlines()] == [pictures[0], pictures[3]]
 
 
+def test_the_script_leaves_no_folder_without_results(exported, tmp_path):
+    done = parse_with_script(exported("onnx"), tmp_path / "none.png", tmp_path / "out")
+    assert done.returncode == 1 and "none.png: " in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_script_cannot_import_this_package(exported, tmp_path):
     """So that the test above can fail."""
     script = tmp_path / "parse_onnx.py"
