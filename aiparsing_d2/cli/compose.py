@@ -13,6 +13,8 @@ from pathlib import Path
 
 from aiparsing_d2.counted import counted
 
+from .argument_types import positive
+
 __all__ = ["add_parser", "run"]
 
 
@@ -35,7 +37,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--dataset", required=True, metavar="NAME", help="the registered data set")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="a new folder")
     parser.add_argument(
-        "--num-images", type=int, default=300, metavar="N", help="default: %(default)s"
+        "--num-images", type=positive, default=300, metavar="N", help="default: %(default)s"
     )
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.set_defaults(run=run)

@@ -30,6 +30,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from aiparsing_d2.counted import counted
 
+from .argument_types import positive
+
 if TYPE_CHECKING:
     from aiparsing_d2.structures.part_labels import PartLabels
     from aiparsing_d2.submissions import ImageScores, Submission, SubmissionScores
@@ -160,7 +162,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "(default: %(default)s)",
     )
     output.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes"
+        "--workers", type=positive, default=os.cpu_count() or 1, metavar="N", help="processes"
     )
     parser.set_defaults(run=run)
 

@@ -16,6 +16,8 @@ from pathlib import Path
 from aiparsing_d2.counted import counted
 from aiparsing_d2.data import layouts
 
+from .argument_types import positive
+
 __all__ = ["add_parser", "run"]
 
 # Name on the command line -> title, layout.
@@ -90,7 +92,7 @@ def _add_ccp(data_sets: argparse._SubParsersAction) -> None:
     )
     parser.add_argument(
         "--last",
-        type=int,
+        type=positive,
         default=1004,
         metavar="NUMBER",
         help="the last photograph to take; training is 1..804, validation what follows "
@@ -103,7 +105,7 @@ def _add_ccp(data_sets: argparse._SubParsersAction) -> None:
 def _add_workers(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers",
-        type=int,
+        type=positive,
         default=os.cpu_count() or 1,
         metavar="N",
         help="processes to work with (default: %(default)s)",

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from aiparsing_d2.counted import counted
 from aiparsing_d2.parallel import WorkerDiedError
+from aiparsing_d2.whole_files import whole_file
 
 from .cihp_writer import CIHPRequest
 from .contact_sheet import draw_contact_sheet
@@ -76,11 +78,19 @@ def _parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     if arguments.output is None and arguments.contact_sheet is None:
         parser.error("give --output, --contact-sheet or both")
+    if arguments.contact_sheet is not None and not _picture_format(arguments.contact_sheet):
+        parser.error(
+            f"--contact-sheet {arguments.contact_sheet} is not named as a picture, as .png"
+        )
     if arguments.layout != VIPRequest.layout:
         for option in ("annotated_frames", "all_frames"):
             if getattr(arguments, option) is not None:
                 parser.error(f"--{option.replace('_', '-')} is for --layout vip only")
     return arguments
+
+
+def _picture_format(file: Path) -> str | None:
+    return Image.registered_extensions().get(file.suffix.lower())
 
 
 def _make_request(arguments: argparse.Namespace) -> DataSetRequest:
@@ -101,8 +111,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parse_arguments(argv)
     if arguments.contact_sheet is not None:
         sheet = draw_contact_sheet(arguments.seed)
-        arguments.contact_sheet.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(sheet).save(arguments.contact_sheet)
+        with whole_file(arguments.contact_sheet, "wb") as file:
+            Image.fromarray(sheet).save(file, _picture_format(arguments.contact_sheet))
         print(f"Contact sheet: {arguments.contact_sheet}")
     if arguments.output is not None:
         try:
@@ -120,8 +130,8 @@ def main(argv: list[str] | None = None) -> int:
         if manifest is None:
             print(f"{arguments.output} holds these {request.describe()} already; nothing to do.")
         else:
-            people = sum(manifest["num_people"].values())
-            print(f"Drew {request.describe()} of {people} people into {arguments.output}.")
+            people = counted(sum(manifest["num_people"].values()), "person")
+            print(f"Drew {request.describe()} of {people} into {arguments.output}.")
     return 0
 
 

@@ -114,6 +114,22 @@ def test_words_that_no_command_takes_are_refused():
         make_parser().parse_args(["doctor", "a=1"])
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "compose crowds --dataset a --output b --num-images",
+        "evaluate --predictions a --dataset b --workers",
+        "prepare cihp a --output b --workers",
+        "prepare ccp a --output b --last",
+    ],
+)
+def test_numbers_of_things_begin_with_one(command, capsys):
+    for number in ("0", "-2"):
+        with pytest.raises(SystemExit, match="2"):
+            make_parser().parse_args([*command.split(), number])
+        assert f"{number} is not a positive integer" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["run 1/model.pth", "it's=a,[b].pth", "größe{1}.pth", "a#b:c.pth"])
 def test_weights_may_have_any_name(name):
     config = OmegaConf.create({"train": {"init_checkpoint": ""}})

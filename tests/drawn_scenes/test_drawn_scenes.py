@@ -410,6 +410,16 @@ def test_command_line(data_set, tmp_path, capsys):
         main([])
 
 
+def test_a_contact_sheet_is_named_as_a_picture(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["--contact-sheet", str(tmp_path / "new" / "sheet.xyz")])
+    assert "sheet.xyz is not named as a picture is" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+    assert main(["--contact-sheet", str(tmp_path / "new" / "sheet.webp")]) == 0
+    with Image.open(tmp_path / "new" / "sheet.webp") as sheet:
+        assert sheet.format == "WEBP"
+
+
 def test_contact_sheet_shows_scenes_beside_their_labels():
     sheet = draw_contact_sheet(seed=2, rows=1, columns=2, height=64, width=80)
     scene = draw_scene(np.random.default_rng([2, 0]), 64, 80)
