@@ -413,7 +413,7 @@ def test_command_line(data_set, tmp_path, capsys):
 def test_a_contact_sheet_is_named_as_a_picture(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["--contact-sheet", str(tmp_path / "new" / "sheet.xyz")])
-    assert "sheet.xyz is not named as a picture is" in capsys.readouterr().err
+    assert "sheet.xyz is not named as a picture, as .png" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
     assert main(["--contact-sheet", str(tmp_path / "new" / "sheet.webp")]) == 0
     with Image.open(tmp_path / "new" / "sheet.webp") as sheet:
