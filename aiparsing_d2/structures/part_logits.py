@@ -106,8 +106,9 @@ class ROIPartLogits:
         likely = (peaks >= min_probability) | (peaks == peaks.amax(dim=1, keepdim=True))
         lowest = logits.amin(dim=(1, 2, 3), keepdim=True)
         absent = torch.minimum(lowest, logits.amax(dim=(1, 2, 3), keepdim=True) - _DEPTH_OF_ABSENT)
-        others = parts.masked_fill(~likely, -torch.inf).logsumexp(dim=1, keepdim=True)
-        raised = parts + (parts.logsumexp(dim=1, keepdim=True) - others)
+        # logsumexp asks whether there is nobody, which an exported graph cannot answer.
+        of_likely = parts.masked_fill(~likely, -torch.inf).log_softmax(dim=1)
+        raised = parts + (of_likely - parts.log_softmax(dim=1))
         kept = torch.cat([logits[:, :1], raised.where(likely, absent)], dim=1)
         return ROIPartLogits(kept, self.upsample_factor)
 
