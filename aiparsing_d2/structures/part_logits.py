@@ -85,7 +85,6 @@ class ROIPartLogits:
         """(1, C, T, T)."""
         return self[person].probabilities()
 
-    @torch.no_grad()
     def without_unlikely_parts(self, min_probability: float) -> ROIPartLogits:
         """Leave out parts of which a person shows no convincing pixel.
 
