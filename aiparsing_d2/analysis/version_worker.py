@@ -51,6 +51,9 @@ def infer(inputs: Mapping[str, Any]) -> Work:
 
 def optimized(model: Any, precision: str) -> Any:
     """Return a model for inference; "default" is what the version's predictor does by itself."""
+    if precision != "default":
+        torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+        torch.backends.cudnn.allow_tf32 = precision == "tf32"
     if precision == "none":
         return model
     try:
@@ -59,9 +62,6 @@ def optimized(model: Any, precision: str) -> Any:
         if precision == "default":
             return model
         raise
-    if precision != "default":
-        torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
-        torch.backends.cudnn.allow_tf32 = precision == "tf32"
     if precision == "tf32":
         precision = "fp32"
     return optimize_for_inference(model, "fp32" if precision == "default" else precision)

@@ -88,13 +88,11 @@ def _add_infer(kinds: argparse._SubParsersAction) -> None:
     _add_config(parser)
     _add_people(parser, [5])
     _add_image_sizes(parser)
-    parser.add_argument(
-        "--precisions",
-        nargs="+",
-        choices=INFERENCE_PRECISIONS,
-        default=["none", "fp32"],
-        help="none: the model as its config builds it; tf32: fp32 with TF32 convolutions and "
-        "products; the first one is what others are compared with; default: none fp32",
+    _add_inference_precisions(
+        parser,
+        ["none", "fp32"],
+        "none: the model as its config builds it; tf32: fp32 with TF32 convolutions and products; "
+        "the first one is what others are compared with; default: none fp32",
     )
     parser.add_argument(
         "--channels-last",
@@ -157,13 +155,7 @@ def _add_processes(kinds: argparse._SubParsersAction) -> None:
     _add_config(parser)
     _add_people(parser, [5])
     _add_image_sizes(parser)
-    parser.add_argument(
-        "--precisions",
-        nargs="+",
-        choices=INFERENCE_PRECISIONS,
-        default=["fp32"],
-        help="as of infer; default: fp32",
-    )
+    _add_inference_precisions(parser, ["fp32"], "as of infer; default: fp32")
     _add_plot(parser)
     _add_common(parser, _processes, repeats=5, max_seconds=600)
 
@@ -226,12 +218,8 @@ def _add_memory(kinds: argparse._SubParsersAction) -> None:
         help="images of a training step; default: 2",
     )
     _add_image_sizes(parser)
-    parser.add_argument(
-        "--precisions",
-        nargs="+",
-        choices=INFERENCE_PRECISIONS,
-        default=["fp32"],
-        help="as of infer; training steps take bf16 or float32; default: fp32",
+    _add_inference_precisions(
+        parser, ["fp32"], "as of infer; training steps take bf16 or float32; default: fp32"
     )
     _add_plot(parser)
     _add_common(parser, _memory, repeats=5, max_seconds=600)
@@ -385,6 +373,14 @@ def _add_image_sizes(parser: argparse.ArgumentParser) -> None:
         nargs=2,
         metavar=("H", "W"),
         help="in pixels; may be given several times; default: 800 1216",
+    )
+
+
+def _add_inference_precisions(
+    parser: argparse.ArgumentParser, default: list[str], help: str
+) -> None:
+    parser.add_argument(
+        "--precisions", nargs="+", choices=INFERENCE_PRECISIONS, default=default, help=help
     )
 
 

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 import aiparsing_d2
+from aiparsing_d2 import modeling
+from aiparsing_d2.analysis.version_worker import optimized
 from aiparsing_d2.analysis.versions import differences
 from aiparsing_d2.cli import main
 
@@ -53,6 +55,31 @@ def test_a_version_equals_itself(tmp_path, arguments, outputs):
     ratios = [mine / others for mine, others in zip(this["all_ms"], other["all_ms"])]
     assert (this["ratio"]["low"], this["ratio"]["high"]) == (min(ratios), max(ratios))
     assert other["ratio"] is None
+
+
+@pytest.fixture
+def flags():
+    """What allows TF32 to products and convolutions."""
+    flags = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [flag.allow_tf32 for flag in flags]
+    yield flags
+    for flag, allowed in zip(flags, before):
+        flag.allow_tf32 = allowed
+
+
+@pytest.mark.parametrize(
+    "precision, allowed", [("tf32", True), ("fp32", False), ("none", False), ("default", None)]
+)
+def test_a_worker_takes_tf32_where_it_is_asked_to(monkeypatch, flags, precision, allowed):
+    taken = []
+    monkeypatch.setattr(modeling, "optimize_for_inference", lambda model, name: taken.append(name))
+    for before in (True, False):
+        for flag in flags:
+            flag.allow_tf32 = before
+        optimized(None, precision)
+        expected = before if allowed is None else allowed
+        assert [flag.allow_tf32 for flag in flags] == [expected] * 2
+    assert taken == ([] if precision == "none" else ["fp32"] * 2)
 
 
 @pytest.fixture
