@@ -277,6 +277,8 @@ def run_config(small: DictConfig, row: Row, seed: int, output_dir: Path) -> Dict
         cfg = copy.deepcopy(small)
         for key, value in row_settings(row).items():
             OmegaConf.update(cfg, f"model.{key}", value, merge=False, force_add=True)
+        # The paper's models leave no part out.
+        cfg.model.roi_heads.parsing_head.min_part_probability = 0.0
     cfg.train.output_dir = str(output_dir)
     cfg.train.seed = seed
     # One evaluation, at the end: no row gets to choose its best checkpoint.

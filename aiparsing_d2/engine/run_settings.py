@@ -30,7 +30,7 @@ __all__ = ["TrainSettings", "check_settings"]
 class AmpSettings:
     """Mixed precision, see :func:`~aiparsing_d2.engine.build_trainer`."""
 
-    enabled: bool | None = False
+    enabled: bool | None = None
     precision: str = "float16"
 
 

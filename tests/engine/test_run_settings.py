@@ -31,6 +31,15 @@ def test_configs_of_the_zoo_have_nothing_that_is_not_read(name):
     check_settings(model_zoo.get_config(name))
 
 
+def test_the_device_chooses_the_precision_of_the_zoos_trainings():
+    config = model_zoo.get_config("cihp/aiparsing_R_50_FPN_cihp_75ep")
+    assert config.train.amp.enabled is None and TrainSettings().amp.enabled is None
+    for wrong in ("maybe", "2", "bfloat16"):
+        changed = apply_overrides(copy.deepcopy(config), [f"train.amp.enabled={wrong}"])
+        with pytest.raises(ConfigError, match="train.amp.enabled"):
+            check_settings(changed)
+
+
 def test_train_has_the_keys_that_are_known_and_the_training_reads_them(config):
     fields = dataclasses.fields(TrainSettings)
     assert set(config.train) == {field.name for field in fields}

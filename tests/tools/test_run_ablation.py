@@ -63,6 +63,7 @@ def test_the_small_models_have_the_components_of_table_vi(tool, name, tmp_path):
         "ParsingScoreHead" in kinds,
     ]
     assert "".join(".x"[mark] for mark in marks) == CHECK_MARKS[name]
+    assert head.min_part_probability == 0
     assert cfg.train.seed == 3 and cfg.train.output_dir == str(tmp_path)
 
 

@@ -35,5 +35,9 @@ _mapper.augmentations = [
     L(T.RandomBrightness)(intensity_min=0.7, intensity_max=1.3),
     L(T.RandomContrast)(intensity_min=0.7, intensity_max=1.3),
     L(T.RandomSaturation)(intensity_min=0.6, intensity_max=1.4),
+    # Pictures without colour.
+    L(T.RandomApply)(
+        tfm_or_aug=L(T.RandomSaturation)(intensity_min=0.0, intensity_max=0.0), prob=0.1
+    ),
 ]
 _mapper.recompute_boxes = True
