@@ -12,6 +12,8 @@ Mixing keeps an order that all the mixed share. So
 3. a pixel between cells that a wins is of class a. The operators' arithmetic is left for the pixels
    between others, and their own bits for the few that rounding could decide.
 
+Where numba is installed, :mod:`.compiled_labels` does the same in less time.
+
 Shape shorthand:
     C: classes. M: side of the logits. T: side of the cells. h, w: pixels of the window.
     Node: one of the M x M logits. Mesh: the square between four nodes, with S x S slots for cells,
@@ -22,6 +24,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from importlib.util import find_spec
+from types import ModuleType
 from typing import NamedTuple
 
 import cv2
@@ -30,7 +34,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["PixelCenters", "label_window", "locate_pixels"]
+__all__ = ["PixelCenters", "compiled_loops", "label_window", "locate_pixels"]
 
 _UNDECIDED = 255
 # Pixels computed at a time: their temporaries stay in a core's cache.
@@ -140,11 +144,15 @@ class _Upsampling(NamedTuple):
     """From M x M nodes to T x T cells.
 
     Attributes:
+        meshes: int64 (T,), along either axis, in 0..M-2.
+        weights: float32 (T,), of their mesh's second node.
         cells: the cells as mixtures of nodes.
         slots: int64 (T,), in which of the L slots the cells are, along either axis.
         ends: float32 (S, M - 1), of the cells the weights of their mesh's second node.
     """
 
+    meshes: np.ndarray
+    weights: np.ndarray
     cells: _Mixtures
     slots: np.ndarray
     ends: np.ndarray
@@ -153,15 +161,32 @@ class _Upsampling(NamedTuple):
 @lru_cache(maxsize=8)
 def _upsampling(num_nodes: int, size: int) -> _Upsampling:
     positions = torch.arange(size) * ((num_nodes - 1) / (size - 1))
-    weights = _remainders(num_nodes)[..., None]
+    shares = _remainders(num_nodes)[..., None]
     if size != num_nodes:
-        weights = F.interpolate(weights, (size, 1), mode="bilinear", align_corners=True)
-    axis = _axis(weights[0, :, :, 0], positions, num_nodes)
+        shares = F.interpolate(shares, (size, 1), mode="bilinear", align_corners=True)
+    axis = _axis(shares[0, :, :, 0], positions, num_nodes)
     mesh = axis.sources.min(axis=0).clip(max=num_nodes - 2)
     slot = np.arange(size) - np.searchsorted(mesh, mesh)
+    weights = np.where(axis.sources > mesh, axis.weights, np.float32(0)).max(axis=0)
     ends = np.zeros((slot.max() + 1, num_nodes - 1), dtype=np.float32)
-    ends[slot, mesh] = np.where(axis.sources > mesh, axis.weights, 0).max(axis=0)
-    return _Upsampling(_Mixtures(axis, axis, num_nodes), mesh * len(ends) + slot, ends)
+    ends[slot, mesh] = weights
+    cells = _Mixtures(axis, axis, num_nodes)
+    return _Upsampling(mesh, weights, cells, mesh * len(ends) + slot, ends)
+
+
+@lru_cache(maxsize=1)
+def compiled_loops() -> ModuleType | None:
+    """:mod:`.compiled_labels`, or None without a numba that works here.
+
+    The first call of an installation compiles for some seconds.
+    """
+    if find_spec("numba") is None:
+        return None
+    try:
+        from . import compiled_labels
+    except ImportError:  # numba refuses numpy versions that it does not know
+        return None
+    return compiled_labels
 
 
 def label_window(
@@ -170,7 +195,7 @@ def label_window(
     xs: PixelCenters,
     ys: PixelCenters,
     probabilities: Callable[[], Tensor],
-    with_totals: bool = True,
+    with_means: bool = True,
 ) -> tuple[np.ndarray, np.ndarray | None] | None:
     """Label the pixels of a window.
 
@@ -180,31 +205,71 @@ def label_window(
         xs, ys: of the window's w columns and h rows.
         probabilities: gives what the first two operators do, (1, C, T, T), for pixels that rounding
             decides; most people have none.
-        with_totals: whether to add up the samples.
+        with_means: whether to add up the samples.
 
     Returns:
-        uint8 (h, w) labels, equal to those of the operators, and float64 (C,) the sum of each
-        class's samples over its pixels. None if only the operators can tell, because logits are
-        not finite, or far apart, or there are hundreds of classes or a single node.
+        uint8 (h, w) labels, equal to those of the operators, and float64 (C,) the mean of each
+        class's samples over its pixels, 0 without any. None if only the operators can tell, because
+        logits are not finite, or far apart, or there are hundreds of classes or a single node.
     """
     num_classes, side = logits.shape[:2]
     if num_classes >= _UNDECIDED or side == 1:
         return None
     nodes = _class_rows(logits)
-    best = nodes.max(axis=0)
-    lowest, highest = float(nodes.min()), float(best.max())
+    lowest, highest = float(nodes.min()), float(nodes.max())
     if not highest - lowest <= _MAX_RANGE:  # or not finite
         return None
-    labels = np.zeros((len(ys.beyond), len(xs.beyond)), dtype=np.uint8)
-    if labels.size == 0:
-        return labels, np.zeros(num_classes)
-    # Of the roundings in the operators and here, relative to a sample: some in proportion to the
-    # logits; some, and one a class, in exponentials, sums and products.
-    margin = np.float32(2.0**-23 * (4 * max(-lowest, highest) + num_classes + 24))
-    nodes = nodes - best
+    shape = len(ys.beyond), len(xs.beyond)
+    if 0 in shape:
+        return np.zeros(shape, dtype=np.uint8), np.zeros(num_classes)
+    upsampling = _upsampling(side, size)
+    loops = compiled_loops()
+    if loops is None or not loops.fits(side, size):
+        # Of the roundings in the operators and here, relative to a sample: some in proportion to
+        # the logits; some, and one a class, in exponentials, sums and products.
+        margin = np.float32(2.0**-23 * (4 * max(-lowest, highest) + num_classes + 24))
+        labels, totals = _label_by_arrays(
+            nodes, margin, size, upsampling, xs, ys, probabilities, with_means
+        )
+        if totals is None:
+            return labels, None
+        counts = torch.from_numpy(labels).flatten().bincount(minlength=num_classes).numpy()
+        return labels, totals / np.maximum(counts, 1)
+
+    found = loops.label_pixels(
+        nodes.reshape(num_classes, side, side),
+        lowest,
+        highest,
+        upsampling.meshes,
+        upsampling.weights,
+        ys.axis,
+        xs.axis,
+    )
+    labels, totals, counts = found.labels, found.totals, found.counts
+    if len(found.tied):
+        flat = labels.reshape(-1)
+        _label_tied(flat, found.tied, probabilities(), xs, ys)
+        winners = flat[found.tied]
+        totals = totals + np.bincount(winners, found.tied_samples, _UNDECIDED)
+        counts = counts + np.bincount(winners, minlength=_UNDECIDED)
+    return labels, totals[:num_classes] / np.maximum(counts[:num_classes], 1)
+
+
+def _label_by_arrays(
+    nodes: np.ndarray,
+    margin: np.float32,
+    size: int,
+    upsampling: _Upsampling,
+    xs: PixelCenters,
+    ys: PixelCenters,
+    probabilities: Callable[[], Tensor],
+    with_totals: bool,
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Label the pixels of a window without loops; gives the sums of samples, not the means."""
+    num_classes = len(nodes)
+    nodes = nodes - nodes.max(axis=0)
     table = _transposed(nodes)
 
-    upsampling = _upsampling(side, size)
     slot_labels = _label_slots(nodes, table, margin, upsampling)
     columns = _agreed(slot_labels, upsampling.slots, xs)
     labels = _agreed(_transposed(columns), upsampling.slots, ys)
