@@ -237,6 +237,7 @@ def _check_devices() -> Iterator[Finding]:
     if threads > cores:
         advice = f"more threads than cores wait for each other: set OMP_NUM_THREADS={cores}"
     yield Finding("CPU", f"{cores} cores for this process, {threads} threads of torch", advice)
+    yield _check_pasting()
     if not torch.cuda.is_available():
         yield _explain_no_gpu()
         return
@@ -254,6 +255,17 @@ def _cores() -> int:
     except (OSError, ValueError):  # not in a container, or "max"
         pass
     return cores
+
+
+def _check_pasting() -> Finding:
+    name, version = "part maps", _version("numba")
+    if version is None:
+        return Finding(name, "on the CPU by numpy; numba (extra fast) makes them in less time")
+    try:
+        importlib.import_module("numba")
+    except Exception as error:  # it refuses versions of numpy that it does not know
+        return Finding(name, f"by numpy, since numba {version} does not work: {_in_words(error)}")
+    return Finding(name, f"on the CPU by loops that numba {version} compiles")
 
 
 def _explain_no_gpu() -> Finding:

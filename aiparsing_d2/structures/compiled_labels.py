@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import float32, float64, int64, njit, uint8, uint64
@@ -38,7 +38,7 @@ _ROUNDING = np.float32(12582912)
 # Less than the logits of any class: of one that makes their number even.
 _NOTHING = np.float32(-120)
 # Products and sums may be fused; all else is as written.
-_OPTIONS = {"fastmath": {"contract"}, "error_model": "numpy"}
+_OPTIONS: dict[str, Any] = {"fastmath": {"contract"}, "error_model": "numpy"}
 
 
 def _power_coefficients() -> list[np.float32]:
@@ -149,11 +149,12 @@ def label_pixels(
         np.full(2 * even * _NODES, _NOTHING),
         np.empty(2 * even * _LANES, np.float32),
         np.empty(4 * _LANES, np.float32),
-        np.empty((2, 2, _LANES), np.float32),
-        np.empty((2, _LANES), np.uint8),
+        np.empty((6, _LANES), np.float32),
+        np.empty((3, _LANES), np.uint8),
         np.empty((2, num_classes), np.float32),
         np.empty((2, 4, num_classes)),
         np.empty(width, np.int64),
+        np.empty(max(num_classes, 4), np.int64),
         labels,
         totals,
         counts,
@@ -217,11 +218,12 @@ def _exponentiate(above, below, weight, begins, steps, powers, tallies, num_clas
 
 
 @njit(**_OPTIONS)
-def _choose(tallies, keep, inverse, best, winners):
-    """Of a row of cells, 1 / sum, the best probability, and the class if it is clearly best."""
+def _choose(tallies, keep, inverse, best, second, winners):
+    """Of a row of cells: 1 / sum, the two best probabilities, the class that is clearly best."""
     for i in range(_LANES):
         inverse[i] = np.float32(1) / tallies[i]
         best[i] = tallies[_LANES + i] * inverse[i]
+        second[i] = tallies[2 * _LANES + i] * inverse[i]
         is_clear = tallies[2 * _LANES + i] < tallies[_LANES + i] * keep
         winners[i] = np.uint8(tallies[3 * _LANES + i] if is_clear else np.float32(_UNDECIDED))
 
@@ -277,8 +279,8 @@ def _compiled(function: Callable[..., int]) -> Callable[..., int]:
         float32[:, :, ::1], float32, float32, integers, floats,
         floats, floats, uint64[:, ::1],
         int64[:, ::1], table, int64[:, ::1], table,
-        floats, floats, floats, float32[:, :, ::1], uint8[:, ::1],
-        table, float64[:, :, ::1], integers,
+        floats, floats, floats, table, uint8[:, ::1],
+        table, float64[:, :, ::1], integers, integers,
         uint8[:, ::1], float64[::1], integers, integers, floats,
     )  # fmt: skip
     try:
@@ -293,7 +295,7 @@ def _label(
     begins, steps, lanes,
     rows, row_weights, columns, column_weights,
     spread, powers, tallies, probabilities, winners,
-    mixed, work, undecided,
+    mixed, work, undecided, candidates,
     labels, totals, counts, tied, tied_samples,
 ):  # fmt: skip
     """See :func:`label_pixels`; gives the number of tied pixels."""
@@ -351,24 +353,25 @@ def _label(
                 spread[mesh % 2 * length :], spread[(mesh + 1) % 2 * length :], weights[row],
                 begins, steps, powers[place * even * _LANES :], tallies, even,
             )  # fmt: skip
-            _choose(tallies, keep, probabilities[0, place], probabilities[1, place], winners[place])
+            _choose(
+                tallies, keep, probabilities[place], probabilities[2 + place],
+                probabilities[4 + place], winners[place],
+            )  # fmt: skip
 
         # Pixels between cells that one class wins.
-        inverse_a, best_a, winner_a = (
-            probabilities[0, upper % 2], probabilities[1, upper % 2], winners[upper % 2]
-        )  # fmt: skip
-        inverse_b, best_b, winner_b = (
-            probabilities[0, lower % 2], probabilities[1, lower % 2], winners[lower % 2]
-        )  # fmt: skip
+        a, b = upper % 2, lower % 2
+        inverse_a, best_a, second_a = probabilities[a], probabilities[2 + a], probabilities[4 + a]
+        inverse_b, best_b, second_b = probabilities[b], probabilities[2 + b], probabilities[4 + b]
+        winner_a, winner_b, common = winners[a], winners[b], winners[2]
         for i in range(_LANES):
             tallies[i] = upper_weight * best_a[i] + lower_weight * best_b[i]
+        for i in range(_LANES):
+            common[i] = winner_a[i] if winner_a[i] == winner_b[i] else np.uint8(_UNDECIDED)
         num_undecided = 0
         label, total, begin = _UNDECIDED, 0.0, left
         for x in range(left, right):
             i, j = lanes[0, x], lanes[1, x]
-            here = winner_a[i]
-            if here != winner_b[i] or here != winner_a[j] or here != winner_b[j]:
-                here = np.uint8(_UNDECIDED)
+            here = common[i] if common[i] == common[j] else np.uint8(_UNDECIDED)
             if here != label:
                 if label != _UNDECIDED:
                     totals[label] += total
@@ -387,26 +390,57 @@ def _label(
             for x in range(left, right):
                 labels[y, x] = labels[start, x]
 
-        # The others.
+        # The others. Classes that win none of the four cells have the second best's there at most.
         offset_a = np.uint64(upper % 2 * even * _LANES)
         offset_b = np.uint64(lower % 2 * even * _LANES)
         for k in range(num_undecided):
             x = undecided[k]
             i, j = lanes[0, x], lanes[1, x]
-            weight_ai = column_weights[0, x] * inverse_a[i]
-            weight_aj = column_weights[1, x] * inverse_a[j]
-            weight_bi = column_weights[0, x] * inverse_b[i]
-            weight_bj = column_weights[1, x] * inverse_b[j]
-            for c in range(num_classes):
-                a, b = offset_a + np.uint64(c * _LANES), offset_b + np.uint64(c * _LANES)
-                mixed[0, c] = weight_ai * powers[a + i] + weight_aj * powers[a + j]
-                mixed[1, c] = weight_bi * powers[b + i] + weight_bj * powers[b + j]
+            left_weight, right_weight = column_weights[0, x], column_weights[1, x]
+            weight_ai, weight_aj = left_weight * inverse_a[i], right_weight * inverse_a[j]
+            weight_bi, weight_bj = left_weight * inverse_b[i], right_weight * inverse_b[j]
+            limit_a = left_weight * second_a[i] + right_weight * second_a[j]
+            limit_b = left_weight * second_b[i] + right_weight * second_b[j]
+            number = 0
+            for winner in (winner_a[i], winner_a[j], winner_b[i], winner_b[j]):
+                if winner == _UNDECIDED:
+                    number = 0
+                    break
+                is_new = True
+                for n in range(number):
+                    if candidates[n] == winner:
+                        is_new = False
+                if is_new:
+                    candidates[number] = winner
+                    number += 1
+            while True:
+                if number == 0:
+                    number = num_classes
+                    for n in range(number):
+                        candidates[n] = n
+                for n in range(number):
+                    a = offset_a + np.uint64(candidates[n] * _LANES)
+                    b = offset_b + np.uint64(candidates[n] * _LANES)
+                    mixed[0, n] = weight_ai * powers[a + i] + weight_aj * powers[a + j]
+                    mixed[1, n] = weight_bi * powers[b + i] + weight_bj * powers[b + j]
+                if number == num_classes:
+                    break
+                for y in range(start, stop):
+                    best = np.float32(0)
+                    for n in range(number):
+                        sample = row_weights[0, y] * mixed[0, n] + row_weights[1, y] * mixed[1, n]
+                        best = max(best, sample)
+                    if row_weights[0, y] * limit_a + row_weights[1, y] * limit_b >= best * keep:
+                        number = 0
+                        break
+                if number > 0:
+                    break
             for y in range(start, stop):
                 best, second, chosen = np.float32(-1), np.float32(-1), 0
-                for c in range(num_classes):
-                    sample = row_weights[0, y] * mixed[0, c] + row_weights[1, y] * mixed[1, c]
+                for n in range(number):
+                    sample = row_weights[0, y] * mixed[0, n] + row_weights[1, y] * mixed[1, n]
                     if sample > best:
-                        best, second, chosen = sample, best, c
+                        best, second, chosen = sample, best, candidates[n]
                     elif sample > second:
                         second = sample
                 if second >= best * keep:

@@ -157,3 +157,27 @@ def test_an_error_in_a_check_is_a_finding(check, monkeypatch):
     monkeypatch.setitem(doctor._CHECKS, "Devices", broken)
     status, printed = check("Devices")
     assert status == 1 and "devices          RuntimeError: no such driver  <-- broken" in printed
+
+
+@pytest.mark.parametrize(
+    "version, error, words",
+    [
+        (None, None, "by numpy; numba (extra fast)"),
+        (
+            "0.60",
+            "Numba needs NumPy 2.0 or less",
+            "numba 0.60 does not work: ImportError: Numba nee",
+        ),
+        ("0.68.1", None, "by loops that numba 0.68.1 compiles"),
+    ],
+)
+def test_how_part_maps_are_made(monkeypatch, version, error, words):
+    def import_module(name):
+        assert name == "numba"
+        if error:
+            raise ImportError(error)
+
+    monkeypatch.setattr(doctor, "_version", lambda name: version)
+    monkeypatch.setattr(importlib, "import_module", import_module)
+    finding = doctor._check_pasting()
+    assert words in finding.state and not finding.is_broken

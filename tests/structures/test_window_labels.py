@@ -38,6 +38,12 @@ def paste(logits, factor, inclusive, with_scores=True):
     return structure.to_part_maps(BOXES, SIZE, inclusive, with_scores=with_scores)
 
 
+@pytest.fixture(autouse=True)
+def without_compiled_loops(monkeypatch):
+    monkeypatch.setattr(window_labels, "compiled_loops", lambda: None)
+    monkeypatch.setattr(part_logits, "compiled_loops", lambda: None)
+
+
 @pytest.fixture
 def paste_by_operators(monkeypatch):
     """Paste by resizing all probabilities."""
