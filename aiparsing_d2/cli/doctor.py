@@ -261,10 +261,13 @@ def _check_pasting() -> Finding:
     name, version = "part maps", _version("numba")
     if version is None:
         return Finding(name, "on the CPU by numpy; numba (extra fast) makes them in less time")
-    try:
-        importlib.import_module("numba")
-    except Exception as error:  # it refuses versions of numpy that it does not know
-        return Finding(name, f"by numpy, since numba {version} does not work: {_in_words(error)}")
+    loops = importlib.import_module("aiparsing_d2.structures.window_labels").compiled_loops()
+    if loops is None:
+        return Finding(
+            name,
+            f"on the CPU by numpy: numba {version} does not work here",
+            "install the newest numba that is for your numpy, pip install -U numba",
+        )
     return Finding(name, f"on the CPU by loops that numba {version} compiles")
 
 

@@ -22,6 +22,7 @@ Shape shorthand:
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from importlib.util import find_spec
@@ -184,7 +185,8 @@ def compiled_loops() -> ModuleType | None:
         return None
     try:
         from . import compiled_labels
-    except ImportError:  # numba refuses numpy versions that it does not know
+    except Exception as error:  # such as a version of numpy that this numba does not know
+        warnings.warn(f"numba does not work here, part maps take longer: {error}", stacklevel=2)
         return None
     return compiled_labels
 

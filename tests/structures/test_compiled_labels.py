@@ -157,7 +157,8 @@ def test_without_a_numba_that_works(monkeypatch):
         # As if numba had refused numpy's version.
         patch.delattr(structures, "compiled_labels")
         patch.setitem(sys.modules, compiled_labels.__name__, None)
-        assert window_labels.compiled_loops() is None
+        with pytest.warns(UserWarning, match="numba does not work here"):
+            assert window_labels.compiled_loops() is None
     window_labels.compiled_loops.cache_clear()
 
 
