@@ -178,7 +178,7 @@ class ROIPartLogits:
 
         The probabilities, with a border of one zero cell, are resized bilinearly to the box; the
         label of a pixel is the argmax after the resize. On the CPU nearly all labels are found
-        without this arithmetic, see :mod:`.window_labels`, in a quarter of the time with numba
+        without this arithmetic, see :mod:`.window_labels`, in a fifth of the time with numba
         (extra ``fast``); they are the same.
 
         Args:
