@@ -213,7 +213,7 @@ class ROIPartLogits:
         on_cpu = self.device.type == "cpu"
         centers = locate_pixels(positions, size) if on_cpu else []
 
-        @torch.no_grad()  # which other threads do not know of
+        @torch.no_grad()  # other threads begin with gradients on
         def paste(i: int) -> tuple[Tensor, Tensor | None]:
             probabilities = partial(self._probabilities_of, i)
             if on_cpu:

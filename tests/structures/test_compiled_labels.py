@@ -139,13 +139,6 @@ def test_threads_share_nothing(num_threads):
         assert torch.equal(scores, expected_scores)
 
 
-def test_logits_that_are_trained_further():
-    # Threads begin with gradients on.
-    logits = torch.randn(6, 3, 4, 4).requires_grad_()
-    maps, scores = ROIPartLogits(logits, 2).to_part_maps(torch.tensor([[0.0, 0, 9, 9]] * 6), (9, 9))
-    assert not scores.requires_grad and len(maps) == 6
-
-
 def test_without_a_numba_that_works(monkeypatch):
     assert window_labels.compiled_loops() is compiled_labels
     window_labels.compiled_loops.cache_clear()
