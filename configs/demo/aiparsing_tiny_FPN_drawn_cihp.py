@@ -75,7 +75,7 @@ dataloader.train.mapper.augmentations[0].max_size = 288
 dataloader.test.mapper.augmentations[0].short_edge_length = 192
 dataloader.test.mapper.augmentations[0].max_size = 288
 
-train.max_iter = 1400
+train.max_iter = 1800
 optimizer.lr = 2e-3
 optimizer.weight_decay = 0.05
 optimizer.fused = True
@@ -85,6 +85,6 @@ lr_multiplier = cosine_schedule(train.max_iter, warmup_iters=50)
 train.amp.enabled = False
 train.seed = 1
 train.output_dir = "./output/train_demo"
-train.checkpointer = dict(period=350, max_to_keep=2)
-train.eval_period = 1400
+train.checkpointer = dict(period=450, max_to_keep=2)
+train.eval_period = 1800
 train.log_period = 20
