@@ -40,7 +40,7 @@ demo: install ## Parse a photograph and drawn scenes with the weights in the pac
 	@test -d output/demo/scenes || $(BIN)/python -m aiparsing_d2.drawn_scenes --train 0 --val 3 --seed 6 --output output/demo/scenes
 	$(BIN)/python -m aiparsing_d2 parse docs/images/astronaut.jpg output/demo/scenes/Validation/Images --output output/demo/parsed --overwrite
 
-train-demo: data ## Draw a small data set, train on it, evaluate and show the results (14 minutes)
+train-demo: data ## Draw a small data set, train on it, evaluate and show the results (6 to 11 minutes)
 	$(DEMO_ENV) $(BIN)/python train_net.py --config-file configs/demo/aiparsing_tiny_FPN_drawn_cihp.py --resume
 	$(BIN)/python tools/show_results.py output/train_demo --edges
 
