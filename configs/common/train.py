@@ -17,8 +17,9 @@ train = dict(
     # batch out, up to 10 in a row. Either leaves the batch in the output folder for a replay.
     nonfinite="stop",
     # Automatic mixed precision. enabled=None: a new run takes bfloat16 on a CPU that computes in it
-    # (avx512_bf16, amx_bf16), else float32; a resumed one keeps what it began with. True: precision,
-    # "float16" on a GPU (left off with a warning elsewhere), "bfloat16" there or on a CPU.
+    # (avx512_bf16, amx_bf16), else float32; a resumed one keeps what it began with. True: what
+    # precision says, "float16" on a GPU (left off with a warning elsewhere), "bfloat16" there or on
+    # a CPU.
     amp=dict(enabled=None, precision="float16"),
     # Exponential moving average of the weights. It is what is evaluated and what checkpoints hold
     # as the model; the weights in training are kept beside it to continue from.
