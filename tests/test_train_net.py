@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from detectron2.config import LazyConfig
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.events import EventWriter, get_event_storage
 from small_runs import DEMO, SMALL_OVERRIDES
@@ -301,6 +302,11 @@ def test_a_resumed_run_keeps_its_precision(run, monkeypatch, caplog):
         monkeypatch.setattr(mixed_precision, "best_precision", lambda device, fast=fast: fast)
         caplog.clear()
         output_dir = run("--resume", f"train.amp.enabled={enabled}", max_iter=max_iter)
+        told = LazyConfig.load(str(output_dir / "config.yaml")).train.amp
+        in_bfloat16 = max_iter < 3
+        assert (told.enabled, told.precision == "bfloat16") == (in_bfloat16, in_bfloat16)
+        assert f"Training in {'bfloat16' if in_bfloat16 else 'float32'}" in caplog.text
+        assert ("takes longer in it" in caplog.text) == (max_iter == 2)
         checkpoint = torch.load(output_dir / "model_final.pth", weights_only=True)
         kept[max_iter] = checkpoint["trainer"]["precision"], "The run began in" in caplog.text
     assert kept == {1: ("bfloat16", False), 2: ("bfloat16", False), 3: ("float32", True)}
@@ -308,7 +314,7 @@ def test_a_resumed_run_keeps_its_precision(run, monkeypatch, caplog):
     torch.save(checkpoint, output_dir / "model_final.pth")
     caplog.clear()
     run("--resume", "train.amp.enabled=null", max_iter=4)
-    assert "train.amp.enabled=null: training in float32" in caplog.text
+    assert "Training in float32" in caplog.text
 
 
 def test_best_checkpoint_is_remembered_across_resumption(run):

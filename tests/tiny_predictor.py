@@ -19,6 +19,8 @@ def tiny_config() -> DictConfig:
     cfg = model_zoo.get_config(CONFIG)
     cfg.model.proposal_generator.score_thresh = 0.0
     cfg.model.proposal_generator.post_nms_topk = (10, 6)
+    # Random weights have no likely parts.
+    cfg.model.roi_heads.parsing_head.min_part_probability = 0.0
     return cfg
 
 

@@ -229,7 +229,8 @@ def _train(run: TrainingRun, cfg: DictConfig, measured: _Measured, facts: list[s
     on_gpu = cfg.train.device.startswith("cuda")
     measured.peak = torch.cuda.max_memory_allocated() if on_gpu else peak_resident_memory()
     facts.append(
-        f"{len(times)} steps, {measured.step_time:.2f} s each after the first; loss {loss:.2f}"
+        f"{counted(len(times), 'step')} in {run.trainer.precision_name}, "
+        f"{measured.step_time:.2f} s each after the first; loss {loss:.2f}"
     )
 
 

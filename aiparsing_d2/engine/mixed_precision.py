@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from typing import Any
 
 import torch
@@ -113,6 +113,36 @@ def precision_of_run(
     return None if chosen == "float32" else chosen
 
 
+def settle_precision(
+    amp: MutableMapping[str, Any], device: torch.device | str, output_dir: str | None
+) -> None:
+    """Write into ``train.amp`` what ``enabled`` None stands for, which a run's config then tells.
+
+    Args:
+        amp, device, output_dir: as for :func:`precision_of_run`.
+    """
+    if amp["enabled"] is None:
+        precision = precision_of_run(amp, device, output_dir)
+        amp["enabled"] = precision is not None
+        amp["precision"] = precision or amp.get("precision", "float16")
+
+
+def tell_precision(precision: str | None, device: torch.device | str) -> None:
+    """Log what a training computes in, and warn where that is slow.
+
+    Args:
+        precision: of :func:`precision_of_run`.
+        device: of the model.
+    """
+    logger.info("Training in %s", precision or "float32")
+    is_emulated = torch.device(device).type == "cpu" and best_precision(device) != "bf16"
+    if precision == "bfloat16" and is_emulated:
+        logger.warning(
+            "This CPU has no instructions for bfloat16 and takes longer in it than in float32, "
+            "which train.amp.enabled=False trains in"
+        )
+
+
 def _find_precision(
     amp: Mapping[str, Any], device: torch.device | str, output_dir: str | None
 ) -> str:
@@ -123,9 +153,7 @@ def _find_precision(
         began = content.get("trainer", {}).get("precision")  # earlier versions did not keep it
     if amp["enabled"] is None:
         fastest = "bfloat16" if best_precision(device) == "bf16" else "float32"
-        chosen = fastest if checkpoint is None else began or "float32"
-        logger.info("train.amp.enabled=null: training in %s", chosen)
-        return chosen
+        return fastest if checkpoint is None else began or "float32"
     # Configs saved by earlier versions lack the precision.
     chosen = amp.get("precision", "float16") if amp["enabled"] else "float32"
     if began not in (None, chosen):

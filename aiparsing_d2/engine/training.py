@@ -55,7 +55,12 @@ from .gradient_clipping import clip_gradients
 from .launch import check_device, create_ddp_model, share_buffers
 from .lazy_config import load_lazy_config
 from .memory_allocation import keep_freed_memory
-from .mixed_precision import build_trainer, precision_of_run
+from .mixed_precision import (
+    build_trainer,
+    precision_of_run,
+    settle_precision,
+    tell_precision,
+)
 from .overrides import apply_overrides
 from .resumption import ContinuedWriter, RecordedEvaluation, RestOfIteration, open_writers
 from .run_settings import check_settings
@@ -233,6 +238,7 @@ def prepare_training(args: argparse.Namespace, cfg: DictConfig) -> TrainingRun:
     ema = cfg.train.get("ema", {})
     output_dir = cfg.train.output_dir if args.resume else None
     precision = precision_of_run(cfg.train.amp, cfg.train.device, output_dir)
+    tell_precision(precision, cfg.train.device)
     nonfinite = cfg.train.get("nonfinite", "stop")
     trainer = build_trainer(
         model, train_loader, optimizer, precision, nonfinite, cfg.train.output_dir
@@ -371,6 +377,9 @@ def main(args: argparse.Namespace) -> None:
         check_init_checkpoint(cfg.train.init_checkpoint)
     if not args.eval_only and cfg.train.get("seed", -1) < 0:
         cfg.train.seed = seed_of_run(cfg.train.output_dir if is_resumed else None)
+    if not args.eval_only:
+        begun_in = cfg.train.output_dir if is_resumed else None
+        settle_precision(cfg.train.amp, cfg.train.device, begun_in)
     with saving_whole_configs():
         default_setup(cfg, args)
     setup_logger(cfg.train.output_dir, comm.get_rank(), name="aiparsing_d2")

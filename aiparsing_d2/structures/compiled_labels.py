@@ -285,7 +285,7 @@ def _compiled(function: Callable[..., int]) -> Callable[..., int]:
     )  # fmt: skip
     try:
         return njit(signature, nogil=True, cache=True, **_OPTIONS)(function)
-    except RuntimeError:  # nowhere to keep it
+    except Exception:  # nowhere to keep it, or what was kept is damaged
         return njit(signature, nogil=True, **_OPTIONS)(function)
 
 

@@ -7,7 +7,6 @@ Shape shorthand:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Literal, overload
 
@@ -17,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .part_maps import PartMaps
-from .window_labels import compiled_loops, label_window, locate_pixels
+from .window_labels import label_window, locate_pixels
 
 # Probabilities resized at a time, as a number of floats: bounds memory on large people.
 _MAX_FLOATS_PER_STRIP = 2**25
@@ -212,34 +211,27 @@ class ROIPartLogits:
         ]
         on_cpu = self.device.type == "cpu"
         centers = locate_pixels(positions, size) if on_cpu else []
-
-        @torch.no_grad()  # other threads begin with gradients on
-        def paste(i: int) -> tuple[Tensor, Tensor | None]:
+        maps, scores = [], self.tensor.new_zeros((len(self), num_classes), dtype=torch.float32)
+        for i in range(len(self)):
             probabilities = partial(self._probabilities_of, i)
+            found = None
             if on_cpu:
-                person = self.tensor[i].detach().float()
                 xs, ys = centers[2 * i], centers[2 * i + 1]
+                person = self.tensor[i].detach().float()
                 found = label_window(person, size, xs, ys, probabilities, with_scores)
-                if found is not None:
-                    means = None if found[1] is None else torch.from_numpy(found[1])
-                    return torch.from_numpy(found[0]), means
+            if found is not None:
+                maps.append(torch.from_numpy(found[0]))
+                if with_scores:
+                    scores[i] = torch.from_numpy(found[1])
+                continue
             x, y = (torch.from_numpy(p).to(self.device) for p in positions[2 * i : 2 * i + 2])
             labels, totals = _paste(probabilities(), x, y)
-            return labels, totals / labels.flatten().bincount(minlength=num_classes).clamp(min=1)
-
-        num_threads = torch.get_num_threads()
-        if on_cpu and min(num_threads, len(self) // 2) > 1 and compiled_loops():
-            with ThreadPoolExecutor(num_threads) as pool:
-                pasted = list(pool.map(paste, range(len(self))))
-        else:
-            pasted = [paste(i) for i in range(len(self))]
-        part_maps = PartMaps([m for m, _ in pasted], torch.from_numpy(windows), image_size)
-        if not with_scores:
-            return part_maps, None
-        scores = self.tensor.new_zeros((len(self), num_classes), dtype=torch.float32)
-        for person_scores, (_, means) in zip(scores, pasted):
-            person_scores.copy_(means)
-        return part_maps, scores
+            maps.append(labels)
+            if with_scores:
+                count = torch.bincount(labels.flatten(), minlength=num_classes)
+                scores[i] = totals / count.clamp(min=1)
+        part_maps = PartMaps(maps, torch.from_numpy(windows), image_size)
+        return part_maps, scores if with_scores else None
 
 
 def _pixel_centers(window: Sequence[int], frame: Sequence[float], size: int) -> np.ndarray:

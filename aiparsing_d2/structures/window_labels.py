@@ -184,6 +184,12 @@ def compiled_loops() -> ModuleType | None:
     if find_spec("numba") is None:
         return None
     try:
+        from numba import config
+
+        if getattr(
+            config, "DISABLE_JIT", 0
+        ):  # as debuggers ask: the loops would take seconds a person
+            return None
         from . import compiled_labels
     except Exception as error:  # such as a version of numpy that this numba does not know
         warnings.warn(f"numba does not work here, part maps take longer: {error}", stacklevel=2)
@@ -239,7 +245,7 @@ def label_window(
         return labels, totals / np.maximum(counts, 1)
 
     found = loops.label_pixels(
-        nodes.reshape(num_classes, side, side),
+        np.ascontiguousarray(nodes).reshape(num_classes, side, side),
         lowest,
         highest,
         upsampling.meshes,

@@ -62,10 +62,10 @@ def test_all_stages(trial):
         "4 images of drawn_cihp_train; 3 images of drawn_cihp_val",
         "from random weights",
         "batches of 2 images",
-        "4 steps, ",
+        "4 steps in float32, ",
         "3 images, ",
         "goes on at iteration 4",
-        "2,000 steps of ",
+        "1,800 steps of ",
         "1 x ",
         "resident",
         # two periodic ones, the one that replaces them, the last and the best
@@ -84,7 +84,7 @@ def test_an_average_and_a_seed_go_through(trial):
 def test_a_run_of_one_step_and_no_evaluation(trial):
     status, _, printed = trial("train.max_iter=1", "train.best_checkpointer=null")
     assert status == 0, printed
-    assert "1 steps, " in printed and "goes on at iteration 1" in printed
+    assert "1 step in float32, " in printed and "goes on at iteration 1" in printed
 
 
 def break_label_maps(datasets: Path, split: str) -> None:

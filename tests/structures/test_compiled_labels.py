@@ -14,6 +14,8 @@ compiled_labels = pytest.importorskip("aiparsing_d2.structures.compiled_labels")
 
 SIZE = (70, 90)
 KINDS = ["noise", "regions", "ties", "flat", "far apart", "shifted", "bfloat16"]
+# Of the memory that logits are in.
+LAYOUTS = ["channels last", "every second class", "fewer classes, channels last", "expanded"]
 
 
 def random_boxes(generator, count):
@@ -100,6 +102,30 @@ def test_powers_of_two():
     np.testing.assert_allclose(powers, 2.0 ** x[::50].astype(np.float64), rtol=2e-7)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_logits_of_any_layout(paste_by_operators, layout):
+    generator = torch.Generator().manual_seed(5)
+    logits = random_logits(generator, "regions", 4, 12, 16)
+    by_node = logits.to(memory_format=torch.channels_last)
+    logits = {
+        "channels last": by_node,
+        "every second class": logits[:, ::2],
+        "fewer classes, channels last": by_node[:, :7],
+        "expanded": logits[:, :1].expand(-1, 5, -1, -1),
+    }[layout]
+    structure, boxes = ROIPartLogits(logits, 2), random_boxes(generator, 4)
+    maps, _ = structure.to_part_maps(boxes, SIZE)
+    assert torch.equal(maps.to_full(), paste_by_operators(structure, boxes, SIZE)[0].to_full())
+
+
+def test_loops_that_are_not_compiled_are_not_used(monkeypatch):
+    window_labels.compiled_loops.cache_clear()
+    with monkeypatch.context() as patch:
+        patch.setattr("numba.config.DISABLE_JIT", 1)
+        assert window_labels.compiled_loops() is None
+    window_labels.compiled_loops.cache_clear()
+
+
 @pytest.mark.parametrize(
     "side, size, expected",
     [(64, 256, True), (65, 65, True), (66, 66, False), (4, 16, False), (2, 5, True), (1, 4, False)],
@@ -119,21 +145,13 @@ def test_other_sizes_are_left_to_arrays(paste_by_operators):
     assert torch.equal(maps.to_full(), paste_by_operators(structure, boxes, SIZE)[0].to_full())
 
 
-@pytest.mark.parametrize("num_threads", [1, 2])
-def test_threads_share_nothing(num_threads):
+def test_threads_share_nothing():
     generator = torch.Generator().manual_seed(0)
     structure = ROIPartLogits(random_logits(generator, "ties", 12, 20, 16), 4)
     boxes = random_boxes(generator, 12)
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
     expected, expected_scores = structure.to_part_maps(boxes, SIZE)
-    try:
-        torch.set_num_threads(num_threads)
-        with ThreadPoolExecutor(6) as pool:
-            results = list(pool.map(lambda _: structure.to_part_maps(boxes, SIZE), range(18)))
-            results.append(structure.to_part_maps(boxes, SIZE))
-    finally:
-        torch.set_num_threads(before)
+    with ThreadPoolExecutor(6) as pool:
+        results = list(pool.map(lambda _: structure.to_part_maps(boxes, SIZE), range(18)))
     for maps, scores in results:
         assert torch.equal(maps.to_full(), expected.to_full())
         assert torch.equal(scores, expected_scores)
@@ -155,13 +173,17 @@ def test_without_a_numba_that_works(monkeypatch):
     window_labels.compiled_loops.cache_clear()
 
 
-def test_nowhere_to_keep_what_is_compiled(monkeypatch):
+@pytest.mark.parametrize(
+    "error", [RuntimeError("cannot cache function: no locator available"), EOFError("Ran out")]
+)
+def test_nowhere_to_keep_what_is_compiled(monkeypatch, error):
+    """Nor if what was kept is damaged."""
     asked = []
 
     def njit(signature, cache=False, **_):
         asked.append(cache)
         if cache:
-            raise RuntimeError("cannot cache function '_label': no locator available")
+            raise error
         return lambda function: function
 
     monkeypatch.setattr(compiled_labels, "njit", njit)

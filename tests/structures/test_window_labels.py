@@ -41,7 +41,6 @@ def paste(logits, factor, inclusive, with_scores=True):
 @pytest.fixture(autouse=True)
 def without_compiled_loops(monkeypatch):
     monkeypatch.setattr(window_labels, "compiled_loops", lambda: None)
-    monkeypatch.setattr(part_logits, "compiled_loops", lambda: None)
 
 
 @pytest.fixture
