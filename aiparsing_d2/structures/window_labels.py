@@ -186,9 +186,8 @@ def compiled_loops() -> ModuleType | None:
     try:
         from numba import config
 
-        if getattr(
-            config, "DISABLE_JIT", 0
-        ):  # as debuggers ask: the loops would take seconds a person
+        # As debuggers ask. The loops would take seconds a person.
+        if getattr(config, "DISABLE_JIT", 0):
             return None
         from . import compiled_labels
     except Exception as error:  # such as a version of numpy that this numba does not know
