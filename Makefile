@@ -34,7 +34,7 @@ install: $(DONE)/project ## Set up the environment: torch, Detectron2, this proj
 data: install ## Draw a small data set, unless it is there
 	$(BIN)/python -m aiparsing_d2.drawn_scenes --output "$${DETECTRON2_DATASETS:-datasets}/drawn_cihp"
 
-# Of the seeds 0 to 39, 16 draw three scenes of which the weights find all people; those of 6 show most
+# Some seeds draw three scenes of which the weights find all people; those of 6 show most
 # of what they can do. Others show people who overlap and are found as one.
 demo: install ## Parse a photograph and drawn scenes with the weights in the package
 	@test -d output/demo/scenes || $(BIN)/python -m aiparsing_d2.drawn_scenes --train 0 --val 3 --seed 6 --output output/demo/scenes
