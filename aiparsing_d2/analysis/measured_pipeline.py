@@ -48,7 +48,8 @@ PRECISIONS = (AS_BUILT, "fp32", "tf32", "bf16", "fp16")
 def build_seeded(config: str) -> tuple[GeneralizedRCNN, DictConfig]:
     """Return a model of the zoo with random weights, always the same, on the CPU; and its config.
 
-    As many candidates as may be are decoded and suppressed.
+    As many candidates as may be are decoded and suppressed, and no part is left out, though the
+    config has it: random weights find none likely, and rounding would decide which ones stay.
 
     Raises:
         ValueError: there is no such config.
@@ -60,6 +61,9 @@ def build_seeded(config: str) -> tuple[GeneralizedRCNN, DictConfig]:
     model = with_small_activations(instantiate(cfg.model)).eval()
     if hasattr(model.proposal_generator, "score_thresh"):
         model.proposal_generator.score_thresh = 0.0
+    head = getattr(model.roi_heads, "parsing_head", None)
+    if hasattr(head, "min_part_probability"):
+        head.min_part_probability = 0.0
     return model, cfg
 
 

@@ -176,7 +176,8 @@ def _peaks(run: Callable[[], Any], runs: int, device: torch.device) -> list[int]
     peaks = [peak()]
     for _ in range(runs):
         run()
-        peaks.append(peak())
+        # The kernel's count of pages lags behind and can fall a little.
+        peaks.append(max(peaks[-1], peak()))
     return peaks
 
 

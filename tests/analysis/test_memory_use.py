@@ -3,6 +3,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from aiparsing_d2.analysis import memory_use
 from aiparsing_d2.cli import main
@@ -18,13 +19,18 @@ def test_memory(tmp_path):
     rows = json.loads((tmp_path / "benchmark_memory.json").read_text())["rows"]
     assert [(row["work"], row["count"]) for row in rows] == [("inference", 1), ("training step", 1)]
     for row in rows:
-        # Before, and after each run; the kernel counts pages of each thread a little late.
-        assert len(row["all_mib"]) == 5
-        assert all(b > a - 1 for a, b in zip(row["all_mib"], row["all_mib"][1:]))
+        # Before, and after each run.
+        assert len(row["all_mib"]) == 5 and row["all_mib"] == sorted(row["all_mib"])
         assert 100 < row["before_mib"] == row["all_mib"][0] < row["peak_mib"] == row["all_mib"][-1]
         assert row["mib_per_run"] == pytest.approx(row["all_mib"][4] - row["all_mib"][3], abs=1e-6)
         assert row["mib_per_one_more"] is None
     assert "| training step " in (tmp_path / "benchmark_memory.md").read_text()
+
+
+def test_a_peak_does_not_fall(monkeypatch):
+    read = iter([5, 9, 8, 10])
+    monkeypatch.setattr(memory_use, "peak_resident_memory", lambda: next(read))
+    assert memory_use._peaks(lambda: None, 3, torch.device("cpu")) == [5, 9, 9, 10]
 
 
 def test_slopes_over_people(tmp_path, monkeypatch):

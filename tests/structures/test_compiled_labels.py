@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from aiparsing_d2 import structures
 from aiparsing_d2.structures import ROIPartLogits, part_logits, window_labels
 
-pytest.importorskip("numba")
-compiled_labels = pytest.importorskip("aiparsing_d2.structures.compiled_labels")
+pytest.importorskip("numba")  # among the test packages; the package works without it
+from aiparsing_d2.structures import compiled_labels  # noqa: E402
 
 SIZE = (70, 90)
 KINDS = ["noise", "regions", "ties", "flat", "far apart", "shifted", "bfloat16"]
