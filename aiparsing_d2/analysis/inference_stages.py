@@ -41,6 +41,7 @@ def measure_stages(
     precisions: Sequence[str],
     channels_last: bool | None = None,
     compile: bool = False,
+    cuda_graphs: bool = False,
 ) -> Report:
     """Measure a model's inference, from a JPEG file to the files of a submission.
 
@@ -50,8 +51,8 @@ def measure_stages(
         people: numbers of people in the picture.
         image_sizes: (height, width) of the picture in pixels.
         precisions: of ``PRECISIONS``; the first one is what the others are compared with.
-        channels_last, compile: see :func:`~aiparsing_d2.modeling.optimize_for_inference`. What is
-            compiled is one stage.
+        channels_last, compile, cuda_graphs: see
+            :func:`~aiparsing_d2.modeling.optimize_for_inference`. What is compiled is one stage.
     """
     report = Report(
         notes=[
@@ -67,7 +68,9 @@ def measure_stages(
         return report
     model, cfg = build_seeded(config)
     pipelines = {
-        precision: Pipeline(copy.deepcopy(model), cfg, device, precision, channels_last, compile)
+        precision: Pipeline(
+            copy.deepcopy(model), cfg, device, precision, channels_last, compile, cuda_graphs
+        )
         for precision in precisions
     }
     peaks = convolution_peaks(device, sorted({_arithmetic(name) for name in precisions}))

@@ -109,6 +109,7 @@ class Pipeline:
         precision: str,
         channels_last: bool | None = None,
         compile: bool = False,
+        cuda_graphs: bool = False,
     ):
         """
         Args:
@@ -116,7 +117,8 @@ class Pipeline:
             cfg: its config.
             device: where it runs.
             precision: of ``PRECISIONS``.
-            channels_last, compile: see :func:`~aiparsing_d2.modeling.optimize_for_inference`.
+            channels_last, compile, cuda_graphs: see
+                :func:`~aiparsing_d2.modeling.optimize_for_inference`.
         """
         self.precision = precision
         if precision == AS_BUILT:
@@ -129,6 +131,7 @@ class Pipeline:
                 "fp32" if precision == "tf32" else precision,
                 channels_last=channels_last,
                 compile=compile,
+                cuda_graphs=cuda_graphs,
             )
         self.forced = ForcedPeople(self.model)
         self.stages = _Stages(self.model, compile and precision != AS_BUILT)

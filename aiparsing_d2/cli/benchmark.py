@@ -102,6 +102,11 @@ def _add_infer(kinds: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--compile", action="store_true", help="by torch.compile, which takes minutes at first"
     )
+    parser.add_argument(
+        "--cuda-graphs",
+        action="store_true",
+        help="with --compile: backbone and detection head as CUDA graphs",
+    )
     _add_against(parser)
     _add_plot(parser)
     _add_common(parser, _infer, repeats=5, max_seconds=600)
@@ -483,7 +488,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     machine = describe_machine(settings["device"])
-    for key in ("image_size", "channels_last", "compile"):
+    for key in ("image_size", "channels_last", "compile", "cuda_graphs"):
         if getattr(args, key, None) is not None:
             machine[key] = getattr(args, key)
     machine["seconds"] = round(time.monotonic() - start, 1)
@@ -546,7 +551,7 @@ def _infer(args: argparse.Namespace, settings: dict[str, Any]) -> Report:
 
     what = (Settings(**settings), args.config, args.people, _image_sizes(args), args.precisions)
     if args.against is None:
-        return measure_stages(*what, args.channels_last, args.compile)
+        return measure_stages(*what, args.channels_last, args.compile, args.cuda_graphs)
     if args.compile or args.channels_last is not None:
         raise ValueError("versions are compared with --precisions only")
     return compare_inference(*what, args.against, args.tolerance)

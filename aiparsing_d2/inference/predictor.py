@@ -81,6 +81,7 @@ class ParsingPredictor:
         precision: str | None = "fp32",
         channels_last: bool | None = None,
         compile: bool = False,
+        cuda_graphs: bool = False,
     ):
         """
         Args:
@@ -89,7 +90,7 @@ class ParsingPredictor:
                 ``model_zoo.get_checkpoint`` knows for a name of the model zoo.
             device: the default is a GPU where there is one.
             score_threshold: lowest score of a person, in 0..1.
-            precision, channels_last, compile: of the network, see
+            precision, channels_last, compile, cuda_graphs: of the network, see
                 :func:`~aiparsing_d2.modeling.optimize_for_inference`. Without a precision the
                 network is left as its config builds it.
 
@@ -114,7 +115,11 @@ class ParsingPredictor:
         self.model.eval()
         if precision is not None:
             self.model = optimize_for_inference(
-                self.model, precision, channels_last=channels_last, compile=compile
+                self.model,
+                precision,
+                channels_last=channels_last,
+                compile=compile,
+                cuda_graphs=cuda_graphs,
             )
         self.precision = getattr(self.model, "inference_precision", None)
 

@@ -130,6 +130,12 @@ def test_without_a_precision_or_time_all_is_left_out(capsys):
     )
 
 
+def test_graphs_without_a_gpu_are_refused(capsys):
+    arguments = ["benchmark", "infer", "--config", CONFIG, *TINY, "--device", "cpu"]
+    assert main([*arguments, "--compile", "--cuda-graphs"]) == 1
+    assert "CUDA graphs are for GPUs" in capsys.readouterr().err
+
+
 def test_an_unknown_config_is_told(capsys):
     assert main(["benchmark", "infer", "--config", "cihp/no_such", *TINY]) == 1
     assert "no config 'cihp/no_such'" in capsys.readouterr().err

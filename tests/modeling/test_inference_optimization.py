@@ -171,3 +171,45 @@ def test_auto_is_bfloat16_where_the_cpu_computes_in_it(feature, monkeypatch, res
 def test_what_it_refuses(precision, message, resnet):
     with pytest.raises(ValueError, match=message):
         optimize_for_inference(resnet, precision)
+
+
+@pytest.fixture
+def compilations(monkeypatch):
+    """What is compiled, by what arguments; without the minutes of generating code."""
+    calls = []
+    compile = torch.compile
+
+    def record(call, **kwargs):
+        calls.append((type(call.__self__).__name__, kwargs))
+        return compile(call, backend="eager")
+
+    monkeypatch.setattr(torch, "compile", record)
+    return calls
+
+
+@torch.no_grad()
+def test_a_compiled_model_finds_the_same_people(compilations, resnet):
+    inputs = [make_input(96, 128)]
+    (expected,) = optimize_for_inference(resnet).inference(inputs, do_postprocess=False)
+    fast = optimize_for_inference(resnet, compile=True)
+    (got,) = fast.inference(inputs, do_postprocess=False)
+    assert len(expected) and torch.equal(got.pred_boxes.tensor, expected.pred_boxes.tensor)
+    assert torch.equal(got.pred_part_logits.tensor, expected.pred_part_logits.tensor)
+    names = [name for name, _ in compilations]
+    assert {"FPN", "FCOSHead", "EdgeGuidedParsingHead"} <= set(names)
+    assert all(kwargs == {"mode": None} for _, kwargs in compilations)
+
+
+def test_graphs_are_of_what_does_not_change_with_people(compilations, resnet, monkeypatch):
+    monkeypatch.setattr(type(resnet), "device", torch.device("cuda"))
+    optimize_for_inference(resnet, "fp32", compile=True, cuda_graphs=True)
+    modes = {name: kwargs["mode"] for name, kwargs in compilations}
+    assert modes["FPN"] == modes["FCOSHead"] == "reduce-overhead"
+    assert modes["EdgeGuidedParsingHead"] is None
+
+
+def test_graphs_need_a_gpu_and_compilation(resnet):
+    with pytest.raises(ValueError, match="give compile too"):
+        optimize_for_inference(resnet, cuda_graphs=True)
+    with pytest.raises(ValueError, match="the model is on cpu"):
+        optimize_for_inference(resnet, compile=True, cuda_graphs=True)
