@@ -325,7 +325,7 @@ class Page:
 def serving(
     parser: UploadParser,
     *,
-    threshold: float = 0.3,
+    threshold: float = 0.38,
     host: str = "127.0.0.1",
     port: int | None = None,
     max_megabytes: float = 64,

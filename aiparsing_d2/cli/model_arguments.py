@@ -43,7 +43,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "--threshold",
         type=_threshold,
         metavar="T",
-        help="lowest score of a person, in 0..1; default: 0.3; lower finds more people, and more "
+        help="lowest score of a person, in 0..1; default: 0.38; lower finds more people, and more "
         "that are none",
     )
 

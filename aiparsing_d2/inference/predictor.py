@@ -77,7 +77,7 @@ class ParsingPredictor:
         weights: str | os.PathLike | None = None,
         *,
         device: str | torch.device | None = None,
-        score_threshold: float = 0.3,
+        score_threshold: float = 0.38,
         precision: str | None = "fp32",
         channels_last: bool | None = None,
         compile: bool = False,

@@ -36,6 +36,6 @@ vip = _test_time_augmentation([500, 600, 700, 800, 850])
 lv_mhp_v2 = _test_time_augmentation([500, 600, 700, 800, 850, 1000], nms_thresh=0.75)
 # Around the 192 pixels that the demo's model was trained at.
 demo = _test_time_augmentation([176, 192, 208])
-# Around the 288 and 448 pixels that the models of photographs are used at.
-photographs = _test_time_augmentation([256, 288, 320])
+# Around the 384 and 448 pixels that the models of photographs are used at.
+photographs = _test_time_augmentation([352, 384, 416])
 photographs_large = _test_time_augmentation([400, 448, 512])

@@ -41,11 +41,14 @@ _head.upsample_factor = 2
 
 dataloader.train.total_batch_size = 32
 dataloader.train.num_workers = 8
+_scale, _crop = dataloader.train.mapper.augmentations[1:3]
+_scale.target_height, _scale.target_width = _crop.crop_size = (640, 480)
+_scale.min_scale = 0.5
 # People to paste stay in memory, about 300 MB in each worker.
 dataloader.train.mapper.copy_paste.cache_size = 1000
 dataloader.test.num_workers = 1
-dataloader.test.mapper.augmentations[0].short_edge_length = 288
-dataloader.test.mapper.augmentations[0].max_size = 512
+dataloader.test.mapper.augmentations[0].short_edge_length = 384
+dataloader.test.mapper.augmentations[0].max_size = 640
 
 # 60 epochs of 801 photographs.
 train.max_iter = 1500
