@@ -552,7 +552,7 @@ def _infer(args: argparse.Namespace, settings: dict[str, Any]) -> Report:
     what = (Settings(**settings), args.config, args.people, _image_sizes(args), args.precisions)
     if args.against is None:
         return measure_stages(*what, args.channels_last, args.compile, args.cuda_graphs)
-    if args.compile or args.channels_last is not None:
+    if args.compile or args.cuda_graphs or args.channels_last is not None:
         raise ValueError("versions are compared with --precisions only")
     return compare_inference(*what, args.against, args.tolerance)
 

@@ -18,16 +18,14 @@ __all__ = ["PRECISIONS", "best_precision", "optimize_for_inference"]
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 # By place in the model: what does nearly all of the arithmetic. Decoding, suppression, RoI pooling
-# and scores stay in float32.
-_DENSE_PARTS = (
+# and scores stay in float32. First those whose work is the same for all pictures of a size, and
+# whose outputs do not outlive the picture.
+_PARTS_OF_THE_PICTURE = (
     "backbone",
     "proposal_generator.head",  # FCOS
     "proposal_generator.rpn_head",
-    "roi_heads.box_head",
-    "roi_heads.parsing_head",
 )
-# Their work is the same for all pictures of a size, and nothing of it outlives the picture.
-_PARTS_OF_THE_PICTURE = _DENSE_PARTS[:3]
+_DENSE_PARTS = (*_PARTS_OF_THE_PICTURE, "roi_heads.box_head", "roi_heads.parsing_head")
 
 
 def best_precision(device: torch.device | str) -> str:

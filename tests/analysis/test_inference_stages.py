@@ -136,6 +136,13 @@ def test_graphs_without_a_gpu_are_refused(capsys):
     assert "CUDA graphs are for GPUs" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("option", ["--compile", "--cuda-graphs", "--channels-last"])
+def test_versions_are_compared_as_they_come(option, tmp_path, capsys):
+    arguments = ["benchmark", "infer", "--config", CONFIG, *TINY, "--against", str(tmp_path)]
+    assert main([*arguments, option]) == 1
+    assert "versions are compared with --precisions only" in capsys.readouterr().err
+
+
 def test_an_unknown_config_is_told(capsys):
     assert main(["benchmark", "infer", "--config", "cihp/no_such", *TINY]) == 1
     assert "no config 'cihp/no_such'" in capsys.readouterr().err

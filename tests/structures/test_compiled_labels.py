@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from aiparsing_d2 import structures
 from aiparsing_d2.structures import ROIPartLogits, part_logits, window_labels
 
-pytest.importorskip("numba")  # among the test packages; the package works without it
+pytest.importorskip("numba", reason="needs the extra 'fast', which the extra 'test' brings")
 from aiparsing_d2.structures import compiled_labels  # noqa: E402
 
 SIZE = (70, 90)
