@@ -10,7 +10,8 @@
 ``--table table_vi``, the default: every row is the model of a small config (``--config-file``), on
 drawn scenes unless told otherwise, less the components that the row's config in
 configs/ablations/table_vi lacks. ``--table photographs``: the small model for photographs less one
-thing at a time, evaluated on crowds and on crops too.
+thing at a time, evaluated on crowds and on crops too. The row without
+EMA takes the weights that the whole model's runs had in training, and trains none of its own.
 
 All rows get the same data, seeds and iterations. Each run is a call of train_net.py and has a
 folder of its own below ``--output``: called again, the tool keeps what is finished and resumes what
@@ -32,7 +33,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean, stdev
@@ -48,6 +49,7 @@ from tabulate import tabulate
 from aiparsing_d2.checkpoint.weight_file import read_weights
 from aiparsing_d2.engine import (
     ConfigError,
+    ExponentialMovingAverage,
     apply_overrides,
     check_consistency,
     load_lazy_config,
@@ -62,6 +64,7 @@ METRICS = ("mIoU", "APpvol", "APp50", "PCP50")
 BOX_METRIC = "box AP50"
 WHOLE_MODEL = "all"
 PARSING_BRANCH = "roi_heads.parsing_head."
+EMA_HOOK = ExponentialMovingAverage.__qualname__
 # For the iteration and the checkpoint with which a training ends; then it is killed.
 GRACE_SECONDS = 60
 
@@ -83,6 +86,8 @@ class Row:
             changes.
         paper_before: what the paper states for the model before that change, where it is not that
             of the row ``before``.
+        weights_of: the row whose runs' weights in training are this row's, where the row itself
+            has their average; None: the row has trainings of its own.
     """
 
     name: str
@@ -91,6 +96,7 @@ class Row:
     before: str | None
     overrides: tuple[str, ...] | None = None
     paper_before: Paper | None = None
+    weights_of: str | None = None
 
 
 @dataclass(frozen=True)
@@ -168,7 +174,15 @@ PHOTOGRAPHS = (
             "dataloader.train.mapper.augmentations.1.max_scale=1.0",
         ),
     ),
-    Row("without_ema", "no EMA", None, _WHOLE, ("train.ema.enabled=False",)),
+    # The average is kept beside the weights in training, and nothing there depends on it.
+    Row(
+        "without_ema",
+        "no EMA",
+        None,
+        _WHOLE,
+        ("train.ema.enabled=False",),
+        weights_of=_WHOLE,
+    ),
     Row(
         "without_edges",
         "no edges",
@@ -218,6 +232,15 @@ class Run:
 
     def __str__(self) -> str:
         return f"{self.row.name}, seed {self.seed}"
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.cfg.train.output_dir)
+
+    @property
+    def results_file(self) -> Path:
+        """What train_net.py leaves after a training or, of other runs' weights, an evaluation."""
+        return Path(self.folder, "eval" if self.row.weights_of else "", "parsing_results.json")
 
 
 @dataclass(frozen=True)
@@ -319,16 +342,14 @@ def check_more_sets(small: DictConfig, table: Table) -> None:
         check_consistency(cfg, evaluation_only=True)
 
 
-def train(cfg: DictConfig, ending: threading.Event) -> None:
-    """Train and evaluate in a process of its own, or go on where an earlier one stopped.
+def write_settings(cfg: DictConfig) -> Path:
+    """Write a run's config to its folder.
 
-    Args:
-        cfg: of the run.
-        ending: see :func:`run_train_net`.
+    Returns:
+        The file.
 
     Raises:
         FileExistsError: the folder holds a run with another config.
-        RuntimeError: train_net.py failed; the message ends with the last lines it wrote.
     """
     run_dir = Path(cfg.train.output_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
@@ -342,11 +363,52 @@ def train(cfg: DictConfig, ending: threading.Event) -> None:
             "remove this one."
         )
     new_file.replace(config_file)
-    if finished_figures(run_dir) is not None:
+    return config_file
+
+
+def train(run: Run, ending: threading.Event) -> None:
+    """Train and evaluate in a process of its own, or go on where an earlier one stopped.
+
+    Args:
+        run: with a training of its own.
+        ending: see :func:`run_train_net`.
+
+    Raises:
+        FileExistsError: the folder holds a run with another config.
+        RuntimeError: train_net.py failed; the message ends with the last lines it wrote.
+    """
+    config_file = write_settings(run.cfg)
+    if finished_figures(run) is not None:
         return
-    run_train_net(run_dir, ending, "--config-file", str(config_file), "--resume")
-    if finished_figures(run_dir) is None:
-        raise RuntimeError(f"{run_dir} holds no figures after its training")
+    run_train_net(run.folder, ending, "--config-file", str(config_file), "--resume")
+    if finished_figures(run) is None:
+        raise RuntimeError(f"{run.folder} holds no figures after its training")
+
+
+def evaluate_weights_in_training(run: Run, checkpoint: Path, ending: threading.Event) -> None:
+    """Evaluate the weights behind a checkpoint's average, unless that is done.
+
+    Args:
+        run: of a row with ``weights_of``.
+        checkpoint: of that row's finished run.
+        ending: see :func:`run_train_net`.
+
+    Raises:
+        FileExistsError: the folder holds a run with another config.
+        RuntimeError: the checkpoint holds no average, or train_net.py failed.
+    """
+    config_file = write_settings(run.cfg)
+    if finished_figures(run) is not None:
+        return
+    hooks = torch.load(checkpoint, map_location="cpu", weights_only=True)["trainer"]["hooks"]
+    if EMA_HOOK not in hooks:
+        raise RuntimeError(f"{checkpoint} holds no average: train.ema.enabled was False")
+    weights = run.folder / "model_final.pth"
+    with whole_file(weights, "wb") as file:
+        content = {"model": hooks[EMA_HOOK], "__author__": "aiparsing_d2"}
+        torch.save(content | {"matching_heuristics": False}, file)
+    start = f"train.init_checkpoint={weights}"
+    run_train_net(run.folder, ending, "--config-file", str(config_file), "--eval-only", start)
 
 
 def run_train_net(run_dir: Path, ending: threading.Event, *arguments: str) -> None:
@@ -381,12 +443,11 @@ def run_train_net(run_dir: Path, ending: threading.Event, *arguments: str) -> No
         )
 
 
-def finished_figures(run_dir: Path) -> dict[str, float] | None:
+def finished_figures(run: Run) -> dict[str, float] | None:
     """Return the figures of a run in percent, None if it has not finished."""
-    results = run_dir / "parsing_results.json"
-    if not ((run_dir / "model_final.pth").is_file() and results.is_file()):
+    if not ((run.folder / "model_final.pth").is_file() and run.results_file.is_file()):
         return None
-    return read_figures(results)
+    return read_figures(run.results_file)
 
 
 def read_figures(file: Path) -> dict[str, float]:
@@ -429,13 +490,34 @@ def evaluate_more(
     return figures
 
 
-def train_and_evaluate(run: Run, table: Table, ending: threading.Event) -> Result:
-    """Train and evaluate one run, as far as that is not done; see :func:`train`."""
-    begin = time.perf_counter()
-    train(run.cfg, ending)
-    run_dir = Path(run.cfg.train.output_dir)
-    more = evaluate_more(run_dir, table, run.row is table.rows[0], ending)
-    return Result(finished_figures(run_dir), more, time.perf_counter() - begin)
+def train_and_evaluate(
+    run: Run, table: Table, ending: threading.Event, weights_of: Future[Result] | None
+) -> Result:
+    """Train and evaluate one run, as far as that is not done.
+
+    Args:
+        run, table: what is to be done.
+        ending: see :func:`run_train_net`.
+        weights_of: the run whose weights are evaluated instead; it is waited for.
+
+    Raises:
+        FileExistsError: the folder holds a run with another config.
+        RuntimeError: this run failed, or the one it takes its weights from.
+    """
+    if weights_of is None:
+        begin = time.perf_counter()
+        train(run, ending)
+    else:
+        source = f"{run.row.weights_of}_seed_{run.seed}"
+        try:
+            weights_of.result()
+        except RuntimeError as error:
+            raise RuntimeError(f"{source} failed, whose weights it evaluates") from error
+        begin = time.perf_counter()
+        checkpoint = run.folder.parent / source / "model_final.pth"
+        evaluate_weights_in_training(run, checkpoint, ending)
+    more = evaluate_more(run.folder, table, run.row is table.rows[0], ending)
+    return Result(finished_figures(run), more, time.perf_counter() - begin)
 
 
 def run_all(runs: Sequence[Run], table: Table, jobs: int) -> list[Result | None]:
@@ -453,11 +535,15 @@ def run_all(runs: Sequence[Run], table: Table, jobs: int) -> list[Result | None]
     results: list[Result | None] = [None] * len(runs)
     longest = 0.0
     with ThreadPoolExecutor(jobs) as pool:
+        places: dict[Future[Result], int] = {}
+        submitted: dict[tuple[str, int], Future[Result]] = {}
         try:
-            places = {
-                pool.submit(train_and_evaluate, run, table, ending): place
-                for place, run in enumerate(runs)
-            }
+            for place, run in enumerate(runs):
+                # Begun earlier, so it is not waited for in vain.
+                weights_of = submitted.get((run.row.weights_of, run.seed))
+                future = pool.submit(train_and_evaluate, run, table, ending, weights_of)
+                submitted[run.row.name, run.seed] = future
+                places[future] = place
             for number, future in enumerate(as_completed(places), start=1):
                 place = places[future]
                 label = f"[{number}/{len(runs)}] {runs[place]}"
@@ -494,14 +580,15 @@ def with_spread(values: Sequence[float], sign: str = "") -> str:
 
 def figures_table(rows: Sequence[Row], figures: Figures) -> str:
     """Each row's figures, mean and standard deviation over seeds, beside the paper's."""
-    headers = ["row"] + [f"{metric}{of}" for metric in METRICS for of in ("", " (paper)")]
+    of_metrics = [f"{metric}{of}" for metric in METRICS for of in ("", " (paper)")]
+    headers = ["row", *of_metrics, BOX_METRIC]
     lines = []
     for row in rows:
         line = [row.title]
         for i, metric in enumerate(METRICS):
             line.append(with_spread([run[metric] for run in figures[row.name]]))
             line.append(f"{row.paper[i]:.1f}" if row.paper else "–")
-        lines.append(line)
+        lines.append([*line, with_spread([run[BOX_METRIC] for run in figures[row.name]])])
     return tabulate(lines, headers=headers, tablefmt="github", disable_numparse=True)
 
 
@@ -602,6 +689,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args.rows = args.rows or known
     if unknown := sorted(set(args.rows) - set(known)):
         parser.error(f"--rows: no {', '.join(unknown)} in {args.table}; it has {', '.join(known)}")
+    for row in table.rows:
+        if row.name in args.rows and row.weights_of not in (None, *args.rows):
+            parser.error(
+                f"--rows: {row.name} evaluates weights of the runs of {row.weights_of}; name that "
+                "too"
+            )
     args.config_file = args.config_file or str(table.config_file)
     args.output = args.output or table.output
     return args

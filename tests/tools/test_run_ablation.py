@@ -214,15 +214,70 @@ def test_tables_do_not_depend_on_which_run_ends_first(ablation, capsys):
 
 def test_other_sets_than_the_tables_own(ablation):
     def sets(*arguments):
-        row = ["--table", "photographs", "--rows", "without_ema", "--seeds", "1"]
+        row = ["--table", "photographs", "--rows", "without_crops", "--seeds", "1"]
         assert ablation(*row, *arguments, "train.max_iter=2400") == 0
         figures = json.loads((ablation.output / "ablation.json").read_text())["more_figures"]
-        return {name: of_rows["without_ema"][0]["mIoU"] for name, of_rows in figures.items()}
+        return {name: of_rows["without_crops"][0]["mIoU"] for name, of_rows in figures.items()}
 
     assert sets("--more-sets") == {}
     assert sets("--more-sets", "cihp_val") == {"cihp_val": 51.0 + 800}
     assert list(sets()) == ["ccp_crowd_val", "ccp_crops_val"]
-    assert ablation.calls() == ["without_ema_seed_1"] * (1 + 1 + 2)
+    assert ablation.calls() == ["without_crops_seed_1"] * (1 + 1 + 2)
+
+
+# Stands for train_net.py: what it finds in the weights becomes its figures.
+AVERAGING_TRAINER = """
+import json, pathlib, sys, torch
+folder = pathlib.Path(sys.argv[sys.argv.index("--config-file") + 1]).parent
+overrides = dict(word.split("=", 1) for word in sys.argv if "=" in word)
+if "--eval-only" in sys.argv:
+    model = torch.load(overrides["train.init_checkpoint"], weights_only=True)["model"]
+    folder = pathlib.Path(overrides.get("train.output_dir", folder)) / "eval"
+    if "test_time_augmentation.enabled" in overrides:
+        folder = folder / "tta"
+else:
+    assert "without_ema" not in folder.name, "trained a second time"
+    seed = float(folder.name[-1])
+    model = {"w": torch.tensor(50 + seed)}
+    hooks = {"ExponentialMovingAverage": {"w": torch.tensor(30 + seed)}, "LRScheduler": {}}
+    if (folder.parent / "no_average").exists():
+        del hooks["ExponentialMovingAverage"]
+    torch.save({"model": model, "trainer": {"hooks": hooks}}, folder / "model_final.pth")
+folder.mkdir(parents=True, exist_ok=True)
+figures = dict.fromkeys(("mIoU", "APpvol", "APp50", "PCP50"), model["w"].item())
+results = {"parsing": figures, "bbox": {"AP50": 90.0}}
+(folder / "parsing_results.json").write_text(json.dumps({"results": results}))
+"""
+
+
+@pytest.mark.parametrize("jobs", ["1", "4"])
+def test_without_the_average_are_the_weights_in_training_of_the_same_runs(tool, ablation, jobs):
+    tool.TRAIN_NET.write_text(AVERAGING_TRAINER)
+    rows = ["--table", "photographs", "--rows", "whole", "without_ema"]
+    assert ablation(*rows, "--jobs", jobs) == 0
+    record = json.loads((ablation.output / "ablation.json").read_text())
+    figures = {"whole": [51.0, 52.0], "without_ema": [31.0, 32.0]}
+    more = [record["more_figures"][name] for name in ("ccp_crowd_val", "ccp_crops_val")]
+    for of_rows in (record["figures"], *more):
+        assert {row: [run["mIoU"] for run in runs] for row, runs in of_rows.items()} == figures
+    config = ablation.output / "without_ema_seed_2" / "ablation_run.yaml"
+    assert LazyConfig.load(str(config)).train.ema.enabled is False
+
+
+def test_a_run_whose_weights_are_missing_is_told(tool, ablation, capsys):
+    tool.TRAIN_NET.write_text(AVERAGING_TRAINER)
+    rows = ["--table", "photographs", "--seeds", "1", "--rows", "without_ema", "whole"]
+    ablation.output.mkdir()
+    (ablation.output / "no_average").touch()
+    assert ablation(*rows) == 1
+    assert "without_ema, seed 1: failed: " in (out := capsys.readouterr().out)
+    assert "holds no average: train.ema.enabled was False" in out
+    tool.TRAIN_NET.write_text("import sys; sys.exit('out of cheese')")
+    shutil.rmtree(ablation.output)
+    assert ablation(*rows) == 1
+    captured = capsys.readouterr()
+    assert "without_ema, seed 1: failed: whole_seed_1 failed, whose weights" in captured.out
+    assert captured.err.startswith("No tables: whole, seed 1; without_ema, seed 1 failed.")
 
 
 def test_an_unknown_set_is_told_before_anything_runs(ablation):
@@ -403,9 +458,13 @@ def test_the_start_is_the_checkpoint_without_its_parsing_branch(tool, tmp_path):
         (["--rows", "psp"], "no psp in table_vi"),
         (["--seeds", "1", "1"], "every seed once"),
         (["--jobs", "0"], "--jobs: at least 1"),
+        (
+            ["--table", "photographs", "--rows", "without_ema"],
+            "without_ema evaluates weights of the runs of whole; name that too",
+        ),
         (["--rows", "pgec", "train.max_iter", "100"], "no 100, train.max_iter in table_vi"),
     ],
-    ids=["unknown row", "seed twice", "no jobs", "no override"],
+    ids=["unknown row", "seed twice", "no jobs", "no weights", "no override"],
 )
 def test_wrong_arguments(tool, arguments, message, capsys):
     with pytest.raises(SystemExit):
