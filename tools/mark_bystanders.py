@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -33,6 +34,7 @@ from PIL import Image
 from tqdm import tqdm
 
 import aiparsing_d2.data.datasets  # noqa: F401  registers the built-in data sets
+from aiparsing_d2.cli.argument_types import positive
 from aiparsing_d2.data.annotations import read_person_annotations
 from aiparsing_d2.data.image_files import read_image
 from aiparsing_d2.engine import (
@@ -73,9 +75,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="FILE",
         help="JSON to write, with a sheet of the same name; default: the data set's own",
     )
-    parser.add_argument("--num-images", type=int, help="look at the first N only, to try it")
+    parser.add_argument("--num-images", type=positive, help="look at the first N only, to try it")
     parser.add_argument(
-        "--sheet-images", type=int, default=64, help="most images to draw; default: %(default)s"
+        "--sheet-images",
+        type=positive,
+        default=64,
+        help="most images to draw; default: %(default)s",
     )
     parser.add_argument("overrides", nargs="*", help="config overrides, key=value")
     args = parser.parse_intermixed_args(argv)
@@ -90,7 +95,8 @@ def default_output(record: dict[str, Any]) -> Path:
     Raises:
         FileNotFoundError: the image is in no such layout.
     """
-    for folder in Path(record["file_name"]).resolve().parents:
+    # Folders of images may be links into another data set's.
+    for folder in Path(os.path.abspath(record["file_name"])).parents:
         if any(folder.glob("*_id.txt")):
             return folder / "ignore_boxes.json"
     raise FileNotFoundError(
@@ -171,7 +177,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         mark_bystanders(args)
     except (ConfigError, OSError, KeyError, ValueError) as error:
-        sys.exit(f"mark_bystanders: {error}")
+        # KeyError shows its message in quotes.
+        message = error.args[0] if isinstance(error, KeyError) else error
+        sys.exit(f"mark_bystanders: {message}")
 
 
 def mark_bystanders(args: argparse.Namespace) -> None:

@@ -46,7 +46,7 @@ from detectron2.config import LazyConfig
 from omegaconf import DictConfig, OmegaConf
 from tabulate import tabulate
 
-from aiparsing_d2.checkpoint.weight_file import read_weights
+from aiparsing_d2.checkpoint.weight_file import WeightFileError, read_weights
 from aiparsing_d2.engine import (
     ConfigError,
     ExponentialMovingAverage,
@@ -706,13 +706,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.more_sets is not None:
         table = replace(table, more_sets=tuple(args.more_sets))
     rows = [row for row in table.rows if row.name in args.rows]
-    small = apply_overrides(load_lazy_config(args.config_file), args.opts)
+    try:
+        small = apply_overrides(load_lazy_config(args.config_file), args.opts)
+    except (ConfigError, OSError) as error:
+        sys.exit(str(error))
     try:
         check_more_sets(small, table)
     except ConfigError as error:
         sys.exit(f"--more-sets: {error}")
     if args.start_from is not None:
-        small.train.init_checkpoint = str(write_start(args.start_from, args.output))
+        try:
+            small.train.init_checkpoint = str(write_start(args.start_from, args.output))
+        except (OSError, WeightFileError) as error:
+            sys.exit(f"--start-from: {error}")
 
     # Seed by seed, so that an early stop leaves whole columns.
     runs = [

@@ -32,6 +32,7 @@ from tabulate import tabulate
 
 import aiparsing_d2.data.datasets  # noqa: F401  registers the splits: the saved config does not
 from aiparsing_d2.checkpoint import WeightFileError
+from aiparsing_d2.cli.argument_types import positive
 from aiparsing_d2.data.annotations import PersonAnnotations, read_person_annotations
 from aiparsing_d2.data.image_files import read_image
 from aiparsing_d2.engine import ConfigError, FittingCheckpointer, load_lazy_config
@@ -58,7 +59,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("run_dir", help="output folder of train_net.py")
     parser.add_argument("--weights", help="checkpoint to show; default: the run's model_final.pth")
-    parser.add_argument("--num-images", type=int, default=8, help="rows of the sheet")
+    parser.add_argument("--num-images", type=positive, default=8, help="rows of the sheet")
     parser.add_argument("--edges", action="store_true", help="add a column of predicted edges")
     parser.add_argument(
         "--tta",

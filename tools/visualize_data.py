@@ -16,8 +16,10 @@ are of people without labels, whom training ignores.
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
@@ -33,9 +35,10 @@ from detectron2.utils.logger import setup_logger
 from PIL import Image
 
 import aiparsing_d2.data.datasets  # noqa: F401  (registers the built-in data sets)
+from aiparsing_d2.cli.argument_types import positive
 from aiparsing_d2.data.annotations import read_person_annotations
 from aiparsing_d2.data.image_files import read_image
-from aiparsing_d2.engine import apply_overrides, load_lazy_config
+from aiparsing_d2.engine import ConfigError, apply_overrides, load_lazy_config
 from aiparsing_d2.structures import PartMaps
 from aiparsing_d2.structures.part_labels import PartLabels, get_part_labels
 from aiparsing_d2.visualization import draw_parsing, image_grid, part_legend
@@ -62,7 +65,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--output-dir", default="visualized_data", help="default: %(default)s")
     parser.add_argument(
-        "--num-images", type=int, default=20, help="draw the first N; default: %(default)s"
+        "--num-images", type=positive, default=20, help="draw the first N; default: %(default)s"
     )
     parser.add_argument("overrides", nargs="*", help="config overrides, key=value")
     args = parser.parse_intermixed_args(argv)
@@ -116,6 +119,15 @@ def draw_sample(sample: Sample, part_labels: PartLabels) -> np.ndarray:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     logger = setup_logger(name="visualize_data")
+    try:
+        visualize_data(args, logger)
+    except (ConfigError, OSError, KeyError, ValueError) as error:
+        # KeyError shows its message in quotes.
+        message = error.args[0] if isinstance(error, KeyError) else error
+        sys.exit(f"visualize_data: {message}")
+
+
+def visualize_data(args: argparse.Namespace, logger: logging.Logger) -> None:
     if args.config_file:
         cfg = apply_overrides(load_lazy_config(args.config_file), args.overrides)
         names = cfg.dataloader.train.dataset.names

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from aiparsing_d2.counted import counted
 
-from .argument_types import positive
+from .argument_types import not_negative, positive
 
 __all__ = ["add_parser", "run"]
 
@@ -39,7 +39,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--num-images", type=positive, default=300, metavar="N", help="default: %(default)s"
     )
-    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser.add_argument(
+        "--seed", type=not_negative, metavar="N", default=0, help="default: %(default)s"
+    )
     parser.set_defaults(run=run)
 
 

@@ -30,7 +30,7 @@ class Cutout:
     """A person cut out of an image.
 
     Attributes:
-        image: uint8 (h, w, 3), the person's box of the image.
+        image: uint8 (h, w, C), the person's box of the image.
         part_map: uint8 (h, w), the person's labels there; 0 where the person is not.
     """
 
@@ -40,7 +40,8 @@ class Cutout:
     def mirrored(self, part_labels: PartLabels) -> Cutout:
         """Return the mirror image, with the labels of left and right parts exchanged."""
         flipped = cv2.LUT(cv2.flip(self.part_map, 1), part_labels.flip_table())
-        return Cutout(cv2.flip(self.image, 1), flipped)
+        # OpenCV drops the axis of a single channel.
+        return Cutout(cv2.flip(self.image, 1).reshape(self.image.shape), flipped)
 
     def resized(self, height: int) -> Cutout:
         """Return the cutout at another height in pixels, at the same ratio of sides.
@@ -50,8 +51,9 @@ class Cutout:
         old_height, old_width = self.part_map.shape
         size = (max(round(old_width * height / old_height), 1), height)
         smooth = cv2.INTER_AREA if height < old_height else cv2.INTER_LINEAR
+        image = cv2.resize(self.image, size, interpolation=smooth)
         return Cutout(
-            cv2.resize(self.image, size, interpolation=smooth),
+            image.reshape(height, size[0], -1),
             cv2.resize(self.part_map, size, interpolation=cv2.INTER_NEAREST_EXACT),
         )
 
@@ -304,7 +306,7 @@ def _opacity(cutout: Cutout) -> np.ndarray:
 
 
 def _blend(image: np.ndarray, pasted: np.ndarray, opacity: np.ndarray) -> None:
-    """Mix colours, uint8 (h, w, 3), into those of an image, in place."""
+    """Mix colours, uint8 (h, w, C), into those of an image, in place."""
     mixed = image + opacity[..., None] * (pasted.astype(np.float32) - image)
     image[:] = mixed.round().astype(np.uint8)
 

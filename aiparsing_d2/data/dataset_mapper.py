@@ -22,7 +22,7 @@ from aiparsing_d2.structures.part_labels import IGNORE_LABEL, PartLabels, get_pa
 from .annotations import PersonAnnotations, read_person_annotations
 from .copy_paste import CopyPaste
 from .image_files import read_image
-from .transforms import FastAugInput, is_mirrored
+from .transforms import FastAugInput, is_mirrored, transform_labels
 
 __all__ = ["ParsingDatasetMapper", "person_annotations_to_instances"]
 
@@ -256,8 +256,8 @@ def _transform_people(
     count = len(annotations.boxes)
     maps, windows = [torch.zeros(0)] * count, np.zeros((count, 4), dtype=np.int64)
     for layer in _layers(annotations, part_labels.num_classes):
-        labels = np.ascontiguousarray(transforms.apply_segmentation(layer.labels))
-        numbers = np.ascontiguousarray(transforms.apply_segmentation(layer.numbers))
+        labels = transform_labels(transforms, layer.labels)
+        numbers = transform_labels(transforms, layer.numbers)
         # Some transforms pad label maps, often with 255: that is nobody's.
         numbers = numbers * (numbers != labels)
         for number, person in layer.people.items():

@@ -18,6 +18,7 @@ __all__ = [
     "FloatResizeShortestEdge",
     "FloatResizeTransform",
     "is_mirrored",
+    "transform_labels",
 ]
 
 
@@ -41,6 +42,8 @@ class FastAugInput(T.AugInput):
             self.image = _blend(tfm, self.image)
         elif type(tfm) is T.ResizeTransform:
             super().transform(_FastResize(tfm.h, tfm.w, tfm.new_h, tfm.new_w, tfm.interp))
+        elif type(tfm) is T.ExtentTransform:
+            super().transform(_Extent(tfm.src_rect, tfm.output_size, tfm.interp, tfm.fill))
         else:
             super().transform(tfm)
 
@@ -70,6 +73,33 @@ class _FastResize(T.ResizeTransform):
         size = (self.new_h, self.new_w)
         (planes,) = F.interpolate(planes[None], size, mode="bilinear", antialias=True)
         return planes.permute(1, 2, 0).numpy()
+
+
+class _Extent(T.ExtentTransform):
+    """Detectron2's takes Pillow's NEAREST, which is 0, for no filter at all, and blends labels."""
+
+    def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
+        nearest = Image.Resampling.NEAREST
+        extent = T.ExtentTransform(self.src_rect, self.output_size, nearest, self.fill)
+        return extent.apply_image(segmentation)
+
+
+def transform_labels(transforms: T.TransformList, labels: np.ndarray) -> np.ndarray:
+    """Transform a map of labels, each pixel's from the nearest one.
+
+    Args:
+        transforms: of an image.
+        labels: uint8 (H, W) of that image.
+
+    Returns:
+        uint8 (H', W'), contiguous. No label is there that was not there before, except those that
+        a transform pads with.
+    """
+    for tfm in transforms.transforms:
+        if type(tfm) is T.ExtentTransform:
+            tfm = _Extent(tfm.src_rect, tfm.output_size, tfm.interp, tfm.fill)
+        labels = tfm.apply_segmentation(labels)
+    return np.ascontiguousarray(labels)
 
 
 class FloatResizeShortestEdge(T.Augmentation):

@@ -199,12 +199,20 @@ def _lower(model: GeneralizedRCNN, dtype: torch.dtype) -> None:
     for module in model.modules():
         if isinstance(module, ROIPooler):
             module.register_forward_pre_hook(_Cast(torch.float32))
+    # Detectron2's RPN decodes and suppresses in what its head gives.
+    _part(model, "proposal_generator.rpn_head").register_forward_hook(_outputs_to_float32)
     box_predictor = _part(model, "roi_heads.box_predictor")
     box_predictor.register_forward_pre_hook(_Cast(torch.float32))
 
 
 def _to_channels_last(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
     return (args[0].contiguous(memory_format=torch.channels_last), *args[1:])
+
+
+def _outputs_to_float32(
+    module: nn.Module, args: tuple[Any, ...], outputs: tuple[list[Tensor], ...]
+) -> tuple[list[Tensor], ...]:
+    return tuple([x.float() for x in of_levels] for of_levels in outputs)
 
 
 class _Cast:

@@ -312,7 +312,7 @@ class AIParsingWithTTA(nn.Module):
             pred_classes=people.pred_classes,
             scores=people.box_scores.clone(),
         )
-        (parsed,) = self.model.roi_heads.forward_with_given_boxes(view.features, [given])
+        (parsed,) = self.model.roi_heads.parse(view.features, [given])
 
         part_logits = parsed.pred_part_logits.tensor
         if part_logits.shape[1] != len(self.mirrored_classes):

@@ -31,6 +31,9 @@ __all__ = ["COMPOSITIONS", "Composition", "compose_data_set", "crop_person", "cr
 
 _MANIFEST = "composition.json"
 _MIN_PERSON_PIXELS = 64
+_MIN_SIDE = 64
+# So many in a row come to nothing only where next to no photograph is fit.
+_MAX_TRIES = 1000
 
 Scene = tuple[np.ndarray, PersonAnnotations]
 
@@ -61,8 +64,11 @@ def crowd_scene(
         records: of the data set.
         part_labels: its label set.
         rng: source of all randomness.
+
+    Raises:
+        ValueError: the photographs do not allow it.
     """
-    while True:
+    for _ in range(_MAX_TRIES):
         image, annotations = _read(records[int(rng.integers(len(records)))], part_labels)
         if rng.random() < 0.5:
             image, annotations = _crop(image, annotations, _landscape_window(rng, image.shape[:2]))
@@ -73,6 +79,7 @@ def crowd_scene(
         image, annotations = paste_people(image, annotations, placements)
         if 2 <= len(annotations.boxes) <= 6:
             return image, annotations
+    raise _unfit("scene of two to six people", "people with labels, and six at most in a picture")
 
 
 def crop_person(
@@ -84,16 +91,28 @@ def crop_person(
         records: of the data set.
         part_labels: its label set.
         rng: source of all randomness.
+
+    Raises:
+        ValueError: the photographs do not allow it.
     """
-    while True:
+    for _ in range(_MAX_TRIES):
         image, annotations = _read(records[int(rng.integers(len(records)))], part_labels)
         if not len(annotations.boxes):
             continue
         box = annotations.boxes[rng.integers(len(annotations.boxes))]
         window = _cutting_window(rng, box, image.shape[:2])
         image, annotations = _crop(image, annotations, window)
-        if len(annotations.boxes) and min(image.shape[:2]) >= 64:
+        if len(annotations.boxes) and min(image.shape[:2]) >= _MIN_SIDE:
             return image, annotations
+    needed = f"people with labels, in pictures well over {_MIN_SIDE} pixels high and wide"
+    raise _unfit("picture of a cut person", needed)
+
+
+def _unfit(wanted: str, needed: str) -> ValueError:
+    return ValueError(
+        f"no {wanted} came about in {_MAX_TRIES} tries: that takes {needed}. Is this the right "
+        "data set?"
+    )
 
 
 COMPOSITIONS = {
@@ -124,33 +143,46 @@ def compose_data_set(
 
     Raises:
         FileExistsError: the folder holds something else.
+        ValueError: there are no photographs, or they do not allow it, or the seed is negative.
+            A folder that is new is not made then.
     """
+    if not records:
+        raise ValueError("the data set has no images")
     manifest = {
         "composition": composition.meaning,
         "images": [str(record["image_id"]) for record in records],
         "num_images": num_images,
         "seed": seed,
     }
-    _claim(root, manifest)
+    is_begun = _is_begun(root, manifest)
     names = [f"{number:07d}" for number in range(1, num_images + 1)]
     for index, name in enumerate(tqdm(names, desc=str(root), unit="image")):
         if not _human_file(root, name).exists():
             rng = np.random.default_rng([seed, index])
-            _write(root, name, *composition.make(records, part_labels, rng))
+            image, annotations = composition.make(records, part_labels, rng)
+            if not is_begun:
+                write_json(root / _MANIFEST, manifest, indent=1)
+                is_begun = True
+            _write(root, name, image, annotations)
     write_text(root / "val_id.txt", "".join(f"{name}\n" for name in names))
 
 
-def _claim(root: Path, manifest: dict[str, Any]) -> None:
+def _is_begun(root: Path, manifest: dict[str, Any]) -> bool:
+    """Whether a folder holds scenes of the same settings already.
+
+    Raises:
+        FileExistsError: it holds something else.
+    """
     path = root / _MANIFEST
     if path.exists():
         if read_json(path) != manifest:
             raise FileExistsError(
                 f"{root} holds scenes composed with other settings; give a new folder."
             )
-    elif root.exists() and any(root.iterdir()):
+        return True
+    if root.exists() and any(root.iterdir()):
         raise FileExistsError(f"{root} is not empty; give a new folder.")
-    else:
-        write_json(path, manifest, indent=1)
+    return False
 
 
 def _human_file(root: Path, name: str) -> Path:

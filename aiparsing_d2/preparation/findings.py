@@ -219,7 +219,8 @@ class Finding:
 
     Attributes:
         kind: what kind of thing.
-        file: the file or folder, relative to the data set's folder.
+        file: the file or folder, relative to the data set's folder; for reading, what is no UTF-8
+            is escaped.
         reason: what is wrong with it in particular.
         split: the split that it belongs to; None if to none in particular.
         image_id: the image that it spoils; None if it spoils none.
@@ -230,6 +231,12 @@ class Finding:
     reason: str
     split: str | None = None
     image_id: str | None = None
+
+    def __post_init__(self) -> None:
+        # Names of files that are no UTF-8 could be neither printed nor written.
+        for name in ("file", "reason"):
+            text = getattr(self, name).encode("utf-8", "backslashreplace").decode()
+            object.__setattr__(self, name, text)
 
     def __str__(self) -> str:
         return f"{self.kind.slug}: {self.file}: {self.reason}"

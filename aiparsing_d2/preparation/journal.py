@@ -17,7 +17,7 @@ from .verification import ImageReport, ImageVerifier, file_stamps
 
 __all__ = ["Journal", "JournalError", "verify_images"]
 
-_VERSION = 2
+_VERSION = 3
 
 
 class JournalError(Exception):
@@ -28,8 +28,8 @@ class Journal:
     """The reports of the images that are done, in a file of JSON lines that grows image by image.
 
     The first line says what run it belongs to; the others have a checksum, so that a damaged file
-    is not believed. A report counts as long as the image's files keep their sizes and times of last
-    change.
+    is not believed. A report counts as long as the image's files keep their names, sizes and times
+    of last change.
 
     Args:
         path: the file. If it exists, it is continued.
@@ -61,7 +61,7 @@ class Journal:
             return None
         return entry["report"]
 
-    def add(self, report: ImageReport, stamps: list[list[int]]) -> None:
+    def add(self, report: ImageReport, stamps: list[list[str | int]]) -> None:
         """Add the report of an image.
 
         Args:
@@ -167,6 +167,8 @@ def verify_images(
             yield report
 
 
-def _verify(verifier: ImageVerifier, files: ImageFiles) -> tuple[ImageReport, list[list[int]]]:
+def _verify(
+    verifier: ImageVerifier, files: ImageFiles
+) -> tuple[ImageReport, list[list[str | int]]]:
     stamps = file_stamps(verifier.root, files)
     return verifier(files), stamps

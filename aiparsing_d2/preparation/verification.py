@@ -99,16 +99,18 @@ class ImageReport:
         return cls(**{**values, "findings": findings, "people": people})
 
 
-def file_stamps(root: Path, files: ImageFiles) -> list[list[int]]:
-    """Size in bytes and time of last change in ns of each file of an image; [] if it is gone."""
+def file_stamps(root: Path, files: ImageFiles) -> list[list[str | int]]:
+    """Name, size in bytes and time of last change in ns of each file of an image; the name alone
+    if it is gone.
+    """
     stamps = []
     for file in files.all_files():
         try:
             status = os.stat(root / file)
         except OSError:
-            stamps.append([])
+            stamps.append([file])
         else:
-            stamps.append([status.st_size, status.st_mtime_ns])
+            stamps.append([file, status.st_size, status.st_mtime_ns])
     return stamps
 
 

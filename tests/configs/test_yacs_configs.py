@@ -9,6 +9,8 @@ from built_configs import built_model
 from detectron2.config import LazyConfig, get_cfg, instantiate
 from detectron2.modeling import build_model
 from detectron2.solver import build_lr_scheduler, build_optimizer
+from detectron2.structures import Boxes, Instances
+from detectron2.utils.events import EventStorage
 from torch import nn
 
 import aiparsing_d2.data.datasets  # noqa: F401  registers the splits
@@ -66,6 +68,20 @@ def test_the_main_models_are_there():
         "lv_mhp_v2/aiparsing_R_50_FPN_lv_mhp_v2_75ep",
         "vip/aiparsing_R_50_FPN_vip_75ep",
     } <= set(LEAVES)
+
+
+def test_the_parsing_branch_trains_on_as_many_people_as_its_key_says():
+    cfg = load_yacs(CIHP_75EP)
+    cfg.MODEL.ROI_PARSING_HEAD.BATCH_SIZE_PER_IMAGE = 32
+    cfg.MODEL.DEVICE = "meta"
+    with torch.device("meta"):
+        roi_heads = build_model(cfg).roi_heads
+    boxes = Boxes(torch.tensor([[2.0 * i, 5, 60 + 2 * i, 80] for i in range(40)]))
+    proposals = Instances((200, 200), proposal_boxes=boxes, objectness_logits=torch.zeros(40))
+    people = Instances((200, 200), gt_boxes=boxes, gt_classes=torch.zeros(40, dtype=torch.int64))
+    with EventStorage():
+        (sampled,) = roi_heads.label_and_sample_proposals([proposals], [people])
+    assert len(roi_heads._subsample(sampled)) == 32
 
 
 @pytest.mark.parametrize("name", LEAVES)

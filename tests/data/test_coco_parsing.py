@@ -1,5 +1,6 @@
 import copy
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -70,6 +71,16 @@ def test_records(files):
     np.testing.assert_array_equal(annotations.category_map, [[1, 2, 2], [2, 0, 0]])
     assert empty["image_id"] == "empty" and empty["person_file_names"] == []
     assert read_person_annotations(empty, 3).category_map.shape == (4, 5)
+
+
+def test_folders_may_be_the_present_one(files, monkeypatch):
+    monkeypatch.chdir(files.images)
+    files.write({"images": CONTENT["images"]})
+    for folder in ("", "."):
+        records = load_coco_parsing(files.json_file, folder)
+        assert [Path(record["file_name"]) for record in records] == [
+            Path(image["file_name"]) for image in CONTENT["images"]
+        ]
 
 
 def test_without_annotations(files):

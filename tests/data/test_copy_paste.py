@@ -190,6 +190,27 @@ def test_no_pasting_at_probability_0_and_repeatable_otherwise(records):
     assert (images[0] == images[1]).all() and not (images[0] == plain["image"]).all()
 
 
+def test_grey_images_are_pasted_into_as_coloured_ones(records):
+    samples = {}
+    for image_format in ("L", "RGB"):
+        paster = CopyPaste(records, CIHP_PART_LABELS, prob=1.0, num_people=(3, 3))
+        mapper = ParsingDatasetMapper(
+            True,
+            augmentations=[],
+            image_format=image_format,
+            part_labels=CIHP_PART_LABELS,
+            copy_paste=paster,
+        )
+        np.random.seed(0)
+        samples[image_format] = mapper(records[0])
+    grey, coloured = samples["L"], samples["RGB"]
+    assert grey["image"].shape == (1, 40, 30) and len(grey["instances"]) > 1
+    # The images have grey pixels only.
+    assert (grey["image"] == coloured["image"][:1]).all()
+    full = [sample["instances"].gt_part_maps.to_full() for sample in (grey, coloured)]
+    assert (full[0] == full[1]).all()
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

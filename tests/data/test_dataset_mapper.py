@@ -195,7 +195,7 @@ def test_pixels_beyond_the_image_are_nobodys(record):
     assert instances.gt_boxes.tensor.tolist() == boxes.tolist()
 
 
-@pytest.mark.parametrize(
+CROPS = pytest.mark.parametrize(
     "crop",
     [
         T.RandomCrop("absolute", (20, 25)),
@@ -206,6 +206,9 @@ def test_pixels_beyond_the_image_are_nobodys(record):
     ],
     ids=lambda crop: type(crop).__name__,
 )
+
+
+@CROPS
 def test_random_crops_keep_maps_boxes_and_image_together(crowd_record, crop):
     mapper = make_mapper(crop, T.RandomFlip(), recompute_boxes=True)
     numbers = set()
@@ -222,6 +225,25 @@ def test_random_crops_keep_maps_boxes_and_image_together(crowd_record, crop):
             rows, columns = np.nonzero(part_map.numpy())
             assert box == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
     assert max(numbers) <= 5
+
+
+@CROPS
+def test_nobody_gets_labels_between_those_of_neighbours(cihp_folder, crop):
+    category_map = np.zeros((60, 80), dtype=np.uint8)
+    category_map[10:50, 5:40], category_map[10:50, 40:75] = 5, 19
+    human_map = (category_map != 0) + np.uint8(category_map == 19)
+    image = np.zeros((60, 80, 3), dtype=np.uint8)
+    cihp_folder.add("0000001", category_map, human_map, image)
+    (record,) = load_cihp(cihp_folder.root, "train")
+    mapper = make_mapper(crop, recompute_boxes=True)
+    seen = set()
+    for seed in range(20):
+        np.random.seed(seed)
+        maps = mapper(record)["instances"].gt_part_maps.maps
+        labels = [frozenset(part_map.unique().tolist()) - {0} for part_map in maps]
+        assert len(labels) == len(set(labels))
+        seen |= set(labels)
+    assert seen == {frozenset({5}), frozenset({19})}
 
 
 @pytest.mark.parametrize(

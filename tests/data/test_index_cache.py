@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from aiparsing_d2.data.datasets import listed_images, load_cihp
 from aiparsing_d2.data.datasets.index_cache import FileListing, load_cached
@@ -191,6 +192,22 @@ def test_a_file_that_is_gone_is_missed_in_spite_of_the_cache(cache, two_people):
     (two_people.root / "Training" / "Human_ids" / "0000001.png").unlink()
     with pytest.raises(FileNotFoundError, match="Human_ids"):
         load_cihp(two_people.root, "train")
+
+
+def test_images_that_can_be_read_by_now_are_found_in_spite_of_the_cache(
+    cache, two_people, category_map, human_map, monkeypatch
+):
+    """Another Pillow, or another limit of its, may read what could not be read."""
+    two_people.add("0000002", category_map, human_map)
+    with monkeypatch.context() as limited:
+        limited.setattr(Image, "MAX_IMAGE_PIXELS", 5)
+        with pytest.raises(ValueError, match="2 of 2 images"):
+            load_cihp(two_people.root, "train")
+    assert len(load_cihp(two_people.root, "train")) == 2
+    opened = []
+    monkeypatch.setattr(listed_images, "read_image_size", opened.append)
+    assert len(load_cihp(two_people.root, "train")) == 2
+    assert not opened
 
 
 def test_relative_roots_do_not_mix(cache, two_people, tmp_path, monkeypatch):

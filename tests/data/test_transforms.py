@@ -9,6 +9,7 @@ from aiparsing_d2.data.transforms import (
     FastAugInput,
     FloatResizeShortestEdge,
     FloatResizeTransform,
+    transform_labels,
 )
 
 
@@ -28,6 +29,21 @@ def test_grey_levels_are_not_rounded():
     # A quarter and three quarters of the way between two pixels' centres.
     np.testing.assert_allclose(resized[0], [0, 0.25, 0.75, 1])
     np.testing.assert_allclose(resized[:, 0], [0, 0.75, 2.25, 3])
+
+
+def test_labels_of_an_extent_are_those_of_the_nearest_pixels():
+    labels = np.array([[1, 7], [19, 0]], dtype=np.uint8)
+    # From half a pixel beyond the image's left side to its right one, four pixels for each.
+    extent = T.ExtentTransform((-0.5, 0, 2, 2), (8, 10))
+    expected = np.pad(labels.repeat(4, 0).repeat(4, 1), ((0, 0), (2, 0)))
+    np.testing.assert_array_equal(transform_labels(T.TransformList([extent]), labels), expected)
+    image = np.zeros((2, 2, 3), dtype=np.uint8)
+    aug_input = FastAugInput(image, sem_seg=labels)
+    aug_input.transform(extent)
+    np.testing.assert_array_equal(aug_input.sem_seg, expected)
+    plain = T.AugInput(image)
+    plain.transform(extent)
+    np.testing.assert_array_equal(aug_input.image, plain.image)
 
 
 def test_labels_and_points_follow():

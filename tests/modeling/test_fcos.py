@@ -329,6 +329,11 @@ def test_loss_weights():
         assert one[name].item() == pytest.approx(factor * loss.item())
 
 
+def test_weights_of_losses_that_there_are_not():
+    with pytest.raises(ValueError, match="names loss_fcos_bbox; .*loss_fcos_box, loss_fcos_cent"):
+        batch_losses([[]], loss_weight={"loss_fcos_bbox": 0.5, "loss_fcos_cls": 1.0})
+
+
 def test_losses_without_people_reach_every_prediction():
     losses, _, generator = batch_losses([[], []])
     assert losses["loss_fcos_box"] == 0 and losses["loss_fcos_centerness"] == 0

@@ -7,7 +7,12 @@ from detectron2.modeling.proposal_generator import RPN
 from detectron2.utils.events import EventStorage
 from tiny_models import CONFIGS, NUM_CLASSES, make_input, tiny_lazy_model
 
-from aiparsing_d2.modeling import AIParsing, FCOSProposalGenerator, OneStageParsingROIHeads
+from aiparsing_d2.modeling import (
+    AIParsing,
+    FCOSProposalGenerator,
+    OneStageParsingROIHeads,
+    optimize_for_inference,
+)
 from aiparsing_d2.modeling.roi_heads import ASPP, ParsingROIHeads
 
 PEOPLE = [[10.0, 10.0, 60.0, 90.0], [50.0, 20.0, 110.0, 95.0]]
@@ -80,6 +85,26 @@ def test_inference(named_model):
     }
     assert torch.equal(instances.scores, instances.box_scores)
     assert instances.pred_part_maps.image_size == (192, 256)
+
+
+@torch.no_grad()
+def test_inference_in_half_precision(named_model):
+    """Boxes are decoded in float32, by Detectron2's RPN too, which suppresses in what it is
+    given.
+    """
+    _, model = named_model
+    image = make_input(96, 128)
+    half = optimize_for_inference(model.eval(), "bf16")
+    generator = half.proposal_generator
+    head = generator.rpn_head if isinstance(generator, RPN) else generator.head
+    assert next(head.parameters()).dtype == torch.bfloat16
+    inputs = half.preprocess_image([image])
+    (proposals,), _ = generator(inputs, half.backbone(inputs.tensor), None)
+    assert proposals.proposal_boxes.tensor.dtype == torch.float32
+    assert proposals.objectness_logits.dtype == torch.float32
+    instances = half([image])[0]["instances"]
+    assert len(instances) > 0
+    assert instances.pred_boxes.tensor.dtype == instances.scores.dtype == torch.float32
 
 
 def test_what_the_two_sides_share_and_what_not():

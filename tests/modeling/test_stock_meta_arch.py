@@ -5,7 +5,7 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import DefaultPredictor
 from detectron2.evaluation import inference_on_dataset
-from detectron2.modeling import build_model
+from detectron2.modeling import DatasetMapperTTA, build_model
 from detectron2.structures import BitMasks, Boxes, Instances, Keypoints
 from detectron2.utils.events import EventStorage
 from tiny_models import make_input, set_tiny_parsing_head, tiny_yacs_config
@@ -13,7 +13,7 @@ from tiny_models import make_input, set_tiny_parsing_head, tiny_yacs_config
 from aiparsing_d2.data.annotations import read_person_annotations
 from aiparsing_d2.data.datasets.cihp import register_cihp
 from aiparsing_d2.evaluation import ParsingEvaluator
-from aiparsing_d2.modeling import parsing_postprocess
+from aiparsing_d2.modeling import AIParsingWithTTA, parsing_postprocess
 from aiparsing_d2.structures import PartMaps, paste_part_maps
 from aiparsing_d2.structures.part_labels import PartLabels, distinct_colors
 from aiparsing_d2.submissions import SubmissionWriter
@@ -139,6 +139,21 @@ def test_both_architectures_give_the_same(models):
     assert torch.equal(pasted.pred_part_maps.to_full(), ours.pred_part_maps.to_full())
     assert ours.pred_masks.shape == (len(ours), 192, 256)
     assert ours.pred_masks.dtype == torch.bool and ours.pred_keypoints.shape[1:] == (3, 3)
+
+
+@torch.no_grad()
+def test_with_augmentation_people_are_parsed_without_the_other_heads(models):
+    """Even where the parsing branch's feature maps, which are kept, are not all that these read."""
+    model = models["AIParsing"]
+    assert set(model.roi_heads.mask_in_features) - set(model.roi_heads.parsing_in_features)
+    labels = PartLabels(["Background", "a", "b", "c", "d"], distinct_colors(5))
+    mapper = DatasetMapperTTA(min_sizes=[96], max_size=200, flip=False)
+    augmented = AIParsingWithTTA(model, mapper=mapper, part_labels=labels, score_thresh=0.0)
+    image = make_input(96, 128)
+    (found,) = augmented([image])
+    instances = found["instances"]
+    assert len(instances) > 0
+    assert instances.has("pred_part_maps") and not instances.has("pred_keypoints")
 
 
 @torch.no_grad()

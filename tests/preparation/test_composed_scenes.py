@@ -8,6 +8,7 @@ import pytest
 from aiparsing_d2.cli import main
 from aiparsing_d2.data.annotations import read_person_annotations
 from aiparsing_d2.data.datasets import load_cihp, register_cihp
+from aiparsing_d2.preparation import composed_scenes
 from aiparsing_d2.preparation.composed_scenes import COMPOSITIONS, compose_data_set
 from aiparsing_d2.structures.part_labels import CIHP_PART_LABELS
 
@@ -106,6 +107,30 @@ def test_other_folders_are_left_alone(source, tmp_path):
         compose("crops", source, tmp_path / "mine")
 
 
+def test_what_cannot_be_composed_ends_and_leaves_no_folder(
+    source, tmp_path, cihp_folder, monkeypatch
+):
+    def refuses(kind, records, message, **settings):
+        with pytest.raises(ValueError, match=message):
+            compose(kind, records, tmp_path / "out", **settings)
+        assert not (tmp_path / "out").exists()
+
+    monkeypatch.setattr(composed_scenes, "_MAX_TRIES", 20)
+    cihp_folder.split = "val"
+    small = np.ones((60, 60), dtype=np.uint8)
+    cihp_folder.add("small", 5 * small, small)
+    refuses("crops", load_cihp(cihp_folder.root, "val"), "cut person came about in 20 tries.*64")
+    (cihp_folder.root / "val_id.txt").unlink()
+    nobody = np.zeros((200, 200), dtype=np.uint8)
+    cihp_folder.add("nobody", nobody, nobody)
+    records = load_cihp(cihp_folder.root, "val")
+    refuses("crops", records, "cut person came about")
+    refuses("crowds", records, "no scene of two to six people came about.*people with labels")
+    refuses("crowds", [], "no images")
+    refuses("crops", source, "non-negative", seed=-1)
+    assert len(compose("crops", source, tmp_path / "out")) == 6
+
+
 def test_the_command(source, tmp_path, cihp_folder, capsys):
     from detectron2.data import DatasetCatalog, MetadataCatalog
 
@@ -116,6 +141,9 @@ def test_the_command(source, tmp_path, cihp_folder, capsys):
         assert len(load_cihp(tmp_path / "crops", "val")) == 2
         assert main(["compose", "crowds", *arguments, "--output", str(tmp_path / "crops")]) == 1
         assert "other settings" in capsys.readouterr().err
+        with pytest.raises(SystemExit):
+            main(["compose", "crops", *arguments, "--output", str(tmp_path / "y"), "--seed", "-1"])
+        assert "-1 is neither 0 nor a positive integer" in capsys.readouterr().err
     finally:
         DatasetCatalog.remove("photographs")
         MetadataCatalog.remove("photographs")

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import sys
 
 import numpy as np
 import preparation_folders as folders
@@ -306,6 +308,18 @@ class TestOnBad:
             prepare(cihp)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_names_that_are_no_utf_8_are_reported(cihp, capsys):
+    folder = os.fsencode(cihp / "Training" / "Images")
+    os.link(os.path.join(folder, b"0000001.jpg"), os.path.join(folder, b"caf\xe9.jpg"))
+    report = prepare(cihp)
+    (finding,) = [f for f in report.findings if f.kind is Kind.UNLISTED and "caf" in f.file]
+    assert finding.file == "Training/Images/caf\\udce9.jpg"
+    for name in ("report.md", "findings.csv"):
+        assert finding.file in (cihp.parent / "out" / name).read_text(encoding="utf-8")
+    report.summary().encode()
+
+
 def test_policies():
     policy = OnBadPolicy.parse(["skip", "count=raise", "size-mismatch=name"])
     assert policy.action(Kind.UNREADABLE_IMAGE) is OnBad.SKIP
@@ -373,6 +387,14 @@ class TestGoingOn:
         report = prepare(cihp)
         assert verified == ["0000001", "0000002"]
         assert Kind.UNREADABLE_IMAGE in {finding.kind for finding in report.findings}
+
+    def test_renamed_files_are_looked_through_again(self, cihp, monkeypatch, verified):
+        self.interrupt(cihp, monkeypatch)
+        image = cihp / "Training" / "Images" / "0000001.jpg"
+        image.rename(image.with_suffix(".jpeg"))  # of the same size, changed at the same time
+        verified.clear()
+        prepare(cihp)
+        assert verified == ["0000001", "0000002"]
 
     def test_removed_person_maps_are_written_again(self, cihp, monkeypatch, verified):
         self.interrupt(cihp, monkeypatch, write_person_maps=True)

@@ -89,6 +89,18 @@ def test_nothing_is_overwritten(tool, arguments, root):
     assert (root / "ignore_boxes.json").read_text() == "{}"
 
 
+def test_images_in_a_linked_folder_are_marked_in_the_data_set_that_lists_them(
+    tool, cihp_folder, tmp_path
+):
+    cihp_folder.add("0000001", np.ones((4, 6), np.uint8), np.ones((4, 6), np.uint8))
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "Training").symlink_to(cihp_folder.root / "Training")
+    (own / "train_id.txt").write_text("0000001\n")
+    (record,) = load_cihp(own, "train")
+    assert tool.default_output(record) == own / "ignore_boxes.json"
+
+
 def test_nobody_above_the_threshold(tool, arguments, root, tmp_path):
     output = tmp_path / "elsewhere" / "boxes.json"
     options = ["--threshold", "0.999", "--num-images", "1", "--output", str(output)]

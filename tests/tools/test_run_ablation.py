@@ -280,6 +280,20 @@ def test_a_run_whose_weights_are_missing_is_told(tool, ablation, capsys):
     assert captured.err.startswith("No tables: whole, seed 1; without_ema, seed 1 failed.")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config-file", "nope.py"], "nope.py"),
+        (["--start-from", "nope.pth"], "--start-from: .*nope.pth"),
+        (["train.nope=3"], "nope"),
+    ],
+)
+def test_what_is_not_there_is_told_in_a_line(ablation, arguments, message):
+    with pytest.raises(SystemExit, match=message):
+        ablation(*arguments)
+    assert not ablation.output.exists()
+
+
 def test_an_unknown_set_is_told_before_anything_runs(ablation):
     with pytest.raises(SystemExit, match="--more-sets: .* no data set 'cihp_vla' is registered"):
         ablation("--more-sets", "cihp_vla")

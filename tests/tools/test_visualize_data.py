@@ -147,3 +147,16 @@ def test_arguments_that_do_not_go_together(tool, capsys, args, message):
     with pytest.raises(SystemExit):
         tool.parse_args(args)
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--source", "annotation", "--dataset", "nope"], "visualize_data: \\w.*nope"),
+        (["--source", "dataloader", "--config-file", "nope.py"], "visualize_data: .*nope.py"),
+    ],
+)
+def test_what_is_not_there_is_told_in_a_line(tool, arguments, message, tmp_path):
+    with pytest.raises(SystemExit, match=message):
+        tool.main([*arguments, "--output-dir", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()

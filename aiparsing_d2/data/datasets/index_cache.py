@@ -39,7 +39,7 @@ _SWITCH = "AIPARSING_INDEX_CACHE"
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 # To be raised whenever the same files give other records than before.
-_VERSION = 2
+_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,12 @@ class FileListing:
         return digest.hexdigest()
 
 
-def load_cached(key: Sequence[str], fingerprint: str, build: Callable[[], Any]) -> Any:
+def load_cached(
+    key: Sequence[str],
+    fingerprint: str,
+    build: Callable[[], Any],
+    holds: Callable[[Any], bool] = lambda value: True,
+) -> Any:
     """Return what ``build`` returned when it was last called for the same key and fingerprint.
 
     If nothing valid is cached, ``build`` is called and its result cached. A cache that is damaged
@@ -107,6 +112,7 @@ def load_cached(key: Sequence[str], fingerprint: str, build: Callable[[], Any]) 
         key: what is cached. A new fingerprint replaces the cached value of the same key.
         fingerprint: changes when the value does.
         build: makes the value, which must survive being written as JSON and read back.
+        holds: whether a cached value is still right, where that depends on more than files.
     """
     folder = cache_folder()
     if folder is None:
@@ -114,7 +120,10 @@ def load_cached(key: Sequence[str], fingerprint: str, build: Callable[[], Any]) 
     file_name = _cache_file_name(folder, key)
     header = {"version": _VERSION, "key": list(key), "fingerprint": fingerprint}
     try:
-        return _read(file_name, header)
+        value = _read(file_name, header)
+        if holds(value):
+            return value
+        logger.info("Indexing again: %s no longer holds", file_name)
     except FileNotFoundError:
         pass
     except (OSError, ValueError) as e:
@@ -137,7 +146,7 @@ def cache_folder() -> Path | None:
 def _scan_folder(folder: str) -> dict[str, tuple[int, int]]:
     files = {}
     try:
-        entries = os.scandir(folder)
+        entries = os.scandir(folder or os.curdir)
     except OSError as e:
         if e.errno in _NOT_THERE:
             return files

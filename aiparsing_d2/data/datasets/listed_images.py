@@ -98,8 +98,8 @@ def load_listed_images(
         return {"records": records, "unreadable": unreadable}
 
     key = [os.path.abspath(id_list), image_folder]
-    indexed = load_cached(key, listing.fingerprint(ids), index)
-    records, unreadable = indexed["records"], indexed["unreadable"]
+    indexed = load_cached(key, listing.fingerprint(ids), index, _is_all_readable_found)
+    records, unreadable = indexed["records"], indexed["unreadable"].values()
     if unreadable:
         message = f"{len(unreadable)} of {len(ids)} images of {id_list} cannot be read:\n"
         message += "\n".join(f"  {reason}" for reason in unreadable)
@@ -160,17 +160,30 @@ def _find_label_maps(
 
 def _read_image_sizes(
     ids: Sequence[str], folder: str, listing: FileListing
-) -> tuple[dict[str, tuple[str, int, int]], list[str]]:
-    """File name, height and width by image id, and what is wrong with the other images."""
-    images, unreadable = {}, []
+) -> tuple[dict[str, tuple[str, int, int]], dict[str, str]]:
+    """File name, height and width by image id; of the other images, what is wrong by file name."""
+    images, unreadable = {}, {}
     # The bar appears only if this takes more than a moment.
     for image_id in tqdm(ids, desc=f"Indexing {folder}", unit="image", delay=2):
         file_name = _find_file(folder, image_id, IMAGE_SUFFIXES, listing)
         try:
             images[image_id] = (file_name, *read_image_size(file_name))
         except UnreadableImageError as e:
-            unreadable.append(str(e))
+            unreadable[file_name] = str(e)
     return images, unreadable
+
+
+def _is_all_readable_found(indexed: dict[str, Any]) -> bool:
+    """Whether images that could not be read still cannot: another Pillow, or another limit of its
+    ``MAX_IMAGE_PIXELS``, may read them.
+    """
+    for file_name in indexed["unreadable"]:
+        try:
+            read_image_size(file_name)
+        except UnreadableImageError:
+            continue
+        return False
+    return True
 
 
 def _find_file(folder: str, image_id: str, suffixes: tuple[str, ...], listing: FileListing) -> str:

@@ -39,6 +39,8 @@ _FEATURE_KEYS = (
     "model.proposal_generator.in_features with strides and size_ranges (LazyConfig)"
 )
 
+_LOSSES = frozenset({"loss_fcos_cls", "loss_fcos_box", "loss_fcos_centerness"})
+
 # Logits of probabilities this close to 0 or 1 stay finite in float32.
 _PROBABILITY_EPS = 1e-7
 
@@ -88,7 +90,8 @@ class FCOSProposalGenerator(nn.Module):
             center_sampling_radius: in strides, see :func:`match_locations`.
             focal_loss_alpha, focal_loss_gamma: of the classification loss.
             box_loss_type: "giou" or "iou".
-            loss_weight: one factor for all losses, or one per loss name.
+            loss_weight: one factor for all losses, or one per loss name ("loss_fcos_cls",
+                "loss_fcos_box", "loss_fcos_centerness"), 1 for those that it lacks.
             losses_over_processes: whether a run of several processes has the losses of its whole
                 batch, those of one process that sees all images. Else each process has its own
                 images' and the gradients are averaged, as in the authors' code: then the locations
@@ -104,7 +107,8 @@ class FCOSProposalGenerator(nn.Module):
                 postprocessing, which asks for this attribute, brings the boxes there.
 
         Raises:
-            ValueError: the per-level settings differ in length, or the box loss is unknown.
+            ValueError: the per-level settings differ in length, or the box loss or the name of a
+                loss is unknown.
         """
         super().__init__()
         self.in_features = tuple(in_features)
@@ -127,6 +131,11 @@ class FCOSProposalGenerator(nn.Module):
         self.loss_weight = (
             dict(loss_weight) if not isinstance(loss_weight, (int, float)) else loss_weight
         )
+        if isinstance(self.loss_weight, dict) and (unknown := self.loss_weight.keys() - _LOSSES):
+            raise ValueError(
+                f"loss_weight names {', '.join(sorted(unknown))}; the losses are "
+                f"{', '.join(sorted(_LOSSES))}"
+            )
         self.losses_over_processes = losses_over_processes
         self.score_thresh = score_thresh
         self.pre_nms_topk = pre_nms_topk

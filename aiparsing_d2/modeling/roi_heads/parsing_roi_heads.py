@@ -132,6 +132,19 @@ class ParsingROIHeads(StandardROIHeads):
             The same instances with the parsing branch's fields.
         """
         instances = super().forward_with_given_boxes(features, instances)
+        return self.parse(features, instances)
+
+    def parse(self, features: dict[str, Tensor], instances: list[Instances]) -> list[Instances]:
+        """Parse given boxes in evaluation mode, without running other heads on them.
+
+        Args:
+            features: by name; those that the parsing branch pools from are enough.
+            instances: see :meth:`forward_with_given_boxes`.
+
+        Returns:
+            The same instances with the parsing branch's fields.
+        """
+        assert not self.training
         return cast("list[Instances]", self._forward_parsing(features, instances))
 
     def _forward_parsing(
@@ -187,6 +200,17 @@ class OneStageParsingROIHeads(ParsingROIHeads):
         super().__init__(
             box_in_features=[], box_pooler=None, box_head=None, box_predictor=None, **kwargs
         )
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+        """Arguments from yacs: positives only, ROI_PARSING_HEAD.BATCH_SIZE_PER_IMAGE of an image.
+
+        ROI_HEADS.BATCH_SIZE_PER_IMAGE and POSITIVE_FRACTION, a box head's, are not read.
+        """
+        ret = super().from_config(cfg, input_shape)
+        ret["batch_size_per_image"] = ret["parsing_batch_size_per_image"]
+        ret["positive_fraction"] = 1.0
+        return ret
 
     def label_and_sample_proposals(
         self, proposals: list[Instances], targets: list[Instances]
