@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ParsedVideo", "VideoTask", "find_videos", "is_video", "parse_video_task"]
 
-# Of the frames that a file announces, how many may be missing: the number is often rounded.
-_MISSING_SHARE, _MISSING_FRAMES = 0.02, 2
-
 
 class VideoTask(NamedTuple):
     """A video to parse.
@@ -154,6 +151,6 @@ def parse_video_task(
     problem = ""
     if video.num_broken:
         problem = f"{counted(video.num_broken, 'piece')} of it could not be decoded, and left out"
-    elif video.num_frames and count < (1 - _MISSING_SHARE) * video.num_frames - _MISSING_FRAMES:
-        problem = f"only {count} of about {video.num_frames} frames are there: it may be cut off"
+    elif video.missing:
+        problem = f"{video.missing}: it may be cut off"
     return ParsedVideo(count, tracker.num_people, problem)

@@ -30,6 +30,9 @@ VIDEO_SUFFIXES = (
 CAMERA_PREFIX = "camera:"
 """What the names of cameras begin with."""
 
+# A file's count of frames, or length, that is short by no more is taken for whole.
+_MISSING_SHARE, _MISSING_FRAMES = 0.02, 2
+
 # Of the videos that are written, in ticks a second: divisible by all usual frame rates.
 _CLOCK = 90_000
 
@@ -56,7 +59,8 @@ class VideoFile:
 
     Attributes:
         frame_rate: frames given for each second, on average.
-        num_frames: about how many frames there are; None where the file does not say.
+        num_frames: about how many frames there are; None where the file does not say. Matroska and
+            WebM have no count, but the pictures' length.
         num_broken: how many pieces of the file could not be decoded, so far.
     """
 
@@ -77,16 +81,32 @@ class VideoFile:
         with self._open() as container:
             stream = container.streams.video[0]
             rate = stream.average_rate or stream.guessed_rate or Fraction(25)
-            count = stream.frames
-            if not count and container.duration:
-                count = round(container.duration / 1_000_000 * rate)
+            # Not the container's, which is that of the sound where it goes on after the pictures.
+            self._length = _length(stream)
+            self._count = stream.frames
+            count = self._count or round((self._length or 0) * rate)
         self.frame_rate = float(rate / every)
         self.num_frames = -(-count // every) if count else None
         self._step = float(1 / rate)
+        self._num_given, self._end, self._longest = 0, 0.0, 0.0
+
+    @property
+    def missing(self) -> str:
+        """Which frames the file announces besides those given so far, in words; empty if none."""
+        if self._count:
+            announced = -(-self._count // self._every)
+            if self._num_given < (1 - _MISSING_SHARE) * announced - _MISSING_FRAMES:
+                return f"only {self._num_given} of {announced} frames are there"
+        elif self._length:
+            # The last frame may be shown as long as another.
+            end = self._end + _MISSING_FRAMES * max(self._longest, self._step)
+            if end < (1 - _MISSING_SHARE) * self._length:
+                return f"its pictures end after {self._end:.1f} of {self._length:.1f} seconds"
+        return ""
 
     def __iter__(self) -> Iterator[VideoFrame]:
-        self.num_broken = 0
-        index = 0
+        self.num_broken = self._num_given = index = 0
+        self._end = self._longest = 0.0
         last_time = -self._step
         with self._open() as container:
             stream = container.streams.video[0]
@@ -98,6 +118,10 @@ class VideoFile:
                     seconds = last_time + self._step if frame.time is None else frame.time - start
                     image = frame.to_ndarray(format="rgb24")
                     image = np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90)))
+                    self._num_given += 1
+                    if index:
+                        self._longest = max(self._longest, seconds - last_time)
+                    self._end = seconds + self._step
                     yield VideoFrame(index, seconds, image)
                     last_time = seconds
                 index += 1
@@ -136,6 +160,19 @@ class VideoFile:
             yield from frames
 
 
+def _length(stream: Any) -> float | None:
+    """Seconds that a stream lasts by what the file says of it; None where it says nothing."""
+    if stream.duration:
+        return float(stream.duration * stream.time_base)
+    # Matroska and WebM: hours, minutes and seconds, as text.
+    hours, _, rest = stream.metadata.get("DURATION", "").partition(":")
+    minutes, _, seconds = rest.partition(":")
+    try:
+        return (int(hours) * 60 + int(minutes)) * 60 + float(seconds)
+    except ValueError:
+        return None
+
+
 class Camera:
     """The newest frame of a camera, each time one is asked for; there may be others in between.
 
@@ -145,10 +182,12 @@ class Camera:
         frame_rate: frames a second, as the camera says.
         num_frames: None: nobody knows.
         num_broken: 0: OpenCV does not tell.
+        missing: "": nobody knows.
     """
 
     num_frames = None
     num_broken = 0
+    missing = ""
 
     def __init__(self, name: str):
         """

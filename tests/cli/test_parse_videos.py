@@ -136,11 +136,11 @@ def test_missing_frames_are_told(parse, tmp_path, monkeypatch, capsys):
 
     def announce_ten(self, *args, **options):
         read(self, *args, **options)
-        self.num_frames = 10
+        self._count = 10
 
     monkeypatch.setattr(VideoFile, "__init__", announce_ten)
     assert parse(video, "--save", "json") == 1
-    assert "clip.mp4: only 4 of about 10 frames are there" in capsys.readouterr().err
+    assert "clip.mp4: only 4 of 10 frames are there: it may be cut off" in capsys.readouterr().err
     assert len((tmp_path / "out" / "clip.jsonl").read_text().splitlines()) == 4
 
 

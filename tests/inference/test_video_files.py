@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import struct
 import sys
 import threading
 import wave
+from fractions import Fraction
 from types import SimpleNamespace
 
 import av
@@ -234,3 +236,52 @@ def test_no_such_camera(capfd):
         Camera("99")
     assert capfd.readouterr().err == ""  # OpenCV would tell of it in lines of its own
     assert log.getLogLevel() == before
+
+
+def write_stream(path, times, seconds_of_sound=0, codec="libvpx"):
+    """A file with frames at the given milliseconds, and maybe silence."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, 25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        sound = container.add_stream("aac", 48000) if seconds_of_sound else None
+        for time in times:
+            frame = av.VideoFrame.from_ndarray(picture(0), format="rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+        if sound:
+            for start in range(0, 48000 * seconds_of_sound, 960):
+                silence = av.AudioFrame.from_ndarray(
+                    np.zeros((1, 960), np.float32), format="fltp", layout="mono"
+                )
+                silence.sample_rate, silence.pts = 48000, start
+                container.mux(sound.encode(silence))
+            container.mux(sound.encode())
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".webm", ".mp4"])
+def test_sound_that_outlasts_the_pictures_announces_no_frames(tmp_path, suffix):
+    codec = "libx264" if suffix == ".mp4" else "libvpx"
+    seconds = 0 if suffix == ".webm" else 6  # WebM takes no AAC
+    path = write_stream(tmp_path / f"clip{suffix}", range(0, 2000, 40), seconds, codec)
+    video = VideoFile(path)
+    assert 49 <= video.num_frames <= 51
+    assert len(list(video)) == 50 and video.missing == ""
+
+
+def test_a_screen_recording_is_whole(tmp_path):
+    """Quick frames, then some of half a second: fewer than the rate announces."""
+    times = [17 * i for i in range(60)] + [1000 + 500 * i for i in range(1, 30)]
+    video = VideoFile(write_stream(tmp_path / "screen.mkv", times))
+    assert len(list(video)) == 89 and video.missing == ""
+
+
+def test_the_end_that_is_missing_is_told(tmp_path):
+    path = write_stream(tmp_path / "clip.mkv", range(0, 8000, 40))
+    path.write_bytes(path.read_bytes()[: -path.stat().st_size // 2])
+    video = VideoFile(path)
+    count = len(list(video))
+    assert 60 < count < 140
+    assert re.fullmatch(r"its pictures end after \d\.\d of [78]\.\d seconds", video.missing)
