@@ -163,10 +163,12 @@ class UploadParser:
         path = Path(path)
         try:
             self.check_size(path.name, *read_image_size(path))
-            image = read_image(path, "RGB")
-        except OSError as error:
+            parsed = self._parse(read_image(path, "RGB"), threshold)
+        except UploadRefusedError:
+            raise
+        except (OSError, ValueError) as error:  # a picture too thin to be resized, too
             raise UploadRefusedError(str(error).replace(str(path), path.name)) from error
-        return Upload(path.stem, self._parse(image, threshold), threshold)
+        return Upload(path.stem, parsed, threshold)
 
     def check_size(self, name: str, height: int, width: int) -> None:
         """Refuse a picture or frame that is larger than may be.

@@ -115,14 +115,14 @@ def add_parsing_arguments(
     add_model_arguments(parser)
     parser.add_argument(
         "--save",
-        type=functools.partial(_kinds, more=more_kinds),
+        type=functools.partial(_kinds, more=more_kinds, may_be_none=not save_default),
         default=save_default,
         metavar="KIND,...",
         help=f"kinds of results; default: {','.join(save_default) or 'none'}",
     )
 
 
-def _kinds(text: str, more: tuple[str, ...]) -> list[str]:
+def _kinds(text: str, more: tuple[str, ...], may_be_none: bool) -> list[str]:
     from aiparsing_d2.inference.saving import RESULT_KINDS
 
     known = (*RESULT_KINDS, *more)
@@ -130,6 +130,8 @@ def _kinds(text: str, more: tuple[str, ...]) -> list[str]:
     for kind in kinds:
         if kind not in known:
             raise argparse.ArgumentTypeError(f"{kind!r} is not one of {', '.join(known)}")
+    if not (kinds or may_be_none):
+        raise argparse.ArgumentTypeError(f"names no kind of {', '.join(known)}")
     return kinds
 
 

@@ -126,9 +126,14 @@ def run(args: argparse.Namespace) -> int:
     for key in ("config", "weights"):
         if os.path.exists(arguments.get(key, "")):
             arguments[key] = os.path.abspath(arguments[key])
+    checked = dict(arguments)
+    if args.workers:  # which may have other devices
+        checked["device"] = "cpu"
+        if args.device != "cpu":
+            checked["precision"] = None
     try:
         # What is wrong with them is told here, not by a worker.
-        predictor = ParsingPredictor(**{**arguments, "device": "cpu", "precision": None})
+        predictor = ParsingPredictor(**checked)
         settings = {
             "model": arguments.get("config"),
             "weights": arguments.get("weights"),
@@ -137,7 +142,7 @@ def run(args: argparse.Namespace) -> int:
             "parts": list(predictor.part_labels.names),
         }
         done = names_in_table(output, settings)
-    except (OSError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:  # what a kind of address needs, too
         print(f"aiparsing parse-many: {error}", file=sys.stderr)
         return 1
     found = list(find_stored_pictures(inputs, output, args.save or ["json"], note))
@@ -152,7 +157,9 @@ def run(args: argparse.Namespace) -> int:
         ):
             for report in parse_blocks(
                 blocks,
-                functools.partial(ParsingPredictor, **arguments),
+                functools.partial(ParsingPredictor, **arguments)
+                if args.workers
+                else lambda: predictor,
                 output,
                 args.save,
                 settings,
@@ -185,8 +192,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _absolute(path: str) -> str:
-    """Workers may be in another folder."""
-    return path if "://" in path else os.path.abspath(path)
+    """Write a path in one way, which workers in other folders read alike."""
+    if path.startswith("file://"):
+        import fsspec
+
+        path = fsspec.core.url_to_fs(path)[1]
+    return path.rstrip("/") if "://" in path else os.path.abspath(path)
 
 
 @contextmanager

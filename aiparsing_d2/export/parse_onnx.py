@@ -7,7 +7,7 @@ Lies beside model.onnx and model.onnx.json, which it reads; needs only numpy, on
 
 For photo.jpg there are then photo.json (people with box, scores and parts), photo.parts.png (label
 of every pixel, in the labels' colours) and photo.instances.png (16 bits: n of people[n - 1], 0 for
-nobody), all in pixels of the picture as its EXIF turns it.
+nobody), all in pixels of the picture as its EXIF or XMP turns it. Files that are there are kept.
 """
 
 from __future__ import annotations
@@ -23,6 +23,33 @@ from PIL import Image, ImageOps
 
 FOLDER = Path(__file__).resolve().parent
 MAX_IOU = 0.5  # people whose maps share more of their pixels are one person
+RESULTS = (".json", ".parts.png", ".instances.png")
+BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # of TIFF
+
+
+def read_picture(file: Path) -> Image.Image:
+    """Read a picture, turned as it says, with grey values of 12 or 16 bits scaled to 8.
+
+    Raises:
+        OSError: there is no such file, or it is no picture that can be read.
+        ValueError: its values have no known range, as those of 32 bits.
+    """
+    with open(file, "rb") as content:
+        # A damaged file may make Pillow's parsers raise anything.
+        try:
+            with Image.open(content) as opened:
+                picture = ImageOps.exif_transpose(opened)
+                kind, tags = opened.format, getattr(opened, "tag_v2", {})
+        except Exception as error:
+            raise OSError(
+                f"no picture that can be read: {error or type(error).__name__}"
+            ) from error
+    # Before version 11, Pillow gives the values of such PNGs 32 bits.
+    if picture.mode.startswith("I;16") or (picture.mode == "I" and kind in ("PNG", "PPM")):
+        (bits,) = tags.get(BITS_PER_SAMPLE, (16,))
+        values = (np.asarray(picture) >> (bits - 8)).astype(np.uint8)
+        picture = Image.fromarray(~values if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO else values)
+    return picture
 
 
 class Parser:
@@ -40,7 +67,7 @@ class Parser:
         """Give the people, by descending score, each once.
 
         Args:
-            picture: of any mode, turned already.
+            picture: turned already, of 8 bits in any mode; :func:`read_picture` gives such.
             score_threshold: lowest score of a person; that of model.onnx.json if not given.
 
         Returns:
@@ -58,6 +85,8 @@ class Parser:
         """Give the same people, also those who were found twice."""
         if score_threshold is None:
             score_threshold = self.about["score_threshold"]
+        if picture.mode[0] in "IF":  # Pillow would cut most of their values off
+            raise ValueError(f"the range of its values (mode {picture.mode}) is not known")
         width, height = picture.size
         resized = self._resize(picture.convert("RGB"))
         inputs = {"image": resized, "score_threshold": np.array(score_threshold, np.float32)}
@@ -218,6 +247,7 @@ def main() -> int:
     parser.add_argument(
         "--threshold", type=float, metavar="T", help="default: that of model.onnx.json"
     )
+    parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
     args = parser.parse_args()
     parse = Parser()
     parsed: dict[str, Path] = {}
@@ -226,8 +256,10 @@ def main() -> int:
         try:
             if file.stem in parsed:
                 raise ValueError(f"its results would replace those of {parsed[file.stem]}")
-            with Image.open(file) as opened:
-                picture = ImageOps.exif_transpose(opened)
+            there = [name for end in RESULTS if (name := args.output / (file.stem + end)).exists()]
+            if there and not args.overwrite:
+                raise FileExistsError(f"{there[0]} is there; --overwrite replaces it")
+            picture = read_picture(file)
             people = parse(picture, args.threshold)
             args.output.mkdir(parents=True, exist_ok=True)
             save(people, parse.about, picture.size, args.output / file.stem)

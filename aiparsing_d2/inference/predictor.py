@@ -18,6 +18,7 @@ from detectron2.data.transforms import AugInput
 from detectron2.modeling import build_model
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
+from yaml import YAMLError
 
 import aiparsing_d2.data.datasets  # noqa: F401  registers the label sets
 import aiparsing_d2.modeling  # noqa: F401  registers what yacs configs name
@@ -25,11 +26,13 @@ from aiparsing_d2 import model_zoo
 from aiparsing_d2.config import add_aiparsing_config
 from aiparsing_d2.data.dataset_mapper import ParsingDatasetMapper
 from aiparsing_d2.engine import (
+    ConfigError,
     FittingCheckpointer,
     check_consistency,
     check_init_checkpoint,
     load_lazy_config,
 )
+from aiparsing_d2.engine.config_error import building
 from aiparsing_d2.engine.data_set_registration import data_set_names
 from aiparsing_d2.modeling.inference_optimization import optimize_for_inference
 from aiparsing_d2.modeling.postprocessing import parsing_postprocess
@@ -98,7 +101,8 @@ class ParsingPredictor:
             ValueError: there is no such config, it describes no test set, no weights are given for
                 it, the threshold is out of range, or there is no such device or precision.
             FileNotFoundError: the weights do not exist, or the config has none of its own.
-            ConfigError: the weights do not fit the model, or model and test set each other.
+            ConfigError: the config cannot be read or built, the weights do not fit the model, or
+                model and test set each other.
         """
         device = _available_device(device)
         self.score_threshold = score_threshold
@@ -107,10 +111,12 @@ class ParsingPredictor:
         elif "://" not in str(weights) and not os.path.isfile(weights):
             raise FileNotFoundError(f"there is no file {weights}, which is to be the weights")
         check_init_checkpoint(str(weights))
-        config = _load_config(config)
-        build = _build_yacs if isinstance(config, CfgNode) else _build_lazy
         self.model: Any
-        self.model, self._mapper, self.part_labels = build(config, str(device))
+        named = isinstance(config, (str, os.PathLike))
+        with building(os.fspath(config) if named else "the config"):
+            config = _load_config(config)
+            build = _build_yacs if isinstance(config, CfgNode) else _build_lazy
+            self.model, self._mapper, self.part_labels = build(config, str(device))
         FittingCheckpointer(self.model).load(str(weights))
         self.model.eval()
         if precision is not None:
@@ -306,6 +312,15 @@ def _load_config(config: Config) -> DictConfig | CfgNode:
     if not os.path.isfile(config):
         return model_zoo.get_config(os.fspath(config))
     file = Path(config)
+    try:
+        return _read_config(file)
+    except (SyntaxError, YAMLError) as error:
+        # Detectron2 names the file only, and where in it as the cause.
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise ConfigError(f"{file} cannot be read: {reason}") from error
+
+
+def _read_config(file: Path) -> DictConfig | CfgNode:
     # Keys of yacs are in capitals, those of a LazyConfig are names of variables.
     if file.suffix != ".py" and re.search(r"^[A-Z_]+:", file.read_text("utf-8"), re.MULTILINE):
         cfg = get_cfg()
@@ -322,7 +337,13 @@ def _build_yacs(
     cfg.defrost()
     cfg.MODEL.DEVICE = device
     mapper = ParsingDatasetMapper(cfg, is_train=False)
-    return build_model(cfg), mapper, get_part_labels(cfg.DATASETS.TEST)
+    try:
+        part_labels = get_part_labels(cfg.DATASETS.TEST)
+    except KeyError as error:
+        raise ValueError(
+            f"DATASETS.TEST: {error.args[0]} Any registered data set with the same parts will do."
+        ) from error
+    return build_model(cfg), mapper, part_labels
 
 
 def _build_lazy(

@@ -109,3 +109,13 @@ def test_a_large_picture_is_refused_before_it_is_decoded(parser, finder, tmp_pat
     with pytest.raises(UploadRefusedError, match="large.png has 0.0102 megapixels; at most 0.01 "):
         parser.parse(file, 0.3)
     assert finder.calls == []
+
+
+def test_a_picture_too_thin_to_be_resized_is_refused(parser, finder, picture_file, monkeypatch):
+    def refuse(*_, **__):
+        raise ValueError("a picture of 1 x 20000 (height x width) cannot be resized")
+
+    monkeypatch.setattr(finder, "prepare", refuse, raising=False)
+    monkeypatch.setattr(type(finder), "__call__", refuse, raising=False)
+    with pytest.raises(UploadRefusedError, match="1 x 20000 .* cannot be resized"):
+        parser.parse(picture_file, 0.3)

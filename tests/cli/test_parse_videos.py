@@ -103,6 +103,13 @@ def test_a_result_folder_of_vip(parse, tmp_path, capsys):
     assert names_below(frames) == {"00000000.png", "00000001.png"}
 
 
+@pytest.mark.parametrize("kinds", ["", ","])
+def test_no_kind_at_all_is_told(parse, tmp_path, capsys, kinds):
+    with pytest.raises(SystemExit):
+        parse(tmp_path / "clip.mp4", "--save", kinds)
+    assert "argument --save: names no kind of overlay" in capsys.readouterr().err
+
+
 def test_bad_videos_are_named_and_the_others_parsed(parse, tmp_path, monkeypatch, capsys):
     (tmp_path / "text.mp4").write_text("a text")
     good = save_video(tmp_path / "good.mp4")

@@ -16,6 +16,7 @@ from PIL import Image
 
 from aiparsing_d2 import model_zoo
 from aiparsing_d2.cli import main
+from aiparsing_d2.data.image_files import read_image
 from aiparsing_d2.export import FORMATS, ImageParser, export_predictor, exporting
 from aiparsing_d2.export.graph_formats import RunGraph, can_export_programs
 from aiparsing_d2.inference import ParsingPredictor
@@ -181,6 +182,64 @@ def test_the_script_names_what_it_cannot_parse_and_goes_on(exported, tmp_path):
     assert clash == f"{pictures[1]}: its results would replace those of {pictures[0]}"
     assert missing.startswith(f"{pictures[2]}: ") and "No such file" in missing
     assert [line.split(": ")[0] for line in done.stdout.splitlines()] == [pictures[0], pictures[3]]
+
+
+def test_the_script_keeps_what_is_there(exported, tmp_path):
+    picture = tmp_path / "a.png"
+    Image.fromarray(tiny_predictor.random_picture(100, 120)).save(picture)
+    (tmp_path / "a.json").write_text('{"mine": 1}')
+    done = parse_with_script(exported("onnx"), picture, tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == f"{picture}: {tmp_path / 'a.json'} is there; --overwrite replaces it\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "a.png"]
+    assert json.loads((tmp_path / "a.json").read_text()) == {"mine": 1}
+    assert parse_with_script(exported("onnx"), picture, tmp_path, "--overwrite").returncode == 0
+    assert "people" in json.loads((tmp_path / "a.json").read_text())
+
+
+def damaged_png(path):
+    """Of which a chunk before the pixels is no chunk."""
+    Image.fromarray(tiny_predictor.random_picture(20, 30)).save(path)
+    content = bytearray(path.read_bytes())
+    content[33:41] = b"\xff\xff\xff\xff\x00\x00\x00\x00"
+    path.write_bytes(content)
+
+
+def test_the_script_reads_pictures_as_the_library_does(tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    read = runpy.run_path(exporting.__file__.replace("exporting.py", "parse_onnx.py"))
+    rng = np.random.default_rng(0)
+    grey = rng.integers(0, 65536, (20, 30), dtype=np.uint16)
+    rgba = Image.fromarray(rng.integers(0, 256, (20, 30, 4), dtype=np.uint8))
+    pictures = {
+        "grey.png": Image.fromarray(grey),
+        "grey.tif": Image.fromarray(grey),
+        "bits.png": Image.fromarray(grey > 30000),
+        "palette.png": rgba.convert("RGB").convert("P"),
+        "rgba.png": rgba,
+        "cmyk.jpg": rgba.convert("RGB").convert("CMYK"),
+    }
+    exif = rgba.getexif()
+    exif[0x0112] = 8
+    for name, picture in pictures.items():
+        options = {"exif": exif} if name.endswith(("png", "jpg")) else {}
+        picture.save(tmp_path / name, **options)
+        expected = read_image(tmp_path / name, "RGB")
+        got = np.asarray(read["read_picture"](tmp_path / name).convert("RGB"))
+        np.testing.assert_array_equal(got, expected)
+    assert 120 < read_image(tmp_path / "grey.png").mean() < 135
+
+    Image.fromarray(rng.normal(size=(4, 5)).astype(np.float32)).save(tmp_path / "float.tif")
+    damaged_png(tmp_path / "damaged.png")
+    parser = object.__new__(read["Parser"])
+    parser.about = {"score_threshold": 0.5}
+    with pytest.raises(ValueError, match="mode F"):
+        parser(read["read_picture"](tmp_path / "float.tif"))
+    with pytest.raises(OSError, match="no picture that can be read"):
+        read["read_picture"](tmp_path / "damaged.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(OSError, match="no picture that can be read: .*decompression bomb"):
+        read["read_picture"](tmp_path / "rgba.png")
 
 
 def test_the_script_leaves_no_folder_without_results(exported, tmp_path):

@@ -5,13 +5,16 @@ from __future__ import annotations
 import functools
 import json
 import os
+import shutil
 import signal
 import sys
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import fsspec
 import pytest
+import torch
 from detectron2.config import LazyConfig
 from PIL import Image
 from tiny_predictor import random_picture, tiny_config
@@ -218,6 +221,28 @@ def test_elsewhere(parse_many, inputs, tmp_path):
     assert files_below(tmp_path / "fetched") == files_below(tmp_path / "out")
 
 
+def test_addresses_of_the_same_folder_are_the_same(parse_many, inputs, tmp_path, capsys):
+    """Results below the inputs are no inputs, and a slash at the end makes no other folder."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    shutil.copy(inputs / "01.png", folder)
+    for output in (f"file://{folder}/out", f"{folder}/out/", f"file://{folder}/out/"):
+        assert parse_many(folder, "--save", "overlay", output=output) == 0
+    assert capsys.readouterr().out.count("1 in the table before") == 2
+    assert len(read_table(folder / "out")) == 1
+    memory = fsspec.filesystem("memory")
+    try:
+        for output in ("memory://bucket/out/", "memory://bucket/out"):
+            assert parse_many(folder / "01.png", "--save", "json", output=output) == 0
+        assert "1 in the table before" in capsys.readouterr().out
+        assert {path.rpartition("/")[0] for path in memory.find("/bucket")} == {
+            "/bucket/out",
+            "/bucket/out/people.parquet",
+        }
+    finally:
+        memory.rm("/bucket", recursive=True)
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
 def test_full_disk(parse_many, inputs, monkeypatch, capsys):
     def open_on_full_disk(path, *args, **options):
@@ -234,6 +259,32 @@ def test_a_model_that_is_not_there(model_arguments, inputs, tmp_path, capsys):
     arguments = ["--output", str(tmp_path / "out"), *model_arguments, "--weights", "none.pth"]
     assert main(["parse-many", str(inputs), *arguments, "--workers", "0"]) == 1
     assert "none.pth" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_precision_that_the_device_has_not(
+    model_arguments, inputs, tmp_path, monkeypatch, capsys, workers
+):
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace())  # is not come to
+    arguments = ["--output", str(tmp_path / "out"), *model_arguments, "--precision", "fp16"]
+    assert main(["parse-many", str(inputs), *arguments, "--workers", str(workers)]) == 1
+    assert "fp16 is for GPUs" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_is_not_there(model_arguments, inputs, tmp_path, capsys):
+    arguments = ["--output", str(tmp_path / "out"), *model_arguments, "--device", "cuda"]
+    assert main(["parse-many", str(inputs), *arguments, "--workers", "0"]) == 1
+    assert "there is no device 'cuda'" in capsys.readouterr().err
+
+
+def test_an_address_whose_package_is_missing(parse_many, inputs, monkeypatch, capsys):
+    def needs_s3fs(*_):
+        raise ImportError("Install s3fs to access S3")
+
+    monkeypatch.setattr("aiparsing_d2.inference.parsed_table.names_in_table", needs_s3fs)
+    assert parse_many(inputs, output="s3://bucket/out") == 1
+    assert "Install s3fs" in capsys.readouterr().err
 
 
 def test_without_ray(parse_many, inputs, monkeypatch, capsys):

@@ -36,6 +36,15 @@ def assert_same(actual: ParsedImage, expected: ParsedImage) -> None:
     assert different.float().mean() < 1e-4
 
 
+MISSPELT_ARGUMENT = """
+from aiparsing_d2.model_zoo import get_config
+
+cfg = get_config("demo/aiparsing_tiny_FPN_drawn_cihp")
+model, dataloader, train = cfg.model, cfg.dataloader, cfg.train
+model.roi_heads.parsing_hed = 3
+"""
+
+
 @pytest.fixture
 def picture_file(tmp_path):
     path = tmp_path / "a picture.png"
@@ -310,3 +319,21 @@ def test_a_photograph_on_its_side(predictor):
     expected = predictor(rgb, channel_order="RGB")
     assert_same(predictor(file.getvalue()), expected)
     assert_same(predictor(Image.open(file)), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.yaml", "MODEL:\n  METAARCH: AIParsing\n", "METAARCH"),
+        ("b.yaml", 'DATASETS:\n  TEST: ("my_val",)\n', "DATASETS.TEST: Data set 'my_val' is not"),
+        ("c.yaml", 'MODEL:\n  WEIGHTS: "a\n  X: [1,\n', "c.yaml cannot be read"),
+        ("d.py", "model = dict(\n", "d.py cannot be read: .*never closed"),
+        ("e.py", MISSPELT_ARGUMENT, "parsing_hed.*TypeError"),
+    ],
+)
+def test_a_config_with_a_mistake_is_named(tmp_path, tiny_weights, name, text, message):
+    file = tmp_path / name
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=message) as error:
+        ParsingPredictor(file, tiny_weights, device="cpu")
+    assert str(error.value).startswith(str(file)) and "\n" not in str(error.value)
