@@ -417,7 +417,7 @@ def test_a_nan_is_skipped_by_a_key(run, nan_in_third_image):
 
 
 def test_gradient_clipping_is_a_key(run):
-    with pytest.raises(ValueError, match="clip_gradients.max_norm must be positive, got 0"):
+    with pytest.raises(ValueError, match="clip_gradients.max_norm is 0.0; it must be more than 0"):
         run("train.clip_gradients.max_norm=0", max_iter=1)
 
 

@@ -136,10 +136,11 @@ def composition(prediction: Prediction, size: tuple[int, int], num_classes: int)
 
 
 def compose_plainly(prediction: Prediction, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Write people into uint8 (H, W) of their parts and one of their numbers, the best on top."""
+    """Write people into (H, W) of their parts and one of their numbers, the best on top."""
     maps = prediction.person_maps
     assert isinstance(maps, CroppedMaps)
-    parts, numbers = np.zeros(size, dtype=np.uint8), np.zeros(size, dtype=np.uint8)
+    parts = np.zeros(size, dtype=np.uint8)
+    numbers = np.zeros(size, dtype=np.uint8 if len(maps.maps) < 256 else np.uint16)
     for n in np.argsort(prediction.scores, kind="stable"):
         x0, y0, x1, y1 = maps.windows[n]
         full = np.zeros(size, dtype=np.uint8)

@@ -49,10 +49,10 @@ def plot_costs(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
     Raises:
         ValueError: no figure was measured.
     """
-    key, unit = ("ms", "milliseconds") if "ms" in rows[0] else ("peak_mib", "MiB")
+    key, unit = ("ms", "milliseconds") if rows and "ms" in rows[0] else ("peak_mib", "MiB")
     points = [_with_pixels(row) for row in rows if row[key] is not None]
     if not points:
-        raise ValueError("there is nothing to plot")
+        raise ValueError("nothing was measured that could be plotted")
     axis = max(_AXES, key=lambda name: len({point.get(name) for point in points}))
     lines: dict[str, list[tuple[float, float]]] = {}
     for point in points:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from .argument_types import positive
+from .argument_types import not_negative, positive
 
 if TYPE_CHECKING:
     from aiparsing_d2.analysis.measured_models import ModelSettings
@@ -201,7 +201,7 @@ def _add_compose(kinds: argparse._SubParsersAction) -> None:
     _add_image_sizes(parser)
     _add_against(parser)
     _add_plot(parser)
-    _add_common(parser, _compose, repeats=20, max_seconds=80)
+    _add_common(parser, _compose, repeats=20, max_seconds=80, on_cpu=True)
 
 
 def _add_memory(kinds: argparse._SubParsersAction) -> None:
@@ -255,7 +255,7 @@ def _add_export(kinds: argparse._SubParsersAction) -> None:
         help="default: onnx torchscript",
     )
     _add_image_sizes(parser)
-    _add_common(parser, _export, repeats=10, max_seconds=600)
+    _add_common(parser, _export, repeats=10, max_seconds=600, on_cpu=True)
 
 
 def _add_peak(kinds: argparse._SubParsersAction) -> None:
@@ -318,7 +318,7 @@ def _add_evaluate(kinds: argparse._SubParsersAction) -> None:
         parser.add_argument(name, type=positive, default=default, metavar="N", help=help)
     parser.add_argument(
         "--images",
-        type=int,
+        type=not_negative,
         default=5000,
         metavar="N",
         help="images of the memory figures; 0 leaves them out",
@@ -436,14 +436,32 @@ def _add_model_arguments(parser: argparse.ArgumentParser, precisions: tuple[str,
 
 
 def _add_common(
-    parser: argparse.ArgumentParser, measure: Measure, repeats: int, max_seconds: float
+    parser: argparse.ArgumentParser,
+    measure: Measure,
+    repeats: int,
+    max_seconds: float,
+    on_cpu: bool = False,
 ) -> None:
-    """Add what says where and how long, and which function measures."""
+    """Add what says where and how long, and which function measures.
+
+    Args:
+        parser: of the kind of measurement.
+        measure: the function.
+        repeats, max_seconds: defaults.
+        on_cpu: whether it measures on the CPU only, whatever devices there are.
+    """
     _add_repeats(parser, repeats)
     parser.add_argument(
-        "--warm-up", type=int, default=2, metavar="N", help="rounds before; default: %(default)s"
+        "--warm-up",
+        type=not_negative,
+        default=2,
+        metavar="N",
+        help="rounds before; default: %(default)s",
     )
-    parser.add_argument("--device", help="cpu or cuda; default: a GPU where there is one")
+    if on_cpu:
+        parser.add_argument("--device", choices=("cpu",), default="cpu", help="the CPU only")
+    else:
+        parser.add_argument("--device", help="cpu or cuda; default: a GPU where there is one")
     parser.add_argument("--num-threads", type=positive, metavar="N", help="of PyTorch on the CPU")
     parser.add_argument(
         "--max-seconds",
@@ -482,8 +500,6 @@ def run(args: argparse.Namespace) -> int:
             check_plot_file(plot)
         settings = _read_settings(args)
         report = args.measure(args, settings)
-        if plot:
-            plot_costs(report.rows, plot)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -505,6 +521,12 @@ def run(args: argparse.Namespace) -> int:
         for file, written in zip(files, (json.dumps(content, indent=1), text)):
             with whole_file(file, overwrite=False) as stream:
                 stream.write(written)
+    if plot:
+        try:
+            plot_costs(report.rows, plot)
+        except (OSError, ValueError) as error:
+            print(f"error: --plot {plot}: {error}", file=sys.stderr)
+            return 1
     return 0
 
 
@@ -518,8 +540,6 @@ def _read_settings(args: argparse.Namespace) -> dict[str, Any]:
 
     if not hasattr(args, "device"):
         return {"device": torch.device("cpu")}
-    if args.warm_up < 0:
-        raise ValueError(f"--warm-up {args.warm_up} is negative")
     try:
         device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     except RuntimeError:

@@ -199,8 +199,6 @@ def _evaluate(args: argparse.Namespace) -> None:
                     f"{args.output / name} exists; give another folder, or --overwrite"
                 )
     records, part_labels, semseg_thresh = _load_data_set(args)
-    if args.semseg_thresh is not None:
-        semseg_thresh = args.semseg_thresh
     submission = open_submission(args.predictions, part_labels.num_classes, args.format)
     result = score_submission(
         submission,
@@ -236,6 +234,8 @@ def _evaluate(args: argparse.Namespace) -> None:
             "person_thresh": args.person_thresh,
         },
     }
+    if args.overwrite:  # the sheet of an earlier call showed others
+        (args.output / _SHEET_FILE_NAME).unlink(missing_ok=True)
     write_report(args.output, result, part_labels.names, description, overwrite=args.overwrite)
     if args.worst > 0:
         _write_sheet(args, result, submission, records, part_labels)
@@ -276,7 +276,16 @@ def _load_data_set(
     else:
         raise ValueError("give either --dataset, or --root with --layout and --split")
     metadata = MetadataCatalog.get(name)
-    return records, PartLabels.from_metadata(metadata), metadata.semseg_thresh
+    if metadata.get("part_names") is None:
+        raise ValueError(
+            f"data set {name!r} has no part labels: register_parsing_dataset sets them"
+        )
+    threshold = args.semseg_thresh
+    if threshold is None:
+        threshold = metadata.get("semseg_thresh")
+    if threshold is None:
+        raise ValueError(f"data set {name!r} has no semseg_thresh: give --semseg-thresh")
+    return records, PartLabels.from_metadata(metadata), threshold
 
 
 def _write_sheet(

@@ -90,7 +90,8 @@ def _parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def _picture_format(file: Path) -> str | None:
-    return Image.registered_extensions().get(file.suffix.lower())
+    found = Image.registered_extensions().get(file.suffix.lower())
+    return found if found in Image.SAVE else None  # others are only read
 
 
 def _make_request(arguments: argparse.Namespace) -> DataSetRequest:
@@ -110,9 +111,13 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     arguments = _parse_arguments(argv)
     if arguments.contact_sheet is not None:
-        sheet = draw_contact_sheet(arguments.seed)
-        with whole_file(arguments.contact_sheet, "wb") as file:
-            Image.fromarray(sheet).save(file, _picture_format(arguments.contact_sheet))
+        try:
+            sheet = draw_contact_sheet(arguments.seed)
+            with whole_file(arguments.contact_sheet, "wb") as file:
+                Image.fromarray(sheet).save(file, _picture_format(arguments.contact_sheet))
+        except (ValueError, OSError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
         print(f"Contact sheet: {arguments.contact_sheet}")
     if arguments.output is not None:
         try:

@@ -166,6 +166,8 @@ def _check_same_request(path: Path, wanted: dict) -> None:
         raise FolderInUseError(
             f"{path} is not readable as JSON ({error}); remove {path.parent} to draw it anew."
         ) from error
+    if not isinstance(found, dict):
+        raise FolderInUseError(f"{path} is no manifest of drawn scenes; remove {path.parent}.")
     found, wanted = {"layout": _UNNAMED_LAYOUT, **found}, {"layout": _UNNAMED_LAYOUT, **wanted}
     differing = [key for key in wanted if found.get(key) != wanted[key]]
     if differing:

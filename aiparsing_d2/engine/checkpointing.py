@@ -370,19 +370,31 @@ def remove_unfinished(output_dir: str) -> None:
             part.unlink()
 
 
-def check_output_dir(output_dir: str) -> None:
+def check_output_dir(
+    output_dir: str, resume: bool = False, best_prefix: str = "model_best"
+) -> None:
     """Refuse to start a new run where another one has left checkpoints.
 
     Args:
         output_dir: of the new run.
+        resume: whether the run goes on from the last checkpoint, if there is one.
+        best_prefix: name of the best checkpoint, without ".pth".
 
     Raises:
-        FileExistsError: the folder holds a checkpoint.
+        FileExistsError: the folder holds a checkpoint that the run would not go on from.
     """
     if has_checkpoint(output_dir):
+        if resume:
+            return
         raise FileExistsError(
             f"{output_dir} holds the checkpoints of an earlier run. Add --resume to continue it, "
             "or set train.output_dir to another folder."
+        )
+    best = Path(output_dir, f"{best_prefix}.pth")
+    if best.is_file():  # the first evaluation would replace it
+        raise FileExistsError(
+            f"{best} is of an earlier run, of which there is no checkpoint to continue from. Move "
+            "it to another folder, or set train.output_dir to another."
         )
 
 

@@ -3,13 +3,48 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import os
+import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
-__all__ = ["ConfigError", "nearest_known"]
+from omegaconf.errors import OmegaConfBaseException
+
+__all__ = ["ConfigError", "building", "nearest_known"]
+
+# What constructors raise at arguments that they cannot have. Subclasses tell of other things, as of
+# files and of memory.
+_OF_ARGUMENTS = (AssertionError, AttributeError, KeyError, RuntimeError, TypeError, ValueError)
 
 
 class ConfigError(ValueError):
     """A config, an override or the weights of a run do not fit; the message says what to change."""
+
+
+@contextmanager
+def building(key: str) -> Iterator[None]:
+    """Tell in one line, and with its key, which node of a config the block cannot build.
+
+    Args:
+        key: of the node.
+
+    Raises:
+        ConfigError: from what the node's constructors raise.
+    """
+    try:
+        yield
+    except Exception as error:
+        is_config = isinstance(error, OmegaConfBaseException)
+        if type(error) not in _OF_ARGUMENTS and not is_config:
+            raise
+        # OmegaConf's further lines are of no use.
+        text = str(error).partition("\n")[0] if is_config else " ".join(str(error).split())
+        if type(error) is not ValueError and not is_config:
+            # Others say little, and may be mistakes of the constructor itself.
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            file = os.path.basename(place.filename)
+            text = f"{text or place.line} ({type(error).__name__} in {file}, line {place.lineno})"
+        raise ConfigError(f"{key}: {text}") from error
 
 
 def nearest_known(name: str, known: Iterable[str], prefix: str = "") -> str:

@@ -22,7 +22,7 @@ def check_consistency(config: DictConfig, evaluation_only: bool = False) -> None
 
     * The data sets are registered, and their parts are the same.
     * The parsing head has as many classes as the data sets have part labels.
-    * Evaluators are of the data set that the test loader reads.
+    * Evaluators are of the data set that the test loader reads, and there is one.
     * ``train.best_checkpointer.val_metric`` is a figure that is computed.
 
     Args:
@@ -33,13 +33,18 @@ def check_consistency(config: DictConfig, evaluation_only: bool = False) -> None
         ConfigError: naming the keys and both values.
     """
     loaders = ["test"] if evaluation_only else ["train", "test"]
-    loaders = [loader for loader in loaders if loader in config.dataloader]
+    loaders = [loader for loader in loaders if config.dataloader.get(loader) is not None]
+    if "test" not in loaders and evaluator_nodes(config):
+        raise ConfigError(
+            "dataloader.evaluator has no dataloader.test to evaluate on; a run without evaluation "
+            "has neither: dataloader.test=null dataloader.evaluator=null"
+        )
     for loader in loaders:
         for name in data_set_names(config, loader):
             _check_registered(name, f"dataloader.{loader}.dataset.names")
     _check_part_names(config, loaders)
     _check_num_classes(config, loaders)
-    if "test" in config.dataloader:
+    if "test" in loaders:
         _check_evaluators(config)
         if not evaluation_only:
             _check_val_metric(config)

@@ -65,7 +65,7 @@ def keep_registrations(config: DictConfig) -> None:
     names = {
         name
         for loader in ("train", "test")
-        if loader in config.dataloader
+        if config.dataloader.get(loader) is not None
         for name in data_set_names(config, loader)
     }
     files = sorted({_registered_by[name] for name in names if name in _registered_by})

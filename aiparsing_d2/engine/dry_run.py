@@ -35,13 +35,13 @@ from omegaconf import DictConfig
 
 from aiparsing_d2.counted import counted
 
-from .checkpointing import check_init_checkpoint, check_output_dir
-from .config_error import ConfigError
+from .checkpointing import check_init_checkpoint
+from .config_error import ConfigError, building
 from .config_file import saving_whole_configs
 from .consistency import evaluator_nodes
 from .data_set_registration import data_set_names
 from .launch import check_device
-from .training import TrainingRun, prepare_training, read_config
+from .training import TrainingRun, check_folder, prepare_training, read_config
 
 __all__ = ["DryRunError", "main", "peak_resident_memory"]
 
@@ -92,7 +92,7 @@ def main(args: argparse.Namespace) -> None:
     measured = _Measured()
     with _stage("config") as facts:
         cfg = read_config(args)
-        check_output_dir(cfg.train.output_dir)
+        check_folder(cfg)
         check_device(cfg.train.device)
         if comm.is_main_process():
             check_init_checkpoint(cfg.train.init_checkpoint)
@@ -106,9 +106,10 @@ def main(args: argparse.Namespace) -> None:
 def _try_stages(args: argparse.Namespace, cfg: DictConfig, measured: _Measured) -> None:
     with _stage("data sets") as facts:
         for loader in ("train", "test"):
-            node = cfg.dataloader.get(loader, {})
-            if "dataset" in node:
-                num_images = len(instantiate(node.dataset))
+            node = cfg.dataloader.get(loader)
+            if node is not None and "dataset" in node:
+                with building(f"dataloader.{loader}.dataset"):
+                    num_images = len(instantiate(node.dataset))
                 names = ", ".join(data_set_names(cfg, loader))
                 facts.append(f"{counted(num_images, 'image')} of {names}")
                 if loader == "test":
@@ -130,7 +131,7 @@ def _try_stages(args: argparse.Namespace, cfg: DictConfig, measured: _Measured) 
     with _stage("checkpoint") as facts:
         _save(run, cfg, measured, facts)
     with _stage("evaluation") as facts:
-        if "evaluator" in cfg.dataloader:
+        if evaluator_nodes(cfg):
             _evaluate(run, cfg, measured, facts)
         else:
             facts.append("none, as there is no dataloader.evaluator")
@@ -306,8 +307,11 @@ class _FirstBatches:
 
 
 def _evaluate(run: TrainingRun, cfg: DictConfig, measured: _Measured, facts: list[str]) -> None:
-    loader = _FirstBatches(instantiate(cfg.dataloader.test), _NUM_TEST_BATCHES)
-    inference_on_dataset(run.evaluated_model, loader, instantiate(cfg.dataloader.evaluator))
+    with building("dataloader.test"):
+        loader = _FirstBatches(instantiate(cfg.dataloader.test), _NUM_TEST_BATCHES)
+    with building("dataloader.evaluator"):
+        evaluator = instantiate(cfg.dataloader.evaluator)
+    inference_on_dataset(run.evaluated_model, loader, evaluator)
     first, *later = loader.times
     per_batch = (later[-1] - later[0]) / (len(later) - 1) if later[1:] else later[0] - first
     measured.test_time = per_batch * len(loader) / loader.num_images
@@ -350,7 +354,7 @@ def _estimate(cfg: DictConfig, measured: _Measured, folder: str) -> None:
     # Workers read ahead at a rate of their own; without any, a step begins with reading.
     seconds = max(compute, measured.batch_time) if num_workers else measured.step_time
     num_tests = (train.max_iter - 1) // train.eval_period + 1 if train.eval_period > 0 else 1
-    num_tests *= "evaluator" in cfg.dataloader
+    num_tests *= bool(evaluator_nodes(cfg))
     test_seconds = measured.test_time * measured.num_test_images / comm.get_world_size()
     period, kept = train.checkpointer.period, train.checkpointer.get("max_to_keep")
     num_saved = train.max_iter // period

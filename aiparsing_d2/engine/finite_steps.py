@@ -9,9 +9,13 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from detectron2.engine import SimpleTrainer, hooks
+from detectron2.modeling.proposal_generator import rpn
+from detectron2.modeling.proposal_generator.proposal_utils import find_top_rpn_proposals
+from detectron2.structures import Instances
 from detectron2.utils import comm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -45,6 +49,11 @@ class FiniteStepTrainer(SimpleTrainer):
     ``weights_only=False``. Then the training stops, or goes on with the next batch as if this one
     had not been, buffers of the model included. It stops, too, after 10 such batches in a row, as
     then the weights are the cause.
+
+    A model that raises a ``FloatingPointError`` itself counts as a loss that is not finite, but in
+    several processes always ends the run: those it did not happen in know nothing of it.
+    Detectron2's RPN does not raise in training here; it drops the candidates that are not finite,
+    as at test.
 
     A gradient scaler skips steps by itself, as long as its scale is 1 or more. Before an
     optimiser's state is loaded, its shapes are compared with the parameters'.
@@ -120,9 +129,11 @@ class FiniteStepTrainer(SimpleTrainer):
         # Batch normalisation has taken in what is wrong with a batch before it shows.
         buffers = [b.clone() for b in self.model.buffers()] if self._skips else []
         try:
-            super().run_step()
+            with mock.patch.object(rpn, "find_top_rpn_proposals", _find_finite_proposals):
+                super().run_step()
             self._skips_in_a_row = 0
-        except NonFiniteError as error:
+        except FloatingPointError as raised:
+            error = raised if isinstance(raised, NonFiniteError) else self._raised_by_model(raised)
             self._skips_in_a_row += 1
             if not self._skips:
                 raise NonFiniteError(
@@ -139,6 +150,18 @@ class FiniteStepTrainer(SimpleTrainer):
             with torch.no_grad():
                 for buffer, before in zip(self.model.buffers(), buffers):
                     buffer.copy_(before)
+
+    def _raised_by_model(self, error: FloatingPointError) -> NonFiniteError:
+        """Return what is told of an error in the forward pass.
+
+        Raises:
+            NonFiniteError: there are other processes, which cannot be asked to skip the batch.
+        """
+        lines = self._lines_and_dump([str(error) or type(error).__name__], {})
+        told = NonFiniteError(self._message(lines))
+        if comm.get_world_size() > 1:
+            raise told from error
+        return told
 
     def _write_metrics(
         self, loss_dict: Mapping[str, torch.Tensor], data_time: float, *args: Any, **kwargs: Any
@@ -179,16 +202,19 @@ class FiniteStepTrainer(SimpleTrainer):
 
     def _describe(self, found: list[str], losses: dict[str, float]) -> str:
         """Leave the batch for a replay, and return what all processes have found, line by line."""
-        mine = []
-        if found:
-            batch = self.latest_batch
-            dump = self._dump(batch, losses)
-            mine = [
-                *found,
-                *(f"image: {x.get('file_name', x.get('image_id'))}" for x in batch),
-                *([f"batch, to replay: {dump}"] if dump else []),
-            ]
-        lines = [line for lines in comm.all_gather(mine) for line in lines]
+        mine = self._lines_and_dump(found, losses) if found else []
+        return self._message([line for lines in comm.all_gather(mine) for line in lines])
+
+    def _lines_and_dump(self, found: list[str], losses: dict[str, float]) -> list[str]:
+        batch = self.latest_batch
+        dump = self._dump(batch, losses)
+        return [
+            *found,
+            *(f"image: {x.get('file_name', x.get('image_id'))}" for x in batch),
+            *([f"batch, to replay: {dump}"] if dump else []),
+        ]
+
+    def _message(self, lines: list[str]) -> str:
         return "\n  ".join([f"not finite at iteration {self.iter}, before the step:", *lines])
 
     def _dump(self, batch: list[dict[str, Any]], losses: dict[str, float]) -> Path | None:
@@ -211,14 +237,18 @@ class FiniteStepTrainer(SimpleTrainer):
         return without_ddp(self.model)
 
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "precision": self.precision_name}
+        return {
+            **super().state_dict(),
+            "precision": self.precision_name,
+            "optimizer_class": type(self.optimizer).__name__,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """See ``SimpleTrainer``. The optimiser's settings, such as the rate, stay those it has.
 
         Raises:
-            ConfigError: the optimiser's state is of other parameters, or the weights of the
-                checkpoint are an average.
+            ConfigError: the optimiser's state is of another optimiser or of other parameters, or
+                the weights of the checkpoint are an average.
         """
         hooks_state = state_dict.get("hooks", {})
         own = {type(hook).__qualname__ for hook in self._hooks}
@@ -227,6 +257,14 @@ class FiniteStepTrainer(SimpleTrainer):
                 "the run to continue was trained with train.ema.enabled=True; continue it with "
                 "that, or start another run from its average by train.init_checkpoint"
             )
+        own_class = type(self.optimizer).__name__
+        # Checkpoints of earlier versions do not tell.
+        if state_dict.get("optimizer_class", own_class) != own_class:
+            raise ConfigError(
+                f"the optimizer's state in the checkpoint is of {state_dict['optimizer_class']}, "
+                f"the config's optimizer is {own_class}: resume with the config of the run, or "
+                "start another run from its weights by train.init_checkpoint"
+            )
         _check_optimizer_state(self.optimizer, state_dict["optimizer"])
         groups = self.optimizer.param_groups
         settings = [{k: v for k, v in group.items() if k != "params"} for group in groups]
@@ -234,6 +272,15 @@ class FiniteStepTrainer(SimpleTrainer):
         # What a run is resumed with holds, also where the checkpoint was made with something else.
         for group, own in zip(self.optimizer.param_groups, settings, strict=True):
             group.update(own, initial_lr=own["lr"])
+
+
+def _find_finite_proposals(*args: Any) -> list[Instances]:
+    """``find_top_rpn_proposals`` that drops candidates which are not finite in training too.
+
+    It raises there, in the midst of a step: the other processes would wait for this one.
+    """
+    *others, _ = args  # the last one, whether this is training, decides on nothing else
+    return find_top_rpn_proposals(*others, False)
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:

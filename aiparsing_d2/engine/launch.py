@@ -23,6 +23,7 @@ from torch.multiprocessing import ProcessExitedException
 from .config_error import ConfigError
 
 __all__ = [
+    "check_batch_size",
     "check_device",
     "create_ddp_model",
     "launch",
@@ -150,18 +151,44 @@ def _check_environment(num_gpus_per_machine: int, num_machines: int) -> None:
 
 
 def check_device(device: str) -> None:
-    """Refuse a device that the processes of the run cannot share their gradients from.
+    """Refuse a device that is not there, or that the processes cannot share their gradients from.
 
     Args:
         device: of the model, ``train.device``.
 
     Raises:
-        ConfigError: the processes were started for GPUs, and the device is another.
+        ConfigError: there is no such GPU, or the processes were started for GPUs, and the device is
+            another.
     """
+    num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    wanted = torch.device(device)
+    if wanted.type == "cuda" and (wanted.index or 0) >= num_gpus:
+        advice = "a lower number" if num_gpus else "train.device=cpu"
+        raise ConfigError(
+            f"train.device={device}, but PyTorch finds {_count(num_gpus)} here, as 'aiparsing "
+            f"doctor' tells; give {advice}"
+        )
     if comm.get_world_size() > 1 and dist.get_backend() == "nccl" and "cuda" not in device:
         raise ConfigError(
             f"train.device={device}, but the processes were started for GPUs. To train on the CPU "
             "of this machine, put CUDA_VISIBLE_DEVICES= before the command"
+        )
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Refuse a batch of which the processes of the run cannot have equal parts.
+
+    Args:
+        batch_size: of all processes together, ``dataloader.train.total_batch_size``.
+
+    Raises:
+        ConfigError: it is no multiple of their number.
+    """
+    number = comm.get_world_size()
+    if batch_size % number:
+        raise ConfigError(
+            f"dataloader.train.total_batch_size={batch_size}, but there are {number} processes, "
+            f"and all get as many images: give a multiple of {number}"
         )
 
 

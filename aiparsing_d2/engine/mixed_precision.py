@@ -106,7 +106,7 @@ def precision_of_run(
         output_dir: of a run that is resumed; None for a new run.
 
     Returns:
-        As ``precision`` of :func:`build_trainer`.
+        As ``precision`` of :func:`build_trainer`; no float16 without a GPU, which a warning tells.
     """
     chosen = _find_precision(amp, device, output_dir) if comm.is_main_process() else None
     chosen = comm.all_gather(chosen)[0]
@@ -153,12 +153,24 @@ def _find_precision(
         began = content.get("trainer", {}).get("precision")  # earlier versions did not keep it
     if amp["enabled"] is None:
         fastest = "bfloat16" if best_precision(device) == "bf16" else "float32"
-        return fastest if checkpoint is None else began or "float32"
+        return _possible(fastest if checkpoint is None else began or "float32", device)
     # Configs saved by earlier versions lack the precision.
-    chosen = amp.get("precision", "float16") if amp["enabled"] else "float32"
+    chosen = _possible(amp.get("precision", "float16") if amp["enabled"] else "float32", device)
     if began not in (None, chosen):
-        logger.warning("The run began in %s; train.amp makes it go on in %s", began, chosen)
+        logger.warning("The run began in %s and goes on in %s", began, chosen)
     return chosen
+
+
+def _possible(precision: str, device: torch.device | str) -> str:
+    """Return the precision, or, with a warning, float32 instead of float16 without a GPU."""
+    if precision != "float16" or torch.device(device).type == "cuda":
+        return precision
+    logger.warning(
+        "train.amp.enabled needs a GPU for float16; training on %s in float32. "
+        "train.amp.precision=bfloat16 needs none.",
+        device,
+    )
+    return "float32"
 
 
 def build_trainer(
@@ -187,12 +199,5 @@ def build_trainer(
         raise ValueError(
             f"train.amp.precision is {precision!r}; choose one of {', '.join(PRECISIONS)}"
         )
-    device = next(model.parameters()).device
-    if device.type != "cuda":
-        logger.warning(
-            "train.amp.enabled needs a GPU for float16; training on %s in float32. "
-            "train.amp.precision=bfloat16 needs none.",
-            device,
-        )
-        return FiniteStepTrainer(*arguments)
-    return FiniteStepAMPTrainer(*arguments)
+    is_possible = _possible(precision, next(model.parameters()).device) == precision
+    return (FiniteStepAMPTrainer if is_possible else FiniteStepTrainer)(*arguments)

@@ -153,7 +153,8 @@ def _of_kind(override: str, now: Any, text: str, value: Any) -> Any:
             raise ConfigError(f"{shortened(override)}: {shortened(value)} is not true or false")
         return _BOOLEANS[str(value).lower()]
     if isinstance(now, (int, float)) and is_scalar:
-        if isinstance(value, (bool, str)) or not math.isfinite(value):
+        is_number = not isinstance(value, (bool, str)) and not math.isnan(value)
+        if not is_number or (isinstance(now, int) and math.isinf(value)):
             raise ConfigError(
                 f"{shortened(override)}: {shortened(value)} is not a number, as {now} is"
             )

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from detectron2.utils import comm
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from torch.nn.parallel import DistributedDataParallel
@@ -105,7 +107,17 @@ _NEEDED_OF_TRAIN = (
 )
 _LOADERS = ("train", "test", "evaluator", "register")
 _TTA = ("enabled", "wrapper")
-_POSITIVE = ("max_iter", "log_period", "checkpointer.period", "scale_to_batch_size")
+_POSITIVE = (
+    *("max_iter", "log_period", "scale_to_batch_size"),
+    *("checkpointer.period", "checkpointer.max_to_keep"),
+)
+_RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
+    "ema.decay": (lambda x: 0 <= x < 1, "from 0 to less than 1"),
+    "clip_gradients.max_norm": (lambda x: x > 0, "more than 0"),
+    "clip_gradients.norm_type": (lambda x: x > 0, "more than 0, or inf"),
+    # numpy takes 32 bits, and each process adds its rank.
+    "seed": (lambda x: x <= 2**32 - comm.get_world_size(), "less than 2**32, the ranks added"),
+}
 _CHOICES = {
     "nonfinite": ("stop", "skip"),
     "amp.precision": ("float16", "bfloat16"),
@@ -142,6 +154,8 @@ def check_settings(config: DictConfig, evaluation_only: bool = False) -> None:
     if isinstance(config.get("test_time_augmentation"), DictConfig):
         _check_names(config.test_time_augmentation, "test_time_augmentation", _TTA, referred)
     _check_train(config.train, referred)
+    if not evaluation_only:
+        _check_batch_and_rate(config)
     for part in _PARTS:
         if part != "train" and part in config:
             _check_arguments(config[part], part)
@@ -203,6 +217,10 @@ def _check_train(train: DictConfig, referred: set[str]) -> None:
         value = OmegaConf.select(settings, key)
         if value is not None and value < 1:
             raise ConfigError(f"train.{key} is {value}; it must be at least 1")
+    for key, (is_inside, words) in _RANGES.items():
+        value = OmegaConf.select(settings, key)
+        if value is not None and not is_inside(value):
+            raise ConfigError(f"train.{key} is {value}; it must be {words}")
     for key, choices in _CHOICES.items():
         value = OmegaConf.select(settings, key)
         if value is not None and value not in choices:
@@ -215,6 +233,22 @@ def _check_train(train: DictConfig, referred: set[str]) -> None:
             "cuda for a GPU or cpu"
         ) from error
     _check_arguments(train.get("writers"), "train.writers")
+
+
+def _check_batch_and_rate(config: DictConfig) -> None:
+    """Refuse numbers that a run's length and rate cannot be computed with."""
+    batch_size, rate = (
+        OmegaConf.select(config, key, throw_on_resolution_failure=False, throw_on_missing=False)
+        for key in ("dataloader.train.total_batch_size", "optimizer.lr")
+    )
+    # None is for the constructors to refuse, of which some take it.
+    if batch_size is not None and (type(batch_size) is not int or batch_size < 1):
+        raise ConfigError(
+            f"dataloader.train.total_batch_size is {shortened(batch_size)}; it must be a whole "
+            "number, at least 1"
+        )
+    if isinstance(rate, (int, float)) and not 0 <= rate < math.inf:
+        raise ConfigError(f"optimizer.lr is {rate}; it must be a finite number, at least 0")
 
 
 def _leaves(group: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:

@@ -45,14 +45,14 @@ from .checkpointing import (
     has_checkpoint,
     remove_unfinished,
 )
-from .config_error import ConfigError
+from .config_error import ConfigError, building
 from .config_file import saving_whole_configs
 from .consistency import check_consistency, evaluator_nodes
 from .data_set_registration import keep_registrations
 from .ema import ExponentialMovingAverage
 from .finite_steps import FiniteStepTrainer
 from .gradient_clipping import clip_gradients
-from .launch import check_device, create_ddp_model, share_buffers
+from .launch import check_batch_size, check_device, create_ddp_model, share_buffers
 from .lazy_config import load_lazy_config
 from .memory_allocation import keep_freed_memory
 from .mixed_precision import (
@@ -71,6 +71,7 @@ from .termination import SaveOnTermination
 __all__ = [
     "TrainingRun",
     "build_train_loader",
+    "check_folder",
     "do_test",
     "do_test_with_tta",
     "do_train",
@@ -88,9 +89,10 @@ def do_test(cfg: DictConfig, model: nn.Module, suffix: str = "") -> OrderedDict 
     Returns:
         The evaluator's results, with ``suffix`` appended to the name of each group.
     """
-    if "evaluator" not in cfg.dataloader:
+    if not evaluator_nodes(cfg):
         return None
-    evaluator = instantiate(cfg.dataloader.evaluator)
+    with building("dataloader.evaluator"):
+        evaluator = instantiate(cfg.dataloader.evaluator)
     precision = cfg.train.get("eval_precision")
     if precision is not None:
         model = _optimized_copy(model, precision)
@@ -98,7 +100,9 @@ def do_test(cfg: DictConfig, model: nn.Module, suffix: str = "") -> OrderedDict 
             if isinstance(each, ParsingEvaluator):
                 each.model_precision = model.inference_precision
         logger.info("Evaluating a copy of the model in %s", model.inference_precision)
-    results = inference_on_dataset(model, instantiate(cfg.dataloader.test), evaluator)
+    with building("dataloader.test"):
+        loader = instantiate(cfg.dataloader.test)
+    results = inference_on_dataset(model, loader, evaluator)
     results = OrderedDict((group + suffix, values) for group, values in results.items())
     print_csv_format(results)
     return results
@@ -134,7 +138,9 @@ def do_test_with_tta(cfg: DictConfig, model: nn.Module) -> OrderedDict | None:
             evaluator.output_dir = os.path.join(evaluator.output_dir, "tta")
     cfg.test_time_augmentation.wrapper.model = model
     logger.info("Evaluating with test-time augmentation")
-    return do_test(cfg, instantiate(cfg.test_time_augmentation.wrapper), suffix="_TTA")
+    with building("test_time_augmentation.wrapper"):
+        wrapper = instantiate(cfg.test_time_augmentation.wrapper)
+    return do_test(cfg, wrapper, suffix="_TTA")
 
 
 def build_train_loader(cfg: DictConfig) -> Iterable[list[dict[str, Any]]]:
@@ -191,7 +197,8 @@ def prepare_training(args: argparse.Namespace, cfg: DictConfig) -> TrainingRun:
         cfg: a config with the following attributes:
             model: instantiates to a module
             dataloader.{train,test}: instantiate to data loaders
-            dataloader.evaluator: instantiates to an evaluator of the test set
+            dataloader.evaluator: instantiates to an evaluator of the test set; without one, which
+                then may be missing too, nothing is evaluated
             optimizer: instantiates to an optimizer
             lr_multiplier: instantiates to a fvcore scheduler
             train: settings of configs/common/train.py, including
@@ -210,7 +217,8 @@ def prepare_training(args: argparse.Namespace, cfg: DictConfig) -> TrainingRun:
                 seed (int): of all random numbers; negative: none, for main draws one; optional
                 scale_to_batch_size (int): applied by read_config before this; optional
     """
-    model = instantiate(cfg.model)
+    with building("model"):
+        model = instantiate(cfg.model)
     logger.info("Model:\n%s", model)
     model.to(cfg.train.device)
     channels_last = cfg.train.get("channels_last")
@@ -219,8 +227,9 @@ def prepare_training(args: argparse.Namespace, cfg: DictConfig) -> TrainingRun:
     if channels_last:
         model.to(memory_format=torch.channels_last)
 
-    cfg.optimizer.params.model = model
-    optimizer = instantiate(cfg.optimizer)
+    with building("optimizer"):
+        cfg.optimizer.params.model = model
+        optimizer = instantiate(cfg.optimizer)
     for options in (optimizer.defaults, *optimizer.param_groups):
         for name, value in options.items():
             if isinstance(value, ListConfig):  # which a checkpoint must not hold
@@ -228,10 +237,14 @@ def prepare_training(args: argparse.Namespace, cfg: DictConfig) -> TrainingRun:
     clipping = cfg.train.get("clip_gradients") or {}
     if clipping.get("max_norm") is not None:
         clip_gradients(optimizer, **clipping)
-    train_loader = build_train_loader(cfg)
-    if "evaluator" in cfg.dataloader:
+    with building("dataloader.train"):
+        train_loader = build_train_loader(cfg)
+    if evaluator_nodes(cfg):
         # A test set that cannot be listed is told now, not after the training.
-        instantiate(cfg.dataloader.test.dataset)
+        with building("dataloader.test"):
+            instantiate(cfg.dataloader.test)
+    with building("lr_multiplier"):
+        lr_multiplier = instantiate(cfg.lr_multiplier)
 
     model = create_ddp_model(model, **cfg.train.ddp)
     # Configs saved by earlier versions lack the newer keys.
@@ -264,7 +277,7 @@ def prepare_training(args: argparse.Namespace, cfg: DictConfig) -> TrainingRun:
             StepStatistics(loader.get("num_workers"), pastes_people)
             if comm.is_main_process()
             else None,
-            hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
+            hooks.LRScheduler(scheduler=lr_multiplier),
             average,
             BoundedCheckpoints(checkpointer, **cfg.train.checkpointer)
             if comm.is_main_process()
@@ -316,14 +329,15 @@ def _hooks_after_checkpoints(
         return do_test(cfg, model)
 
     def open_all(first: int) -> list[EventWriter]:
-        own = [instantiate(writer) for writer in train.get("writers", [])]
+        with building("train.writers"):
+            own = [instantiate(writer) for writer in train.get("writers") or ()]
         return [*open_writers(train.output_dir, train.max_iter, first), *own]
 
     train = cfg.train
     evaluation = RecordedEvaluation(train.eval_period, evaluate, train.output_dir)
     writer = ContinuedWriter(open_all, train.output_dir, train.log_period)
     settings = train.get("best_checkpointer")
-    if not (settings and "evaluator" in cfg.dataloader and comm.is_main_process()):
+    if not (settings and evaluator_nodes(cfg) and comm.is_main_process()):
         return [evaluation, writer]
     best = PersistentBestCheckpointer(train.eval_period, checkpointer, **settings)
     return [evaluation, best, writer]
@@ -342,10 +356,21 @@ def read_config(args: argparse.Namespace) -> DictConfig:
     cfg = apply_overrides(cfg, args.opts)
     check_settings(cfg, evaluation_only=args.eval_only)
     if cfg.train.get("scale_to_batch_size"):
-        cfg = scale_to_batch_size(cfg, cfg.train.scale_to_batch_size)
+        with building("train.scale_to_batch_size"):
+            cfg = scale_to_batch_size(cfg, cfg.train.scale_to_batch_size)
+    if not args.eval_only and cfg.dataloader.train.get("total_batch_size") is not None:
+        check_batch_size(cfg.dataloader.train.total_batch_size)
     check_consistency(cfg, evaluation_only=args.eval_only)
+    if cfg.dataloader.get("test") is None and "test_time_augmentation" in cfg:
+        cfg.test_time_augmentation = None  # it is of the test set, and refers to it
     keep_registrations(cfg)
     return cfg
+
+
+def check_folder(cfg: DictConfig, resume: bool = False) -> None:
+    """Refuse an output folder in which a run would overwrite another; see check_output_dir."""
+    best = cfg.train.get("best_checkpointer") or {}
+    check_output_dir(cfg.train.output_dir, resume, best.get("file_prefix", "model_best"))
 
 
 def main(args: argparse.Namespace) -> None:
@@ -368,8 +393,8 @@ def main(args: argparse.Namespace) -> None:
         cfg.train.output_dir = os.path.join(cfg.train.output_dir, "eval")
     elif os.path.exists(cfg.train.output_dir) and not os.path.isdir(cfg.train.output_dir):
         raise ConfigError(f"train.output_dir={cfg.train.output_dir} is a file, not a folder")
-    elif not args.resume:
-        check_output_dir(cfg.train.output_dir)
+    else:
+        check_folder(cfg, args.resume)
     check_device(cfg.train.device)
     is_resumed = args.resume and has_checkpoint(cfg.train.output_dir)
     # The other processes get from the main one what they cannot read.
@@ -387,7 +412,7 @@ def main(args: argparse.Namespace) -> None:
         keep_freed_memory()
 
     if args.eval_only:
-        use_tta = cfg.get("test_time_augmentation", {}).get("enabled")
+        use_tta = (cfg.get("test_time_augmentation") or {}).get("enabled")
         if use_tta and "wrapper" not in cfg.test_time_augmentation:
             raise ConfigError(
                 f"{args.config_file} has no test_time_augmentation to enable; import one of "
@@ -398,7 +423,8 @@ def main(args: argparse.Namespace) -> None:
                 "test-time augmentation evaluates the model as it is trained; set "
                 "train.eval_precision=null"
             )
-        model = instantiate(cfg.model)
+        with building("model"):
+            model = instantiate(cfg.model)
         model.to(cfg.train.device)
         model = create_ddp_model(model)
         allow_unfitting = cfg.train.get("allow_unfitting_weights", False)
@@ -407,6 +433,6 @@ def main(args: argparse.Namespace) -> None:
         if use_tta:
             do_test_with_tta(cfg, model)
     else:
-        if cfg.get("test_time_augmentation", {}).get("enabled"):
+        if (cfg.get("test_time_augmentation") or {}).get("enabled"):
             logger.warning("test_time_augmentation.enabled changes nothing without --eval-only")
         do_train(args, cfg)

@@ -103,7 +103,7 @@ def file_stamps(root: Path, files: ImageFiles) -> list[list[str | int]]:
     """Name, size in bytes and time of last change in ns of each file of an image; the name alone
     if it is gone.
     """
-    stamps = []
+    stamps: list[list[str | int]] = []
     for file in files.all_files():
         try:
             status = os.stat(root / file)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -35,7 +36,7 @@ def plot_training_curves(
 
     Args:
         metrics_files: ``metrics.json`` of a run, or of several to compare, which are told apart
-            by line style and named after their folders.
+            by line style and named after their folders, and those above where these are alike.
         output_file: picture to write; the suffix (.png, .pdf, ...) sets the format.
         metrics: evaluation results to show, by the last part of their names.
         smoothing: losses are averaged over windows of this share of a run's logged values; the
@@ -53,8 +54,7 @@ def plot_training_curves(
 
     colors: dict[str, str] = {}
     evaluations: dict[str, dict[str, Series]] = {}
-    for index, path in enumerate(metrics_files):
-        run = os.path.basename(os.path.dirname(os.path.abspath(path)))
+    for index, (path, run) in enumerate(zip(metrics_files, _run_names(metrics_files))):
         suffix = f" ({run})" if len(metrics_files) > 1 else ""
         style = {"linestyle": _LINE_STYLES[index % len(_LINE_STYLES)]}
         series = read_metrics(path)
@@ -171,6 +171,21 @@ def _plot_evaluations(
     _finish(axes, "Evaluation (legend: last value)", "percent")
 
 
+def _run_names(metrics_files: Sequence[str | os.PathLike]) -> list[str]:
+    """Folders of runs, with as many of those above as tell them apart.
+
+    Raises:
+        ValueError: a file is named twice.
+    """
+    folders = [Path(os.path.abspath(path)).parent.parts for path in metrics_files]
+    if len(set(folders)) < len(folders):
+        raise ValueError("a run is named twice")
+    depth = 1
+    while len({parts[-depth:] for parts in folders}) < len(folders):
+        depth += 1
+    return [str(Path(*parts[-depth:])) for parts in folders]
+
+
 def _is_loss(name: str) -> bool:
     return "loss" in name and "/" not in name
 
@@ -181,11 +196,19 @@ def _color_of(name: str, colors: dict[str, str]) -> str:
 
 
 def _centered_mean(values: np.ndarray, reach: int) -> np.ndarray:
-    """Mean of each value with up to ``reach`` values on either side, as many on both."""
+    """Mean of each value with up to ``reach`` values on either side, as many on both.
+
+    What is not finite is left out; NaN where nothing else is there.
+    """
     positions = np.arange(len(values))
     reach = np.minimum(reach, np.minimum(positions, len(values) - 1 - positions))
-    sums = np.concatenate([[0.0], np.cumsum(values)])
-    return (sums[positions + reach + 1] - sums[positions - reach]) / (2 * reach + 1)
+    finite = np.isfinite(values)
+    sums, counts = (
+        np.concatenate([[0.0], np.cumsum(x)]) for x in (np.where(finite, values, 0.0), finite)
+    )
+    in_reach = counts[positions + reach + 1] - counts[positions - reach]
+    totals = sums[positions + reach + 1] - sums[positions - reach]
+    return np.where(in_reach > 0, totals / np.maximum(in_reach, 1), np.nan)
 
 
 def _finish(axes: Axes, title: str, ylabel: str, legend: bool = True) -> None:

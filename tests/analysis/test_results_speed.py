@@ -9,7 +9,7 @@ import torch
 
 from aiparsing_d2.analysis import composing_speed, pasting_speed
 from aiparsing_d2.analysis.drawn_inputs import people_boxes, people_logits
-from aiparsing_d2.cli import main
+from aiparsing_d2.cli import benchmark, main, make_parser
 from aiparsing_d2.evaluation import CroppedMaps, Prediction
 from aiparsing_d2.structures import ROIPartLogits
 
@@ -85,6 +85,29 @@ def test_compose(tmp_path):
     ]
     assert all(row["repeats"] == 2 for row in rows)
     assert [row["ratio"] is None for row in rows] == [True, False] * 2
+
+
+def test_more_people_than_eight_bits_can_number(tmp_path):
+    rows = run(tmp_path, "compose", "--people", "300", "--image-size", "60", "80")
+    assert {row["people"] for row in rows} == {300}
+
+
+@pytest.mark.parametrize("what", ["compose", "export"])
+def test_what_is_measured_on_the_cpu_is_not_told_of_a_gpu(what, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    arguments = make_parser().parse_args(["benchmark", what])
+    assert benchmark._read_settings(arguments)["device"] == torch.device("cpu")
+    with pytest.raises(SystemExit):
+        main(["benchmark", what, "--device", "cuda"])
+
+
+def test_figures_are_kept_where_nothing_can_be_plotted(tmp_path, capsys):
+    arguments = ["--people", "1", "--image-size", "60", "80", "--max-seconds", "0"]
+    arguments += ["--plot", str(tmp_path / "plot.png"), "--output", str(tmp_path)]
+    assert main(["benchmark", "compose", *arguments]) == 1
+    assert "nothing was measured that could be plotted" in capsys.readouterr().err
+    assert json.loads((tmp_path / "benchmark_compose.json").read_text())["left_out"]
+    assert not (tmp_path / "plot.png").exists()
 
 
 def test_the_plain_loop_paints_the_best_on_top():

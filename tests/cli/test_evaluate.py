@@ -115,6 +115,10 @@ def test_output_is_not_overwritten_unasked(data_set, tmp_path, capsys):
     assert run(*argv, "--semseg-thresh", 1, "--overwrite", "--worst", 1) == 0
     scores = json.loads((tmp_path / "scores" / "scores.json").read_text())
     assert scores["settings"]["semseg_thresh"] == 1
+    # No sheet of an earlier call is left beside other figures.
+    assert (tmp_path / "scores" / "worst_images.png").exists()
+    assert run(*argv, "--overwrite", "--worst", 0) == 0
+    assert not (tmp_path / "scores" / "worst_images.png").exists()
     assert scores["results"]["parsing"]["IoU-Face"] == 0
 
 
@@ -255,6 +259,25 @@ def test_unknown_names_are_errors(data_set, tmp_path, capsys):
     assert "nowhere is not a folder" in capsys.readouterr().err
     assert run("--import", "no_such_module", "--dataset", DATASET, "--predictions", results) == 1
     assert "no_such_module" in capsys.readouterr().err
+
+
+def test_data_sets_without_the_metadata_of_parts(data_set, tmp_path, capsys):
+    results = write_results(data_set, tmp_path / "results")
+    name = "evaluate_test_of_metadata"
+    DatasetCatalog.register(name, lambda: load_cihp(data_set, "val"))
+    try:
+        argv = ("--dataset", name, "--predictions", results)
+        assert run(*argv) == 1
+        assert f"data set '{name}' has no part labels" in capsys.readouterr().err
+        known = MetadataCatalog.get(DATASET).as_dict()
+        labels = {key: value for key, value in known.items() if key.startswith("part_")}
+        MetadataCatalog.get(name).set(**labels)
+        assert run(*argv) == 1
+        assert "has no semseg_thresh: give --semseg-thresh" in capsys.readouterr().err
+        assert run(*argv, "--semseg-thresh", 0.1) == 0
+    finally:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
 
 
 def test_modules_that_register_data_sets(data_set, tmp_path, monkeypatch, capsys):

@@ -415,6 +415,16 @@ def test_a_contact_sheet_is_named_as_a_picture(tmp_path, capsys):
         main(["--contact-sheet", str(tmp_path / "new" / "sheet.xyz")])
     assert "sheet.xyz is not named as a picture, as .png" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+    with pytest.raises(SystemExit):
+        main(["--contact-sheet", str(tmp_path / "new" / "sheet.psd")])  # which is only read
+    (tmp_path / "file").touch()
+    for sheet, seed in (("file/sheet.png", "0"), ("sheet.png", "-1")):
+        assert main(["--contact-sheet", str(tmp_path / sheet), "--seed", seed]) == 1
+        assert capsys.readouterr().err.splitlines()[-1].startswith("error: ")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "drawn_scenes.json").write_text("[]")
+    assert main(["--output", str(tmp_path / "mine"), "--train", "1", "--val", "1"]) == 1
+    assert "no manifest of drawn scenes" in capsys.readouterr().err
     assert main(["--contact-sheet", str(tmp_path / "new" / "sheet.webp")]) == 0
     with Image.open(tmp_path / "new" / "sheet.webp") as sheet:
         assert sheet.format == "WEBP"

@@ -210,6 +210,22 @@ def test_a_record_that_names_no_checkpoint(run, caplog, record):
         check_output_dir(str(run))
 
 
+@pytest.mark.fault("a new run into the folder of another")
+@pytest.mark.parametrize("prefix", ["model_best", "mine"])
+def test_the_best_of_another_run_is_not_overwritten(run, prefix):
+    """All that is left of a run, perhaps, and --resume has nothing to go on from."""
+    (run / "model_best.pth").rename(run / f"{prefix}.pth")
+    check_output_dir(str(run), resume=True, best_prefix=prefix)
+    for file in run.iterdir():
+        if file.name != f"{prefix}.pth":
+            file.unlink()
+    for resume in (False, True):
+        with pytest.raises(FileExistsError, match=f"{prefix}.pth is of an earlier run, .* Move it"):
+            check_output_dir(str(run), resume, prefix)
+    (run / f"{prefix}.pth").unlink()
+    check_output_dir(str(run), best_prefix=prefix)
+
+
 @pytest.mark.fault("no checkpoint is whole")
 def test_no_whole_checkpoint_is_an_error_that_names_all(run):
     names = ["model_0000001.pth", "model_0000003.pth", "model_final.pth"]

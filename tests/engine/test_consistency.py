@@ -7,7 +7,12 @@ from detectron2.evaluation import COCOEvaluator
 
 from aiparsing_d2 import model_zoo
 from aiparsing_d2.data.datasets import register_parsing_dataset
-from aiparsing_d2.engine import ConfigError, apply_overrides, check_consistency
+from aiparsing_d2.engine import (
+    ConfigError,
+    apply_overrides,
+    check_consistency,
+    keep_registrations,
+)
 from aiparsing_d2.structures.part_labels import PartLabels, distinct_colors
 
 DEMO = "demo/aiparsing_tiny_FPN_drawn_cihp"
@@ -67,6 +72,16 @@ def test_equally_many_parts_of_other_names():
     finally:
         DatasetCatalog.remove("other_parts")
         MetadataCatalog.remove("other_parts")
+
+
+def test_a_run_without_evaluation_is_asked_for_by_null():
+    nothing = ["dataloader.evaluator=null", "dataloader.test=null"]
+    config = apply_overrides(model_zoo.get_config(DEMO), nothing)
+    check_consistency(config)
+    keep_registrations(config)
+    config = apply_overrides(model_zoo.get_config(DEMO), nothing[1:])
+    with pytest.raises(ConfigError, match="dataloader.evaluator has no dataloader.test to "):
+        check_consistency(config)
 
 
 def test_figures_of_other_evaluators_are_not_known():

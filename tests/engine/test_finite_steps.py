@@ -11,6 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
+from detectron2.modeling.box_regression import Box2BoxTransform
+from detectron2.modeling.matcher import Matcher
+from detectron2.modeling.proposal_generator import RPN
+from detectron2.modeling.proposal_generator.rpn import StandardRPNHead
+from detectron2.structures import Boxes, ImageList, Instances
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from torch import nn
@@ -25,6 +31,7 @@ from aiparsing_d2.engine import (
 from aiparsing_d2.engine.finite_steps import MAX_SKIPS_IN_A_ROW
 from aiparsing_d2.engine.launch import leave_process_group
 from aiparsing_d2.engine.mixed_precision import FiniteStepAMPTrainer
+from aiparsing_d2.modeling.collectives import mean_over_processes
 
 
 class Network(nn.Module):
@@ -41,6 +48,34 @@ class Network(nn.Module):
         # A root of 0 is finite, its gradient is not.
         root = (zero * x[:, 0].float()).abs().sqrt()
         return {"loss_a": x[:, 0].float().square().mean(), "loss_b": root.sum()}
+
+
+class Proposing(Network):
+    """Detectron2's RPN on what the network is given, and behind it what all processes compute."""
+
+    def __init__(self):
+        super().__init__()
+        self.rpn = RPN(
+            in_features=["p"],
+            head=StandardRPNHead(in_channels=1, num_anchors=1),
+            anchor_generator=DefaultAnchorGenerator(sizes=[[8]], aspect_ratios=[1.0], strides=[4]),
+            anchor_matcher=Matcher([0.3, 0.7], [0, -1, 1], allow_low_quality_matches=True),
+            box2box_transform=Box2BoxTransform((1.0, 1.0, 1.0, 1.0)),
+            batch_size_per_image=4,
+            positive_fraction=0.5,
+            pre_nms_topk=(4, 4),
+            post_nms_topk=(4, 4),
+        )
+
+    def forward(self, batch):
+        losses = super().forward(batch)
+        features = torch.stack([item["x"].view(1, 2, 2) for item in batch])
+        images = ImageList(features.new_zeros(len(batch), 3, 8, 8), [(8, 8)] * len(batch))
+        people = Instances((8, 8), gt_boxes=Boxes([[0.0, 0, 8, 8]]), gt_classes=torch.tensor([0]))
+        proposals, more = self.rpn(images, {"p": features}, [people] * len(batch))
+        assert all(p.proposal_boxes.tensor.isfinite().all() for p in proposals)
+        losses["loss_a"] = losses["loss_a"] / mean_over_processes(torch.ones(1))[0]
+        return {**losses, **more}
 
 
 def batches(broken: dict[int, str], count: int):
@@ -172,13 +207,55 @@ def test_skipping_has_an_end(make_trainer, tmp_path):
     assert len(list(tmp_path.iterdir())) == MAX_SKIPS_IN_A_ROW + 1  # of both trainers
 
 
+@pytest.mark.fault("a loss or a gradient is infinite or NaN")
+def test_an_rpn_that_has_diverged_is_told_as_a_loss_is(tmp_path):
+    """Detectron2's raises in the forward pass, before there is a loss."""
+
+    def trainer(nonfinite):
+        torch.manual_seed(0)
+        model = Proposing()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        return build_trainer(model, batches({0: "nan"}, 1), optimizer, None, nonfinite, folder)
+
+    folder = str(tmp_path)
+    train(trainer("skip"), 1)
+    assert [file.name for file in tmp_path.iterdir()] == ["nonfinite_0000000.pt"]
+    with pytest.raises(NonFiniteError, match="(?s)loss_rpn_cls is nan\n.*image: 0_0.jpg"):
+        train(trainer("stop"), 1)
+
+
+class Raising(Network):
+    def forward(self, batch):
+        losses = super().forward(batch)
+        if losses["loss_a"].isnan():
+            raise FloatingPointError("my own check")
+        return losses
+
+
+@pytest.mark.fault("a loss or a gradient is infinite or NaN")
+def test_an_error_of_the_model_is_told_as_a_loss_is(tmp_path, monkeypatch):
+    optimizer = torch.optim.SGD(Network().parameters(), lr=0.1)
+    data = batches({1: "nan", 3: "nan"}, 4)
+    trainer = build_trainer(Raising(), data, optimizer, None, "skip", str(tmp_path))
+    train(trainer, 3)
+    assert [file.name for file in tmp_path.iterdir()] == ["nonfinite_0000001.pt"]
+    assert all(value.isfinite().all() for value in trainer.model.state_dict().values())
+    # Another process has gone on with its own batch.
+    monkeypatch.setattr(comm, "get_world_size", lambda: 2)
+    with pytest.raises(NonFiniteError, match="(?s)my own check\n.*image: 3_0.jpg"):
+        trainer.run_step()
+
+
 def test_another_action_is_refused():
     optimizer = torch.optim.SGD(Network().parameters(), lr=0.1)
     with pytest.raises(ConfigError, match="train.nonfinite is 'go on'; choose one of stop, skip"):
         build_trainer(Network(), [], optimizer, nonfinite="go on")
 
 
-@pytest.mark.fault("the optimiser's state is of other shapes or of another number of parameters")
+@pytest.mark.fault(
+    "the optimiser's state is of another optimiser, of other shapes or of another number of "
+    "parameters"
+)
 def test_moments_of_another_shape_are_refused_before_anything_is_loaded():
     def trainer(width):
         model = nn.Linear(3, width)
@@ -201,6 +278,27 @@ def test_moments_of_another_shape_are_refused_before_anything_is_loaded():
         build_trainer(fewer, [], optimizer).load_state_dict(state)
 
 
+@pytest.mark.fault(
+    "the optimiser's state is of another optimiser, of other shapes or of another number of "
+    "parameters"
+)
+def test_the_state_of_another_optimizer_is_refused():
+    """Its moments have the parameters' shapes, but other names."""
+
+    def trainer(optimizer_class, **kwargs):
+        model = Network()
+        optimizer = optimizer_class(model.parameters(), lr=0.1, **kwargs)
+        return build_trainer(model, batches({}, 2), optimizer)
+
+    before = trainer(torch.optim.SGD, momentum=0.9)
+    train(before, 1)
+    state = before.state_dict()
+    with pytest.raises(ConfigError, match="is of SGD, the config's optimizer is AdamW: resume"):
+        trainer(torch.optim.AdamW).load_state_dict(state)
+    del state["optimizer_class"]  # as earlier versions left them
+    trainer(torch.optim.SGD).load_state_dict(state)
+
+
 def one_of_two(rank, folder):
     torch.distributed.init_process_group(
         "gloo",
@@ -211,7 +309,7 @@ def one_of_two(rank, folder):
     )
     comm._LOCAL_PROCESS_GROUP = torch.distributed.group.WORLD
     torch.manual_seed(0)
-    model = create_ddp_model(Network(), broadcast_buffers=False)
+    model = create_ddp_model(Proposing(), broadcast_buffers=False)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     broken = {1: "nan"} if rank == 1 else {}
     trainer = build_trainer(model, batches(broken, 3), optimizer, None, "skip", str(folder))

@@ -15,6 +15,7 @@ from detectron2.utils import comm
 from small_runs import SMALL, draw_data_set, iterations, run, train_net
 
 from aiparsing_d2.engine import ConfigError, check_device, launch
+from aiparsing_d2.engine.launch import check_batch_size
 
 # What each process does: a training with its evaluation, then an evaluation alone. Ranks are told
 # on the way.
@@ -225,9 +226,34 @@ def test_the_device_is_one_that_the_processes_can_share(monkeypatch):
     monkeypatch.setattr(torch.distributed, "get_backend", lambda: "gloo")
     check_device("cpu")
     monkeypatch.setattr(torch.distributed, "get_backend", lambda: "nccl")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     check_device("cuda")
     with pytest.raises(ConfigError, match="train.device=cpu, but .* CUDA_VISIBLE_DEVICES= "):
         check_device("cpu")
+
+
+@pytest.mark.fault("a setting is out of its range, or no GPU is there for `train.device=cuda`")
+@pytest.mark.parametrize(
+    "device, num_gpus, message",
+    [
+        ("cuda", 0, "train.device=cuda, but PyTorch finds no GPUs here, .* give train.device=cpu"),
+        ("cuda:2", 2, "train.device=cuda:2, but PyTorch finds 2 GPUs here, .* a lower number"),
+    ],
+)
+def test_a_gpu_that_is_not_there(monkeypatch, device, num_gpus, message):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: num_gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: num_gpus)
+    with pytest.raises(ConfigError, match=message):
+        check_device(device)
+
+
+def test_a_batch_is_shared_evenly(monkeypatch):
+    check_batch_size(3)
+    monkeypatch.setattr(comm, "get_world_size", lambda: 2)
+    check_batch_size(4)
+    with pytest.raises(ConfigError, match="total_batch_size=3, but there are 2 processes, .* of 2"):
+        check_batch_size(3)
 
 
 def set_environment(monkeypatch, changes):

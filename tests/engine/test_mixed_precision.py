@@ -8,7 +8,7 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 
 from aiparsing_d2.engine import FiniteStepTrainer, build_trainer, mixed_precision
-from aiparsing_d2.engine.mixed_precision import precision_of_run
+from aiparsing_d2.engine.mixed_precision import precision_of_run, tell_precision
 
 
 class Network(nn.Module):
@@ -94,12 +94,30 @@ def test_float16_needs_a_gpu(caplog):
         ({"enabled": None, "precision": "bfloat16"}, "fp32", None),
         ({"enabled": False, "precision": "bfloat16"}, "bf16", None),
         ({"enabled": True, "precision": "bfloat16"}, "fp32", "bfloat16"),
-        ({"enabled": True}, "bf16", "float16"),  # of a config saved by an earlier version
+        ({"enabled": True}, "bf16", None),  # of a config saved by an earlier version: float16
     ],
 )
 def test_a_new_run_computes_in_what_its_config_or_the_cpu_says(monkeypatch, amp, fast, expected):
     monkeypatch.setattr(mixed_precision, "best_precision", lambda device: fast)
     assert precision_of_run(amp, "cpu") == expected
+
+
+@pytest.mark.parametrize("began, differs", [("float32", False), ("float16", True)])
+def test_the_precision_that_is_told_is_the_one_computed_in(tmp_path, caplog, began, differs):
+    """float16 without a GPU is none, also where a run is resumed."""
+    caplog.set_level("INFO")
+    torch.save({"trainer": {"precision": began}, "iteration": 0}, tmp_path / "model_0000000.pth")
+    (tmp_path / "last_checkpoint").write_text("model_0000000.pth")
+    amp = {"enabled": True, "precision": "float16"}
+    assert precision_of_run({"enabled": True}, "cuda", str(tmp_path)) == "float16"
+    caplog.clear()
+    precision = precision_of_run(amp, "cpu", str(tmp_path))
+    tell_precision(precision, "cpu")
+    assert precision is None and "Training in float32" in caplog.text
+    assert "train.amp.enabled needs a GPU for float16; training on cpu in float32" in caplog.text
+    assert ("The run began in float16 and goes on in float32" in caplog.text) == differs
+    assert "began in float32" not in caplog.text
+    assert precision_of_run({"enabled": None}, "cpu", str(tmp_path)) is None
 
 
 class Halving(nn.Module):

@@ -47,6 +47,7 @@ def config(demo):
         ("train.max_iter=", "'' is not a number, as 1800 is"),
         ("train.max_iter=true", "True is not a number, as 1800 is"),
         ("optimizer.lr=nan", "nan is not a number, as 0.002 is"),
+        ("train.max_iter=inf", "inf is not a number, as 1800 is"),
         ("optimizer.lr=0,01", "a list is written in brackets"),
         ("train.max_iter=1/3", "'1/3' is not a number"),
         ("train.max_iter=" + "9" * 5000, "cannot read the value in 'train.max_iter=9"),
@@ -110,6 +111,7 @@ def test_refused(config, override, message):
         ("train.output_dir=${train.device}", "train.output_dir", "cpu"),
         ("dataloader.test.dataset.names=[a,b]", "dataloader.test.dataset.names", ["a", "b"]),
         ("optimizer.lr=1", "optimizer.lr", 1),
+        ("train.clip_gradients.norm_type=inf", "train.clip_gradients.norm_type", float("inf")),
         # An argument of what is built, at its default so far.
         ("optimizer.amsgrad=true", "optimizer.amsgrad", True),
         ("model.proposal_generator.nms_thresh=0.5", "model.proposal_generator.nms_thresh", 0.5),

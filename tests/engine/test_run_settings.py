@@ -49,6 +49,7 @@ def test_train_has_the_keys_that_are_known_and_the_training_reads_them(config):
 
 
 @pytest.mark.fault("a setting is misspelt, of another kind, or read by nothing")
+@pytest.mark.fault("a setting is out of its range, or no GPU is there for `train.device=cuda`")
 @pytest.mark.parametrize(
     "override, message",
     [
@@ -69,6 +70,15 @@ def test_train_has_the_keys_that_are_known_and_the_training_reads_them(config):
         ("train.device=", "train.device is ''; it must be a device"),
         ("train.device=cuda:x", "train.device is 'cuda:x'; it must be a device"),
         ("train.log_period=0", "train.log_period is 0; it must be at least 1"),
+        ("train.checkpointer.max_to_keep=0", "max_to_keep is 0; it must be at least 1"),
+        ("train.ema.decay=1", "train.ema.decay is 1.0; it must be from 0 to less than 1"),
+        ("train.clip_gradients.max_norm=0", "max_norm is 0.0; it must be more than 0"),
+        ("train.clip_gradients.norm_type=0", "norm_type is 0.0; it must be more than 0, or inf"),
+        ("train.seed=12345678901", "train.seed is 12345678901; it must be less than 2**32"),
+        ("optimizer.lr=-1", "optimizer.lr is -1; it must be a finite number, at least 0"),
+        ("optimizer.lr=inf", "optimizer.lr is inf; it must be a finite number"),
+        ("dataloader.train.total_batch_size=0", "total_batch_size is 0; it must be a whole num"),
+        ("dataloader.train.total_batch_size=2.5", "total_batch_size is 2.5; it must be a whole"),
         ("train.max_iter=null", "a run needs train.max_iter"),
         ("train.output_dir=", "train.output_dir='': give a folder to write to, as train.output_"),
         ("train.output_dir='None'", "train.output_dir='None': give a folder to write to"),
@@ -95,6 +105,8 @@ def test_refused(config, override, message):
         ["+train.my_batch=2", "dataloader.train.total_batch_size=${train.my_batch}"],
         ["+num_epochs=75"],
         ["train.device=cuda:1"],
+        ["train.writers=null", "dataloader.test=null", "dataloader.evaluator=null"],
+        ["train.clip_gradients.norm_type=inf", "train.ema.decay=0", "train.seed=4294967295"],
     ],
 )
 def test_taken(config, overrides):

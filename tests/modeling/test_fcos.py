@@ -189,28 +189,42 @@ def test_a_distance_that_overflowed_reaches_the_border(inclusive, right, bottom)
     assert proposals.proposal_boxes.tensor.tolist() == [[7, 5, right, 16], [0, 0, right, bottom]]
 
 
-def test_a_box_that_is_not_a_number_is_dropped_at_test():
+@pytest.mark.parametrize("training", [False, True])
+def test_a_box_that_is_not_a_number_is_dropped(training):
     logits, distances, centerness = blank_predictions()
     logits[0][0, 0, :3, 0] = 2.0
     distances[0][0, 2, 0, 0] = math.nan
     centerness[0][0, 0, 2, 0] = math.nan
-    (proposals,) = propose(make_generator(logits, distances, centerness))
+    generator = make_generator(logits, distances, centerness)
+    if not training:
+        (proposals,) = propose(generator)
+    else:
+        with EventStorage():
+            (proposals,), _ = generator.train()(
+                ImageList(torch.zeros(1, 3, 32, 48), [(32, 48)]),
+                {"p3": torch.zeros(1, 1, 4, 6), "p4": torch.zeros(1, 1, 2, 3)},
+                [make_person_instances((32, 48), [])],
+            )
     assert proposals.proposal_boxes.tensor.tolist() == [[0, 8, 8, 16]]
 
 
 @pytest.mark.parametrize("value", [math.inf, math.nan])
-def test_non_finite_boxes_stop_training(value):
+def test_a_distance_that_is_not_finite_shows_in_the_losses(value):
+    """A training names the batch by them, and decides in all its processes what to do."""
     logits, distances, centerness = blank_predictions()
-    logits[0][0, 0, :2, 0] = 2.0
-    distances[0][0, 2, 0, 0] = value
-    generator = make_generator(logits, distances, centerness)
-    generator.train()
-    with EventStorage(), pytest.raises(FloatingPointError, match="diverged"):
-        generator(
+    for level in logits:
+        level.fill_(2.0)
+    for level in distances:
+        level.fill_(value)
+    generator = make_generator(logits, distances, centerness).train()
+    with EventStorage():
+        (proposals,), losses = generator(
             ImageList(torch.zeros(1, 3, 32, 48), [(32, 48)]),
             {"p3": torch.zeros(1, 1, 4, 6), "p4": torch.zeros(1, 1, 2, 3)},
-            [make_person_instances((32, 48), [])],
+            [make_person_instances((32, 48), [[4, 4, 40, 28]])],
         )
+    assert proposals.proposal_boxes.tensor.isfinite().all()
+    assert not losses["loss_fcos_box"].isfinite()
 
 
 def batch_losses(boxes_per_image, seed=0, num_ignored=(), **kwargs):

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -137,3 +138,19 @@ def test_picture_without_touching_matplotlib(run, tmp_path):
     picture = np.asarray(Image.open(tmp_path / "curves.png").convert("L"))
     assert picture.shape == (550, 1760)
     assert (picture < 100).sum() > 1000  # something is drawn
+
+
+def test_what_is_not_finite_is_left_out_of_the_mean():
+    values = np.array([1.0, 2, np.nan, 4, np.inf, 6, 8])
+    expected = [1, 1.5, 3, 4, 5, 7, 8]
+    np.testing.assert_allclose(curves._centered_mean(values, 1), expected)
+    assert np.isnan(curves._centered_mean(np.full(3, np.nan), 1)).all()
+
+
+def test_runs_in_folders_of_one_name_are_told_apart(tmp_path):
+    files = [tmp_path / a / b / "metrics.json" for a, b in (("s1", "run"), ("s2", "run"))]
+    assert curves._run_names(files) == [str(Path("s1", "run")), str(Path("s2", "run"))]
+    assert curves._run_names(files[:1]) == ["run"]
+    assert curves._run_names([tmp_path / "a" / "m.json", files[0]]) == ["a", "run"]
+    with pytest.raises(ValueError, match="named twice"):
+        curves._run_names(files[:1] * 2)
