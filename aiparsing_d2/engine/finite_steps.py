@@ -9,13 +9,9 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import torch
 from detectron2.engine import SimpleTrainer, hooks
-from detectron2.modeling.proposal_generator import rpn
-from detectron2.modeling.proposal_generator.proposal_utils import find_top_rpn_proposals
-from detectron2.structures import Instances
 from detectron2.utils import comm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -50,10 +46,9 @@ class FiniteStepTrainer(SimpleTrainer):
     had not been, buffers of the model included. It stops, too, after 10 such batches in a row, as
     then the weights are the cause.
 
-    A model that raises a ``FloatingPointError`` itself counts as a loss that is not finite, but in
-    several processes always ends the run: those it did not happen in know nothing of it.
-    Detectron2's RPN does not raise in training here; it drops the candidates that are not finite,
-    as at test.
+    A model that raises a ``FloatingPointError`` itself, as Detectron2's RPN does, counts as a loss
+    that is not finite, but in several processes always ends the run: those it did not happen in
+    know nothing of it.
 
     A gradient scaler skips steps by itself, as long as its scale is 1 or more. Before an
     optimiser's state is loaded, its shapes are compared with the parameters'.
@@ -129,8 +124,7 @@ class FiniteStepTrainer(SimpleTrainer):
         # Batch normalisation has taken in what is wrong with a batch before it shows.
         buffers = [b.clone() for b in self.model.buffers()] if self._skips else []
         try:
-            with mock.patch.object(rpn, "find_top_rpn_proposals", _find_finite_proposals):
-                super().run_step()
+            super().run_step()
             self._skips_in_a_row = 0
         except FloatingPointError as raised:
             error = raised if isinstance(raised, NonFiniteError) else self._raised_by_model(raised)
@@ -272,15 +266,6 @@ class FiniteStepTrainer(SimpleTrainer):
         # What a run is resumed with holds, also where the checkpoint was made with something else.
         for group, own in zip(self.optimizer.param_groups, settings, strict=True):
             group.update(own, initial_lr=own["lr"])
-
-
-def _find_finite_proposals(*args: Any) -> list[Instances]:
-    """``find_top_rpn_proposals`` that drops candidates which are not finite in training too.
-
-    It raises there, in the midst of a step: the other processes would wait for this one.
-    """
-    *others, _ = args  # the last one, whether this is training, decides on nothing else
-    return find_top_rpn_proposals(*others, False)
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:

@@ -31,7 +31,6 @@ from aiparsing_d2.engine import (
 from aiparsing_d2.engine.finite_steps import MAX_SKIPS_IN_A_ROW
 from aiparsing_d2.engine.launch import leave_process_group
 from aiparsing_d2.engine.mixed_precision import FiniteStepAMPTrainer
-from aiparsing_d2.modeling.collectives import mean_over_processes
 
 
 class Network(nn.Module):
@@ -51,7 +50,7 @@ class Network(nn.Module):
 
 
 class Proposing(Network):
-    """Detectron2's RPN on what the network is given, and behind it what all processes compute."""
+    """Detectron2's RPN on what the network is given."""
 
     def __init__(self):
         super().__init__()
@@ -72,9 +71,7 @@ class Proposing(Network):
         features = torch.stack([item["x"].view(1, 2, 2) for item in batch])
         images = ImageList(features.new_zeros(len(batch), 3, 8, 8), [(8, 8)] * len(batch))
         people = Instances((8, 8), gt_boxes=Boxes([[0.0, 0, 8, 8]]), gt_classes=torch.tensor([0]))
-        proposals, more = self.rpn(images, {"p": features}, [people] * len(batch))
-        assert all(p.proposal_boxes.tensor.isfinite().all() for p in proposals)
-        losses["loss_a"] = losses["loss_a"] / mean_over_processes(torch.ones(1))[0]
+        _, more = self.rpn(images, {"p": features}, [people] * len(batch))
         return {**losses, **more}
 
 
@@ -220,7 +217,7 @@ def test_an_rpn_that_has_diverged_is_told_as_a_loss_is(tmp_path):
     folder = str(tmp_path)
     train(trainer("skip"), 1)
     assert [file.name for file in tmp_path.iterdir()] == ["nonfinite_0000000.pt"]
-    with pytest.raises(NonFiniteError, match="(?s)loss_rpn_cls is nan\n.*image: 0_0.jpg"):
+    with pytest.raises(NonFiniteError, match="(?s)contain Inf/NaN.*\n.*image: 0_0.jpg"):
         train(trainer("stop"), 1)
 
 
@@ -309,7 +306,7 @@ def one_of_two(rank, folder):
     )
     comm._LOCAL_PROCESS_GROUP = torch.distributed.group.WORLD
     torch.manual_seed(0)
-    model = create_ddp_model(Proposing(), broadcast_buffers=False)
+    model = create_ddp_model(Network(), broadcast_buffers=False)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     broken = {1: "nan"} if rank == 1 else {}
     trainer = build_trainer(model, batches(broken, 3), optimizer, None, "skip", str(folder))
