@@ -44,12 +44,14 @@ def coco_annotations(
         description: what the file holds.
 
     Returns:
-        JSON values: "info", "categories", "images" and "annotations". An image's id is its place
-        in the list of its split, from 1 on, and stays the same if other images are left out. Boxes
-        are x, y, width, height.
+        JSON values: "info", "categories", "images" and, unless no image is labelled as in a test
+        split, "annotations". An image's id is its place in the list of its split, from 1 on, and
+        stays the same if other images are left out. Boxes are x, y, width, height.
     """
     image_entries, annotations = [], []
+    is_labelled = False
     for files, report in images:
+        is_labelled |= files.is_labelled
         entry = {
             "id": files.position,
             "file_name": files.image.removeprefix(f"{image_folder}/"),
@@ -71,4 +73,6 @@ def coco_annotations(
             if person.segmentation is not None:
                 annotation["segmentation"] = person.segmentation
             annotations.append(coco_person(len(annotations) + 1, files.position, annotation))
-    return coco_content(description, part_labels, image_entries, annotations)
+    return coco_content(
+        description, part_labels, image_entries, annotations if is_labelled else None
+    )
