@@ -36,7 +36,7 @@ from aiparsing_d2.engine.run_settings import check_settings
 from aiparsing_d2.inference import ParsedImage
 from aiparsing_d2.preparation import JournalError
 from aiparsing_d2.preparation.ccp.conversion import FolderInUseError, _read_manifest
-from aiparsing_d2.preparation.composed_scenes import _claim
+from aiparsing_d2.preparation.composed_scenes import _is_begun
 from aiparsing_d2.preparation.inventory import ImageFiles
 from aiparsing_d2.preparation.journal import Journal
 from aiparsing_d2.preparation.verification import ImageReport, ImageVerifier, file_stamps
@@ -602,7 +602,7 @@ def test_files_of_an_image(data_sets, data):
 def test_manifests(tmp_path, content):
     wanted = {"data_set": "CCP", "labels": "cihp", "images": ["1"]}
     path = write(tmp_path / "composition.json", content)
-    check(lambda: _claim(tmp_path, wanted), (JsonError, FileExistsError), tmp_path)
+    check(lambda: _is_begun(tmp_path, wanted), (JsonError, FileExistsError), tmp_path)
     check(lambda: _read_manifest(path, wanted), FolderInUseError, tmp_path)
 
 
