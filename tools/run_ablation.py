@@ -10,8 +10,8 @@
 ``--table table_vi``, the default: every row is the model of a small config (``--config-file``), on
 drawn scenes unless told otherwise, less the components that the row's config in
 configs/ablations/table_vi lacks. ``--table photographs``: the small model for photographs less one
-thing at a time, evaluated on crowds and on crops too. The row without
-EMA takes the weights that the whole model's runs had in training, and trains none of its own.
+thing at a time, evaluated on crowds and on crops too. The row without EMA takes the weights that
+the whole model's runs had in training, and trains none of its own.
 
 All rows get the same data, seeds and iterations. Each run is a call of train_net.py and has a
 folder of its own below ``--output``: called again, the tool keeps what is finished and resumes what

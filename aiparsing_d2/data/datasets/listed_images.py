@@ -98,7 +98,7 @@ def load_listed_images(
         return {"records": records, "unreadable": unreadable}
 
     key = [os.path.abspath(id_list), image_folder]
-    indexed = load_cached(key, listing.fingerprint(ids), index, _is_all_readable_found)
+    indexed = load_cached(key, listing.fingerprint(ids), index, _still_unreadable)
     records, unreadable = indexed["records"], indexed["unreadable"].values()
     if unreadable:
         message = f"{len(unreadable)} of {len(ids)} images of {id_list} cannot be read:\n"
@@ -173,7 +173,7 @@ def _read_image_sizes(
     return images, unreadable
 
 
-def _is_all_readable_found(indexed: dict[str, Any]) -> bool:
+def _still_unreadable(indexed: dict[str, Any]) -> bool:
     """Whether images that could not be read still cannot: another Pillow, or another limit of its
     ``MAX_IMAGE_PIXELS``, may read them.
     """
