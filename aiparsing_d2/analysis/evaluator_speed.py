@@ -53,6 +53,19 @@ class ImageKind:
     people: int
     predictions: int
 
+    def __post_init__(self) -> None:
+        # The lowest people have half of the height, and need two rows for their parts.
+        if self.height < 4 or self.person_width < 1:
+            raise ValueError(
+                f"{self.people} people do not fit side by side into an image of {self.height} x "
+                f"{self.width} pixels (height x width)"
+            )
+
+    @property
+    def person_width(self) -> int:
+        """Of people side by side, in pixels."""
+        return int(self.width / self.people * 0.9)
+
 
 def measure_scoring(kind: ImageKind, repeats: int, num_images: int) -> Report:
     """Score people of two kinds, beside the floor; and many images, for what these leave in memory.
@@ -61,6 +74,9 @@ def measure_scoring(kind: ImageKind, repeats: int, num_images: int) -> Report:
         kind: of the images.
         repeats: of which the medians are reported.
         num_images: of the memory figures; 0 leaves them out.
+
+    Raises:
+        ValueError: there cannot be so many classes.
     """
     report = Report(
         notes=[
@@ -69,8 +85,8 @@ def measure_scoring(kind: ImageKind, repeats: int, num_images: int) -> Report:
         ]
     )
     for case, fill in (("side by side", False), ("everybody fills the image", True)):
-        images = _make_images(kind, fill)
         metrics = ParsingMetrics(kind.classes)
+        images = _make_images(kind, fill)
 
         def score(image: Image, metrics: ParsingMetrics = metrics) -> None:
             metrics.add_image(str(metrics.num_images), image.ground_truth, image.prediction)
@@ -143,7 +159,7 @@ def _make_images(kind: ImageKind, fill: bool, number: int = 8) -> list[Image]:
             if fill:
                 gt[:] = _draw_parts(rng, height, width, kind.classes)
             else:
-                h, w = int(height * rng.uniform(0.5, 0.85)), int(width / persons * 0.9)
+                h, w = int(height * rng.uniform(0.5, 0.85)), kind.person_width
                 y = rng.integers(0, height - h + 1)
                 x = min(int(width * p / persons), width - w)
                 gt[y : y + h, x : x + w] = _draw_parts(rng, h, w, kind.classes)

@@ -248,14 +248,14 @@ def _load_data_set(
     """Load records, labels and threshold of mIoU of what the arguments name.
 
     Raises:
-        ValueError: they name no data set.
+        ValueError: they name no data set, or it has no part labels or threshold.
     """
     for module in args.modules:
         importlib.import_module(module)
     from detectron2.data import DatasetCatalog, MetadataCatalog
 
     from aiparsing_d2.data import datasets
-    from aiparsing_d2.structures.part_labels import PartLabels
+    from aiparsing_d2.structures.part_labels import get_part_labels
 
     folder = (args.root, args.layout, args.split)
     if args.dataset is not None and folder == (None, None, None):
@@ -275,17 +275,13 @@ def _load_data_set(
         records = getattr(datasets, f"load_{args.layout}")(args.root, args.split)
     else:
         raise ValueError("give either --dataset, or --root with --layout and --split")
-    metadata = MetadataCatalog.get(name)
-    if metadata.get("part_names") is None:
-        raise ValueError(
-            f"data set {name!r} has no part labels: register_parsing_dataset sets them"
-        )
+    part_labels = get_part_labels(name)
     threshold = args.semseg_thresh
     if threshold is None:
-        threshold = metadata.get("semseg_thresh")
+        threshold = MetadataCatalog.get(name).get("semseg_thresh")
     if threshold is None:
         raise ValueError(f"data set {name!r} has no semseg_thresh: give --semseg-thresh")
-    return records, PartLabels.from_metadata(metadata), threshold
+    return records, part_labels, threshold
 
 
 def _write_sheet(

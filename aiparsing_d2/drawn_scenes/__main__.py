@@ -1,6 +1,7 @@
 """Command line: write a drawn data set, a contact sheet, or both."""
 
 import argparse
+import io
 import os
 import sys
 from pathlib import Path
@@ -90,8 +91,14 @@ def _parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def _picture_format(file: Path) -> str | None:
+    """Return Pillow's name of the format that a file is named for, None if it cannot write it."""
     found = Image.registered_extensions().get(file.suffix.lower())
-    return found if found in Image.SAVE else None  # others are only read
+    try:
+        # Some formats are only read, others have no colours.
+        Image.new("RGB", (16, 16)).save(io.BytesIO(), found)
+    except (KeyError, ValueError, OSError):
+        return None
+    return found
 
 
 def _make_request(arguments: argparse.Namespace) -> DataSetRequest:

@@ -4,7 +4,7 @@ import numpy as np
 
 from aiparsing_d2.structures.part_labels import CIHP_PART_LABELS
 
-from .scene import DrawnScene, draw_scene
+from .scene import DrawnScene, check_seed, draw_scene
 
 _GAP = 6
 
@@ -25,7 +25,11 @@ def draw_contact_sheet(
 
     Returns:
         uint8 RGB image.
+
+    Raises:
+        ValueError: the seed is negative.
     """
+    check_seed(seed)
     cell_size = (rows * (height + _GAP) - _GAP, columns * (2 * width + _GAP) - _GAP, 3)
     sheet = np.full(cell_size, 255, dtype=np.uint8)
     for index in range(rows * columns):

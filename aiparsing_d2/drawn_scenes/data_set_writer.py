@@ -21,7 +21,7 @@ from tqdm import tqdm
 from aiparsing_d2.parallel import map_in_processes
 from aiparsing_d2.whole_files import whole_file
 
-from .scene import check_image_size
+from .scene import check_image_size, check_seed
 
 GENERATOR_VERSION = 3
 """Grows whenever the same request gives other files than before."""
@@ -63,8 +63,7 @@ class DataSetRequest(ABC):
     def __post_init__(self) -> None:
         if self.num_train < 0 or self.num_val < 0 or self.num_train + self.num_val == 0:
             raise ValueError(f"Nothing to draw: {self.describe()}.")
-        if self.seed < 0:
-            raise ValueError(f"The seed must not be negative, got {self.seed}.")
+        check_seed(self.seed)
         if self.image_size is not None:
             check_image_size(*self.image_size)
 

@@ -78,6 +78,12 @@ def check_image_size(height: int, width: int) -> None:
         )
 
 
+def check_seed(seed: int) -> None:
+    """Raise ``ValueError`` if a seed is none."""
+    if seed < 0:
+        raise ValueError(f"The seed must not be negative, got {seed}.")
+
+
 def draw_scene(
     rng: np.random.Generator,
     height: int,

@@ -15,16 +15,26 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
-from PIL import Image, ImageOps
+from PIL import Image
 
 FOLDER = Path(__file__).resolve().parent
 MAX_IOU = 0.5  # people whose maps share more of their pixels are one person
 RESULTS = (".json", ".parts.png", ".instances.png")
-BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # of TIFF
+ORIENTATION, BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 274, 258, 262, 0  # of TIFF
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def read_picture(file: Path) -> Image.Image:
@@ -32,13 +42,15 @@ def read_picture(file: Path) -> Image.Image:
 
     Raises:
         OSError: there is no such file, or it is no picture that can be read.
-        ValueError: its values have no known range, as those of 32 bits.
     """
     with open(file, "rb") as content:
         # A damaged file may make Pillow's parsers raise anything.
         try:
             with Image.open(content) as opened:
-                picture = ImageOps.exif_transpose(opened)
+                if opened.format == "EPS":  # Pillow would have Ghostscript run it
+                    raise ValueError("it is a PostScript program")
+                turn = _turn(opened)
+                picture = opened.copy()
                 kind, tags = opened.format, getattr(opened, "tag_v2", {})
         except Exception as error:
             raise OSError(
@@ -49,7 +61,18 @@ def read_picture(file: Path) -> Image.Image:
         (bits,) = tags.get(BITS_PER_SAMPLE, (16,))
         values = (np.asarray(picture) >> (bits - 8)).astype(np.uint8)
         picture = Image.fromarray(~values if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO else values)
-    return picture
+    return picture if turn is None else picture.transpose(turn)
+
+
+def _turn(picture: Image.Image) -> Image.Transpose | None:
+    """How a picture that is not decoded yet has to be turned, by what stands before its pixels."""
+    if picture.format == "TIFF":  # Pillow turns these itself
+        return None
+    try:
+        # Not picture.getexif(), which decodes a PNG to look for EXIF behind the pixels.
+        return TURNS.get(Image.Image.getexif(picture).get(ORIENTATION))
+    except Exception:  # broken metadata do not make the pixels unreadable
+        return None
 
 
 class Parser:
@@ -74,6 +97,9 @@ class Parser:
             For each person "box" (x0, y0, x1, y1), "score", "detection_score", with a score head
             "parsing_score", "part_scores" (by label, mean probability over the part's pixels), and
             "map": uint8, labels of the window "window" (x0, y0, x1, y1).
+
+        Raises:
+            ValueError: the picture's values have no known range, as those of 32 bits.
         """
         people: list[dict] = []
         for person in self.all_people(picture, score_threshold):
@@ -206,8 +232,14 @@ def _are_same(person: dict, other: dict) -> bool:
     return shared > MAX_IOU * (total - shared)
 
 
-def save(people: list[dict], about: dict, picture_size: tuple[int, int], path: Path) -> None:
-    """Write the three files of a picture, whose names begin with ``path``'s."""
+def save(
+    people: list[dict],
+    about: dict,
+    picture_size: tuple[int, int],
+    path: Path,
+    results: Sequence[str] = RESULTS,
+) -> None:
+    """Write those of the three files of a picture, whose names begin with ``path``'s."""
     width, height = picture_size
     parts = np.zeros((height, width), np.uint8)
     owners = np.zeros((height, width), np.uint16)
@@ -219,8 +251,10 @@ def save(people: list[dict], about: dict, picture_size: tuple[int, int], path: P
         owners[y0:y1, x0:x1][seen] = number
     image = Image.fromarray(parts)
     image.putpalette([channel for color in about["part_colors"] for channel in color])
-    image.save(path.with_name(path.name + ".parts.png"))
-    Image.fromarray(owners).save(path.with_name(path.name + ".instances.png"))
+    if ".parts.png" in results:
+        image.save(path.with_name(path.name + ".parts.png"))
+    if ".instances.png" in results:
+        Image.fromarray(owners).save(path.with_name(path.name + ".instances.png"))
     described = []
     for person in people:
         areas = np.bincount(person["map"].ravel(), minlength=len(about["part_names"]))
@@ -236,7 +270,8 @@ def save(people: list[dict], about: dict, picture_size: tuple[int, int], path: P
         scores = {name: value for name, value in person.items() if name.endswith("score")}
         described.append({"box": person["box"].tolist(), **scores, "parts": parts})
     content = {"height": height, "width": width, "people": described}
-    path.with_name(path.name + ".json").write_text(json.dumps(content, indent=1), "utf-8")
+    if ".json" in results:
+        path.with_name(path.name + ".json").write_text(json.dumps(content, indent=1), "utf-8")
 
 
 def main() -> int:
@@ -256,19 +291,26 @@ def main() -> int:
         try:
             if file.stem in parsed:
                 raise ValueError(f"its results would replace those of {parsed[file.stem]}")
-            there = [name for end in RESULTS if (name := args.output / (file.stem + end)).exists()]
-            if there and not args.overwrite:
-                raise FileExistsError(f"{there[0]} is there; --overwrite replaces it")
-            picture = read_picture(file)
-            people = parse(picture, args.threshold)
-            args.output.mkdir(parents=True, exist_ok=True)
-            save(people, parse.about, picture.size, args.output / file.stem)
+            path = args.output / file.stem
+            there = [end for end in RESULTS if path.with_name(path.name + end).exists()]
+            kept = [] if args.overwrite else there
+            missing = [end for end in RESULTS if end not in kept]
+            done = []
+            if missing:
+                picture = read_picture(file)
+                people = parse(picture, args.threshold)
+                args.output.mkdir(parents=True, exist_ok=True)
+                save(people, parse.about, picture.size, path, missing)
+                done.append(f"people: {len(people)}")
+            if kept:
+                names = " and ".join(path.name + end for end in kept)
+                done.append(f"{names} kept (--overwrite makes them anew)")
         except (OSError, ValueError) as error:
             num_failed += 1
             print(f"{file}: {error}", file=sys.stderr)
         else:
             parsed[file.stem] = file
-            print(f"{file}: people: {len(people)}")
+            print(f"{file}: {', '.join(done)}")
     return 1 if num_failed else 0
 
 

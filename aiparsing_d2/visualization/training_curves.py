@@ -44,7 +44,7 @@ def plot_training_curves(
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: a file holds no iterations, or is not such a file.
+        ValueError: a file holds no iterations, is not such a file, or is named twice.
     """
     if isinstance(metrics_files, (str, os.PathLike)):
         metrics_files = [metrics_files]
@@ -174,16 +174,22 @@ def _plot_evaluations(
 def _run_names(metrics_files: Sequence[str | os.PathLike]) -> list[str]:
     """Folders of runs, with as many of those above as tell them apart.
 
+    The files are named too where several lie in one folder.
+
     Raises:
         ValueError: a file is named twice.
     """
-    folders = [Path(os.path.abspath(path)).parent.parts for path in metrics_files]
-    if len(set(folders)) < len(folders):
-        raise ValueError("a run is named twice")
+    files = [Path(os.path.abspath(path)) for path in metrics_files]
+    for file in files:
+        if files.count(file) > 1:
+            raise ValueError(f"{file} is named twice.")
+    paths = [file.parent.parts for file in files]
+    if len(set(paths)) < len(paths):
+        paths = [file.parts for file in files]
     depth = 1
-    while len({parts[-depth:] for parts in folders}) < len(folders):
+    while len({parts[-depth:] for parts in paths}) < len(paths):
         depth += 1
-    return [str(Path(*parts[-depth:])) for parts in folders]
+    return [str(Path(*parts[-depth:])) for parts in paths]
 
 
 def _is_loss(name: str) -> bool:

@@ -23,3 +23,22 @@ def test_memory_may_be_left_out(capsys):
     arguments = "--height 60 --width 80 --repeats 1 --images 0".split()
     assert main(["benchmark", "evaluate", *arguments]) == 0
     assert "Peak memory" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ("--classes 1", "num_classes must be between 2 and 255, got 1"),
+        ("--height 3", "4 people do not fit side by side into an image of 3 x 80 pixels"),
+        ("--persons 73", "73 people do not fit side by side into an image of 60 x 80 pixels"),
+    ],
+)
+def test_images_that_cannot_be_made_up(arguments, problem, capsys):
+    given = f"--height 60 --width 80 --repeats 1 --images 0 {arguments}".split()
+    assert main(["benchmark", "evaluate", *given]) == 1
+    assert capsys.readouterr().err.startswith(f"error: {problem}")
+
+
+def test_the_least_images_that_can_be_made_up():
+    given = "--height 4 --width 80 --persons 72 --classes 2 --repeats 1 --images 0".split()
+    assert main(["benchmark", "evaluate", *given]) == 0

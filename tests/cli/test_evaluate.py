@@ -268,7 +268,7 @@ def test_data_sets_without_the_metadata_of_parts(data_set, tmp_path, capsys):
     try:
         argv = ("--dataset", name, "--predictions", results)
         assert run(*argv) == 1
-        assert f"data set '{name}' has no part labels" in capsys.readouterr().err
+        assert f"Data set '{name}' has no part labels" in capsys.readouterr().err
         known = MetadataCatalog.get(DATASET).as_dict()
         labels = {key: value for key, value in known.items() if key.startswith("part_")}
         MetadataCatalog.get(name).set(**labels)

@@ -415,12 +415,15 @@ def test_a_contact_sheet_is_named_as_a_picture(tmp_path, capsys):
         main(["--contact-sheet", str(tmp_path / "new" / "sheet.xyz")])
     assert "sheet.xyz is not named as a picture, as .png" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(SystemExit):
-        main(["--contact-sheet", str(tmp_path / "new" / "sheet.psd")])  # which is only read
+    for suffix in ("psd", "h5", "xbm", "blp"):  # only read, or without colours
+        with pytest.raises(SystemExit):
+            main(["--contact-sheet", str(tmp_path / "new" / f"sheet.{suffix}")])
+        assert f"sheet.{suffix} is not named as a picture" in capsys.readouterr().err
     (tmp_path / "file").touch()
-    for sheet, seed in (("file/sheet.png", "0"), ("sheet.png", "-1")):
+    for sheet, seed, problem in (("file/s.png", "0", "exists"), ("s.png", "-1", "The seed must")):
         assert main(["--contact-sheet", str(tmp_path / sheet), "--seed", seed]) == 1
-        assert capsys.readouterr().err.splitlines()[-1].startswith("error: ")
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert error.startswith("error: ") and problem in error
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "drawn_scenes.json").write_text("[]")
     assert main(["--output", str(tmp_path / "mine"), "--train", "1", "--val", "1"]) == 1

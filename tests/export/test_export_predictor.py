@@ -188,13 +188,20 @@ def test_the_script_keeps_what_is_there(exported, tmp_path):
     picture = tmp_path / "a.png"
     Image.fromarray(tiny_predictor.random_picture(100, 120)).save(picture)
     (tmp_path / "a.json").write_text('{"mine": 1}')
+    kept = "a.json kept (--overwrite makes them anew)"
     done = parse_with_script(exported("onnx"), picture, tmp_path)
-    assert done.returncode == 1
-    assert done.stderr == f"{picture}: {tmp_path / 'a.json'} is there; --overwrite replaces it\n"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "a.png"]
+    assert done.returncode == 0
+    assert done.stdout.startswith(f"{picture}: people: ") and done.stdout.endswith(f", {kept}\n")
     assert json.loads((tmp_path / "a.json").read_text()) == {"mine": 1}
+    (tmp_path / "a.parts.png").write_bytes(b"mine")
+    assert (tmp_path / "a.instances.png").exists()
+    done = parse_with_script(exported("onnx"), picture, tmp_path)
+    assert done.returncode == 0
+    assert done.stdout == f"{picture}: a.json and a.parts.png and a.instances.png {kept[7:]}\n"
+    assert (tmp_path / "a.parts.png").read_bytes() == b"mine"
     assert parse_with_script(exported("onnx"), picture, tmp_path, "--overwrite").returncode == 0
     assert "people" in json.loads((tmp_path / "a.json").read_text())
+    assert Image.open(tmp_path / "a.parts.png").size == (120, 100)
 
 
 def damaged_png(path):
@@ -203,6 +210,15 @@ def damaged_png(path):
     content = bytearray(path.read_bytes())
     content[33:41] = b"\xff\xff\xff\xff\x00\x00\x00\x00"
     path.write_bytes(content)
+
+
+def exif_behind_the_pixels(path, moved):
+    """Move the EXIF of a PNG, which Pillow writes before them."""
+    content = path.read_bytes()
+    start = content.index(b"eXIf") - 4
+    stop = start + 12 + int.from_bytes(content[start : start + 4], "big")
+    end = content.index(b"IEND") - 4
+    moved.write_bytes(content[:start] + content[stop:end] + content[start:stop] + content[end:])
 
 
 def test_the_script_reads_pictures_as_the_library_does(tmp_path, monkeypatch):
@@ -224,11 +240,17 @@ def test_the_script_reads_pictures_as_the_library_does(tmp_path, monkeypatch):
     for name, picture in pictures.items():
         options = {"exif": exif} if name.endswith(("png", "jpg")) else {}
         picture.save(tmp_path / name, **options)
+    exif_behind_the_pixels(tmp_path / "grey.png", tmp_path / "behind.png")
+    rgba.save(tmp_path / "broken.png", exif=b"Exif\0\0nonsense")
+    for name in (*pictures, "behind.png", "broken.png"):
         expected = read_image(tmp_path / name, "RGB")
         got = np.asarray(read["read_picture"](tmp_path / name).convert("RGB"))
         np.testing.assert_array_equal(got, expected)
     assert 120 < read_image(tmp_path / "grey.png").mean() < 135
 
+    assert read_image(tmp_path / "grey.png").shape != read_image(tmp_path / "behind.png").shape
+
+    rgba.convert("RGB").save(tmp_path / "program.eps")
     Image.fromarray(rng.normal(size=(4, 5)).astype(np.float32)).save(tmp_path / "float.tif")
     damaged_png(tmp_path / "damaged.png")
     parser = object.__new__(read["Parser"])
@@ -237,6 +259,8 @@ def test_the_script_reads_pictures_as_the_library_does(tmp_path, monkeypatch):
         parser(read["read_picture"](tmp_path / "float.tif"))
     with pytest.raises(OSError, match="no picture that can be read"):
         read["read_picture"](tmp_path / "damaged.png")
+    with pytest.raises(OSError, match="it is a PostScript program"):
+        read["read_picture"](tmp_path / "program.eps")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(OSError, match="no picture that can be read: .*decompression bomb"):
         read["read_picture"](tmp_path / "rgba.png")

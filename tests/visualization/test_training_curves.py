@@ -152,5 +152,7 @@ def test_runs_in_folders_of_one_name_are_told_apart(tmp_path):
     assert curves._run_names(files) == [str(Path("s1", "run")), str(Path("s2", "run"))]
     assert curves._run_names(files[:1]) == ["run"]
     assert curves._run_names([tmp_path / "a" / "m.json", files[0]]) == ["a", "run"]
-    with pytest.raises(ValueError, match="named twice"):
+    both = [tmp_path / "run" / name for name in ("metrics.json", "earlier.json")]
+    assert curves._run_names(both) == ["metrics.json", "earlier.json"]
+    with pytest.raises(ValueError, match="metrics.json is named twice"):
         curves._run_names(files[:1] * 2)
