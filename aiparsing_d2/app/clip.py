@@ -69,8 +69,9 @@ class Clip:
         """
         self._path = Path(path)
         try:
-            self.every = _every(VideoFile(path), parser.max_frames)
-            self._video = VideoFile(path, every=self.every)
+            # An estimate that is too high would leave out frames for which there is room.
+            self.every = _every(VideoFile(path, count=True), parser.max_frames)
+            self._video = VideoFile(path, every=self.every, count=True)
         except (ImportError, OSError) as error:
             message = str(error).replace(str(path), self._path.name)
             raise UploadRefusedError(message) from error

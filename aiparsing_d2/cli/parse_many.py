@@ -103,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
         import pyarrow  # noqa: F401
 
         if args.workers:
-            import ray  # noqa: F401
+            import ray.data  # noqa: F401  Ray alone lacks what it needs
     except ImportError as error:
         needed = "this needs Ray and pyarrow: pip install 'aiparsing_d2[ray]'"
         print(f"aiparsing parse-many: {needed} ({error})", file=sys.stderr)
@@ -193,7 +193,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _absolute(path: str) -> str:
     """Write a path in one way, which workers in other folders read alike."""
-    if path.startswith("file://"):
+    if path.startswith(("file://", "local://")):
         import fsspec
 
         path = fsspec.core.url_to_fs(path)[1]

@@ -12,9 +12,18 @@ from omegaconf.errors import OmegaConfBaseException
 
 __all__ = ["ConfigError", "building", "nearest_known"]
 
-# What constructors raise at arguments that they cannot have. Subclasses tell of other things, as of
-# files and of memory.
-_OF_ARGUMENTS = (AssertionError, AttributeError, KeyError, RuntimeError, TypeError, ValueError)
+# What constructors raise at arguments that they cannot have, and imports at names of nothing.
+# Other subclasses tell of other things, as of files and of memory.
+_OF_ARGUMENTS = (
+    AssertionError,
+    AttributeError,
+    ImportError,
+    KeyError,
+    ModuleNotFoundError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 class ConfigError(ValueError):

@@ -40,13 +40,14 @@ class BlockReport(NamedTuple):
         num_pictures: that were parsed.
         num_people: in them.
         problems: what is wrong with each of the others.
-        disk_error: why the results could not be written, and no others can be; or "".
+        end_reason: why no other block can be parsed either: its results cannot be written, or there
+            is no model; or "".
     """
 
     num_pictures: int
     num_people: int
     problems: list[str]
-    disk_error: str = ""
+    end_reason: str = ""
 
 
 def parse_blocks(
@@ -72,7 +73,8 @@ def parse_blocks(
         Reports in the order in which blocks are done.
 
     Raises:
-        OSError: the disk of the results is full, or cannot be written to.
+        OSError: the disk of the results is full, or cannot be written to; or a worker cannot make
+            the predictor.
         WorkerDiedError: the workers of one block died again and again.
     """
     arguments = (make_predictor, output, tuple(kinds), settings)
@@ -83,8 +85,8 @@ def parse_blocks(
         results = _map_in_actors(tasks, arguments, num_workers)
     for result in results:
         report = BlockReport(*json.loads(result["report"]))
-        if report.disk_error:
-            raise OSError(report.disk_error)
+        if report.end_reason:
+            raise OSError(report.end_reason)
         yield report
 
 
@@ -98,11 +100,18 @@ class _BlockParser:
         kinds: tuple[str, ...],
         settings: dict[str, Any],
     ):
-        self._predictor = make_predictor()
+        self._end_reason = ""
+        try:
+            self._predictor = make_predictor()
+        except (OSError, ValueError) as error:
+            # Raised here, Ray would take it for the death of a worker, and start the next one.
+            self._end_reason = str(error)
         self._output, self._kinds, self._settings = output, kinds, settings
 
     def __call__(self, task: dict[str, str]) -> dict[str, str]:
         """Parse a block; task and report are JSON, for Ray makes tables of them."""
+        if self._end_reason:
+            return _report(0, 0, [], self._end_reason)
         block = [StoredPicture(*picture) for picture in json.loads(task["block"])]
         rows, problems = [], []
         outcomes = parse_overlapped(self._predictor, block, read_stored_picture, self._write)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import traceback
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, overload
@@ -314,10 +315,18 @@ def _load_config(config: Config) -> DictConfig | CfgNode:
     file = Path(config)
     try:
         return _read_config(file)
+    except (ConfigError, OSError):  # which name a file
+        raise
     except (SyntaxError, YAMLError) as error:
         # Detectron2 names the file only, and where in it as the cause.
         reason = " ".join(str(error.__cause__ or error).split())
         raise ConfigError(f"{file} cannot be read: {reason}") from error
+    except Exception as error:  # a config in Python is a program, which may raise anything
+        calls = traceback.extract_tb(error.__traceback__)
+        lines = [call.lineno for call in calls if call.filename == str(file)]
+        place = f", line {lines[-1]}" if lines else ""
+        reason = f"{' '.join(str(error).split())} ({type(error).__name__})"
+        raise ConfigError(f"{file}{place} cannot be read: {reason}") from error
 
 
 def _read_config(file: Path) -> DictConfig | CfgNode:

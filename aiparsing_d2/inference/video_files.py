@@ -60,20 +60,23 @@ class VideoFile:
     Attributes:
         frame_rate: frames given for each second, on average.
         num_frames: about how many frames there are; None where the file does not say. Matroska and
-            WebM have no count, but the pictures' length.
+            WebM have no count, but the pictures' length, which says little where the rate varies.
         num_broken: how many pieces of the file could not be decoded, so far.
     """
 
-    def __init__(self, path: str | os.PathLike, *, every: int = 1):
+    def __init__(self, path: str | os.PathLike, *, every: int = 1, count: bool = False):
         """
         Args:
             path: a file of any format that FFmpeg reads.
             every: give only the first of so many frames each.
+            count: whether to read the file through, without decoding it, for the number of frames
+                where it does not say.
 
         Raises:
             ImportError: PyAV is not installed.
             FileNotFoundError: there is no such file.
             UnreadableImageError: it is no video.
+            OSError: it cannot be read.
         """
         self._path = Path(path)
         self._every = every
@@ -83,10 +86,13 @@ class VideoFile:
             rate = stream.average_rate or stream.guessed_rate or Fraction(25)
             # Not the container's, which is that of the sound where it goes on after the pictures.
             self._length = _length(stream)
-            self._count = stream.frames
-            count = self._count or round((self._length or 0) * rate)
+            by_length = round((self._length or 0) * rate)
+            # A clip that was trimmed without being encoded anew counts what it does not show, too.
+            is_trimmed = by_length and _falls_short(by_length, stream.frames)
+            self._count = 0 if is_trimmed else stream.frames
+            num_frames = self._count or (self._num_packets(container) if count else by_length)
         self.frame_rate = float(rate / every)
-        self.num_frames = -(-count // every) if count else None
+        self.num_frames = -(-num_frames // every) if num_frames else None
         self._step = float(1 / rate)
         self._num_given, self._end, self._longest = 0, 0.0, 0.0
 
@@ -95,7 +101,7 @@ class VideoFile:
         """Which frames the file announces besides those given so far, in words; empty if none."""
         if self._count:
             announced = -(-self._count // self._every)
-            if self._num_given < (1 - _MISSING_SHARE) * announced - _MISSING_FRAMES:
+            if _falls_short(self._num_given, announced):
                 return f"only {self._num_given} of {announced} frames are there"
         elif self._length:
             # The last frame may be shown as long as another.
@@ -113,17 +119,18 @@ class VideoFile:
             stream.thread_type = "AUTO"
             start = float((stream.start_time or 0) * stream.time_base)
             for frame in self._decode(container, stream):
-                if frame is not None and index % self._every == 0:
+                if frame is not None:
                     # Raw streams have no times.
                     seconds = last_time + self._step if frame.time is None else frame.time - start
-                    image = frame.to_ndarray(format="rgb24")
-                    image = np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90)))
-                    self._num_given += 1
                     if index:
                         self._longest = max(self._longest, seconds - last_time)
                     self._end = seconds + self._step
-                    yield VideoFrame(index, seconds, image)
                     last_time = seconds
+                    if index % self._every == 0:
+                        image = frame.to_ndarray(format="rgb24")
+                        image = np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90)))
+                        self._num_given += 1
+                        yield VideoFrame(index, seconds, image)
                 index += 1
 
     def _open(self) -> Any:
@@ -143,6 +150,17 @@ class VideoFile:
             raise UnreadableImageError(f"{self._path} has no pictures, only sound or text")
         return container
 
+    def _num_packets(self, container: Any) -> int:
+        """Count the pieces of the file that are to be shown: each is a frame."""
+        count = 0
+        with (
+            _errors_in_words(self._path, "cannot be read to its end"),
+            contextlib.suppress(_import_av().error.InvalidDataError),  # where it is cut off
+        ):
+            for packet in container.demux(container.streams.video[0]):
+                count += packet.size > 0 and not packet.is_discard
+        return count
+
     def _decode(self, container: Any, stream: Any) -> Iterator[Any]:
         """Give the frames, None for what cannot be decoded."""
         av = _import_av()
@@ -158,6 +176,11 @@ class VideoFile:
                     self.num_broken += 1
                     frames = [None]
             yield from frames
+
+
+def _falls_short(number: int, announced: int) -> bool:
+    """Tell whether there are clearly fewer frames than announced."""
+    return number < (1 - _MISSING_SHARE) * announced - _MISSING_FRAMES
 
 
 def _length(stream: Any) -> float | None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from two_people import find
+from video_streams import SCREEN_RECORDING, write_stream
 
 from aiparsing_d2.app import clip as clip_module
 from aiparsing_d2.app.clip import Clip, is_clip
@@ -95,6 +96,12 @@ def test_of_a_long_clip_some_frames(parser, clip_file, folder, max_frames, every
 def test_at_least_five_frames_a_second(frame_rate, num_frames, every):
     video = SimpleNamespace(frame_rate=frame_rate, num_frames=num_frames)
     assert clip_module._every(video, 300) == every
+
+
+def test_of_a_screen_recording_all_frames_for_which_there_is_room(parser, folder, tmp_path):
+    """Of which the rate announces four times as many."""
+    clip = Clip(parser, write_stream(tmp_path / "screen.mkv", SCREEN_RECORDING), 0.3)
+    assert (clip.every, clip.num_frames) == (1, 89)
 
 
 def test_a_picture_does_not_wait_for_a_clip(parser, finder, clip_file, picture_file, folder):

@@ -226,9 +226,10 @@ def test_addresses_of_the_same_folder_are_the_same(parse_many, inputs, tmp_path,
     folder = tmp_path / "in"
     folder.mkdir()
     shutil.copy(inputs / "01.png", folder)
-    for output in (f"file://{folder}/out", f"{folder}/out/", f"file://{folder}/out/"):
+    out = f"{folder}/out"
+    for output in (f"file://{out}", f"{out}/", f"file://{out}/", f"local://{out}"):
         assert parse_many(folder, "--save", "overlay", output=output) == 0
-    assert capsys.readouterr().out.count("1 in the table before") == 2
+    assert capsys.readouterr().out.count("1 in the table before") == 3
     assert len(read_table(folder / "out")) == 1
     memory = fsspec.filesystem("memory")
     try:
@@ -265,7 +266,8 @@ def test_a_model_that_is_not_there(model_arguments, inputs, tmp_path, capsys):
 def test_a_precision_that_the_device_has_not(
     model_arguments, inputs, tmp_path, monkeypatch, capsys, workers
 ):
-    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace())  # is not come to
+    for name in ("ray", "ray.data"):
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace())  # is not come to
     arguments = ["--output", str(tmp_path / "out"), *model_arguments, "--precision", "fp16"]
     assert main(["parse-many", str(inputs), *arguments, "--workers", str(workers)]) == 1
     assert "fp16 is for GPUs" in capsys.readouterr().err and not (tmp_path / "out").exists()
@@ -278,6 +280,22 @@ def test_a_device_that_is_not_there(model_arguments, inputs, tmp_path, capsys):
     assert "there is no device 'cuda'" in capsys.readouterr().err
 
 
+def test_a_worker_that_cannot_make_its_model(inputs, tmp_path):
+    """Its machine may have no GPU; that is told as it is, not as the death of a worker."""
+    from aiparsing_d2.inference.block_parsing import parse_blocks
+    from aiparsing_d2.inference.picture_shards import StoredPicture
+
+    def refuse():
+        raise ValueError("there is no device 'cuda' here")
+
+    path = str(inputs / "01.png")
+    blocks = [[StoredPicture(path, "01", path)]]
+    reports = parse_blocks(blocks, refuse, str(tmp_path / "out"), [], {}, num_workers=0)
+    with pytest.raises(OSError, match="there is no device 'cuda' here"):
+        list(reports)
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_address_whose_package_is_missing(parse_many, inputs, monkeypatch, capsys):
     def needs_s3fs(*_):
         raise ImportError("Install s3fs to access S3")
@@ -287,8 +305,10 @@ def test_an_address_whose_package_is_missing(parse_many, inputs, monkeypatch, ca
     assert "Install s3fs" in capsys.readouterr().err
 
 
-def test_without_ray(parse_many, inputs, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "ray", None)
+@pytest.mark.parametrize("missing", ["ray", "ray.data"])
+def test_without_ray(parse_many, inputs, monkeypatch, capsys, missing):
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, missing, None)
     assert parse_many(inputs, workers=2) == 1
     assert "pip install 'aiparsing_d2[ray]'" in capsys.readouterr().err
 
@@ -312,6 +332,7 @@ class DyingPredictor(ParsingPredictor):
 def test_workers_of_ray_one_of_which_is_killed(parse_many, inputs, tmp_path, monkeypatch, capsys):
     """Complete and equal to one process, byte for byte."""
     ray = pytest.importorskip("ray")
+    pytest.importorskip("ray.data")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     (tmp_path / "in").mkdir()

@@ -45,6 +45,12 @@ model.roi_heads.parsing_hed = 3
 """
 
 
+UNKNOWN_MODEL = """
+model: {_target_: nowhere.Model}
+dataloader: {test: {mapper: {_target_: nowhere.Mapper}, dataset: {names: cihp_val}}}
+"""
+
+
 @pytest.fixture
 def picture_file(tmp_path):
     path = tmp_path / "a picture.png"
@@ -329,6 +335,9 @@ def test_a_photograph_on_its_side(predictor):
         ("c.yaml", 'MODEL:\n  WEIGHTS: "a\n  X: [1,\n', "c.yaml cannot be read"),
         ("d.py", "model = dict(\n", "d.py cannot be read: .*never closed"),
         ("e.py", MISSPELT_ARGUMENT, "parsing_hed.*TypeError"),
+        ("f.py", "\nimport no_such_module\n", "f.py, line 2 cannot be read: No module named"),
+        ("g.py", "model = unknown\n", "g.py, line 1 .*'unknown' is not defined .NameError"),
+        ("h.yaml", UNKNOWN_MODEL, "Error loading 'nowhere.Model'.*ImportError"),
     ],
 )
 def test_a_config_with_a_mistake_is_named(tmp_path, tiny_weights, name, text, message):

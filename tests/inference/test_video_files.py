@@ -9,13 +9,13 @@ import struct
 import sys
 import threading
 import wave
-from fractions import Fraction
 from types import SimpleNamespace
 
 import av
 import cv2
 import numpy as np
 import pytest
+from video_streams import SCREEN_RECORDING, write_stream
 
 from aiparsing_d2.data.image_files import UnreadableImageError
 from aiparsing_d2.inference.video_files import Camera, VideoFile, VideoWriter
@@ -238,29 +238,6 @@ def test_no_such_camera(capfd):
     assert log.getLogLevel() == before
 
 
-def write_stream(path, times, seconds_of_sound=0, codec="libvpx"):
-    """A file with frames at the given milliseconds, and maybe silence."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, 25)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        stream.codec_context.time_base = Fraction(1, 1000)
-        sound = container.add_stream("aac", 48000) if seconds_of_sound else None
-        for time in times:
-            frame = av.VideoFrame.from_ndarray(picture(0), format="rgb24")
-            frame.pts, frame.time_base = time, Fraction(1, 1000)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-        if sound:
-            for start in range(0, 48000 * seconds_of_sound, 960):
-                silence = av.AudioFrame.from_ndarray(
-                    np.zeros((1, 960), np.float32), format="fltp", layout="mono"
-                )
-                silence.sample_rate, silence.pts = 48000, start
-                container.mux(sound.encode(silence))
-            container.mux(sound.encode())
-    return path
-
-
 @pytest.mark.parametrize("suffix", [".mkv", ".webm", ".mp4"])
 def test_sound_that_outlasts_the_pictures_announces_no_frames(tmp_path, suffix):
     codec = "libx264" if suffix == ".mp4" else "libvpx"
@@ -272,10 +249,32 @@ def test_sound_that_outlasts_the_pictures_announces_no_frames(tmp_path, suffix):
 
 
 def test_a_screen_recording_is_whole(tmp_path):
-    """Quick frames, then some of half a second: fewer than the rate announces."""
-    times = [17 * i for i in range(60)] + [1000 + 500 * i for i in range(1, 30)]
-    video = VideoFile(write_stream(tmp_path / "screen.mkv", times))
+    """It has fewer frames than its rate announces; reading it through counts them."""
+    path = write_stream(tmp_path / "screen.mkv", SCREEN_RECORDING)
+    video = VideoFile(path)
+    assert video.num_frames > 300
     assert len(list(video)) == 89 and video.missing == ""
+    assert VideoFile(path, count=True).num_frames == 89
+    assert VideoFile(path, count=True, every=2).num_frames == 45
+
+
+def test_one_frame_of_a_clip_is_all_that_was_asked_for(tmp_path):
+    video = VideoFile(write_stream(tmp_path / "clip.mkv", range(0, 4000, 40)), every=1000)
+    assert len(list(video)) == 1 and video.missing == ""
+
+
+def test_a_clip_that_was_trimmed_is_whole(tmp_path):
+    """An MP4 keeps the frames that an edit list does not show."""
+    path = write_stream(tmp_path / "clip.mp4", range(0, 4000, 40), codec="libx264")
+    content = bytearray(path.read_bytes())
+    place = content.index(b"elst") + 12  # of the duration
+    (duration,) = struct.unpack_from(">I", content, place)
+    struct.pack_into(">I", content, place, duration // 2)
+    path.write_bytes(content)
+    for count in (False, True):
+        video = VideoFile(path, count=count)
+        assert video.num_frames == len(list(video)) == 50
+        assert video.missing == ""
 
 
 def test_the_end_that_is_missing_is_told(tmp_path):
